@@ -1,0 +1,267 @@
+//! RFC 3875, both ways: the meta-variables become a [`Request`], and an
+//! answer is a [`Head`] first and only then a body.
+
+use std::ffi::OsString;
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStringExt;
+
+use crate::error::Error;
+
+/// Longest query string, in bytes. Apache takes no request line above 8190.
+pub const MAX_QUERY: usize = 8192;
+
+/// Longest body, in bytes; it is never larger in memory, whatever
+/// `CONTENT_LENGTH` says.
+pub const MAX_BODY: usize = 65_536;
+
+/// The methods that are answered.
+pub const METHODS: &str = "GET, HEAD, POST, OPTIONS";
+
+/// The request's method (`REQUEST_METHOD`, RFC 3875 §4.1.12).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// Answered with a body.
+    Get,
+    /// As GET, without the body; it changes nothing and waits for nothing.
+    Head,
+    /// As GET, with more parameters in the body.
+    Post,
+    /// Which methods there are.
+    Options,
+}
+
+/// What the server says of the request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// `REQUEST_METHOD`; GET when a shell calls us with a query only.
+    pub method: Method,
+    /// `QUERY_STRING`, still encoded.
+    pub query: Vec<u8>,
+    /// The form in the body, still encoded; empty if there is none.
+    pub form: Vec<u8>,
+}
+
+impl Request {
+    /// `None` when neither a server nor a query is there: a person at a shell.
+    ///
+    /// # Errors
+    /// What is wrong with the request as HTTP: 400, 405, 411, 413, 414, 415.
+    pub fn from_env(
+        variable: impl Fn(&str) -> Option<OsString>,
+        stdin: impl Read,
+    ) -> Result<Option<Self>, Error> {
+        if !is_cgi(&variable) && variable("QUERY_STRING").is_none() {
+            return Ok(None);
+        }
+        let bytes = |name: &str| variable(name).unwrap_or_default().into_vec();
+        let method = method(&bytes("REQUEST_METHOD"))?;
+        let query = bytes("QUERY_STRING");
+        if query.len() > MAX_QUERY {
+            return Err(Error::QueryTooLong(MAX_QUERY));
+        }
+        let form = match method {
+            Method::Post => body(bytes, stdin)?,
+            _ => Vec::new(),
+        };
+        Ok(Some(Self { method, query, form }))
+    }
+}
+
+/// Whether a web server called us (RFC 3875 §4.1.4, §4.1.12). Then our
+/// arguments come from the query string (§4.4) and mean nothing.
+pub fn is_cgi(variable: impl Fn(&str) -> Option<OsString>) -> bool {
+    variable("GATEWAY_INTERFACE").is_some() || variable("REQUEST_METHOD").is_some()
+}
+
+fn method(name: &[u8]) -> Result<Method, Error> {
+    match name {
+        b"" | b"GET" => Ok(Method::Get),
+        b"HEAD" => Ok(Method::Head),
+        b"POST" => Ok(Method::Post),
+        b"OPTIONS" => Ok(Method::Options),
+        _ => Err(Error::MethodNotAllowed),
+    }
+}
+
+/// Reads as much as `CONTENT_LENGTH` promises (RFC 3875 §4.2), which is
+/// judged before anything is read.
+fn body(bytes: impl Fn(&str) -> Vec<u8>, stdin: impl Read) -> Result<Vec<u8>, Error> {
+    let length = match bytes("CONTENT_LENGTH").as_slice() {
+        b"" if !bytes("HTTP_TRANSFER_ENCODING").is_empty() => return Err(Error::LengthRequired),
+        b"" => 0,
+        digits => content_length(digits)?,
+    };
+    if length == 0 {
+        return Ok(Vec::new());
+    }
+    if !is_form(&bytes("CONTENT_TYPE")) {
+        return Err(Error::UnsupportedBody);
+    }
+    let mut body = Vec::with_capacity(length);
+    let read = stdin.take(length as u64).read_to_end(&mut body);
+    match read {
+        Ok(read) if read == length => Ok(body),
+        _ => Err(Error::BadRequest("the body ended before its Content-Length".into())),
+    }
+}
+
+fn content_length(digits: &[u8]) -> Result<usize, Error> {
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return Err(Error::BadRequest("Content-Length is a number".into()));
+    }
+    // Only a number that is too large for a usize fails to parse here.
+    let length = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+    length.filter(|&length| length <= MAX_BODY).ok_or(Error::BodyTooLong(MAX_BODY))
+}
+
+fn is_form(content_type: &[u8]) -> bool {
+    let essence = content_type.split(|&byte| byte == b';').next().unwrap_or_default();
+    let essence = essence.trim_ascii();
+    essence.is_empty() || essence.eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
+}
+
+/// The head of an answer (a document response, RFC 3875 §6.2.1). Names and
+/// values are ours, known at compile time: nothing from a request gets in.
+pub struct Head {
+    status: u16,
+    headers: Vec<(&'static str, &'static str)>,
+}
+
+impl Head {
+    /// A head that no cache keeps and no browser takes for something else.
+    /// `Status` is always sent: without it a server may turn a 200 into a 304.
+    #[must_use]
+    pub fn new(status: u16, content_type: &'static str) -> Self {
+        let headers = vec![
+            ("Content-Type", content_type),
+            ("Cache-Control", "no-store, no-cache, must-revalidate, no-transform"),
+            ("Pragma", "no-cache"),
+            ("Expires", "0"),
+            ("X-Content-Type-Options", "nosniff"),
+        ];
+        Self { status, headers }
+    }
+
+    /// One header more.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: &'static str) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// The head is complete; what follows is the body.
+    #[must_use]
+    pub fn body(self, body: impl Into<Vec<u8>>) -> Response {
+        Response { head: self, body: body.into() }
+    }
+}
+
+/// A complete answer.
+pub struct Response {
+    head: Head,
+    body: Vec<u8>,
+}
+
+impl Response {
+    /// The HTTP status.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        self.head.status
+    }
+
+    /// Writes all of it at once, so that the server passes it on as one.
+    ///
+    /// # Errors
+    /// What write(2) says; EPIPE when nobody listens any more.
+    pub fn write(&self, mut to: impl Write) -> io::Result<()> {
+        let mut out = format!("Status: {}\r\n", status_line(self.head.status)).into_bytes();
+        for (name, value) in &self.head.headers {
+            write!(out, "{name}: {value}\r\n")?;
+        }
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(&self.body);
+        to.write_all(&out)?;
+        to.flush()
+    }
+}
+
+/// The code and its reason phrase (RFC 9110 §15).
+#[must_use]
+pub fn status_line(status: u16) -> &'static str {
+    match status {
+        200 => "200 OK",
+        204 => "204 No Content",
+        400 => "400 Bad Request",
+        405 => "405 Method Not Allowed",
+        411 => "411 Length Required",
+        413 => "413 Content Too Large",
+        414 => "414 URI Too Long",
+        415 => "415 Unsupported Media Type",
+        503 => "503 Service Unavailable",
+        507 => "507 Insufficient Storage",
+        _ => "500 Internal Server Error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Pair = (&'static str, &'static str);
+
+    fn request(variables: &[Pair], stdin: &str) -> Result<Option<Request>, Error> {
+        let find = |name: &str| {
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into())
+        };
+        Request::from_env(find, stdin.as_bytes())
+    }
+
+    fn post(extra: &[Pair], stdin: &str) -> Result<Vec<u8>, Error> {
+        let variables = [&[("REQUEST_METHOD", "POST")], extra].concat();
+        request(&variables, stdin).map(|request| request.unwrap().form)
+    }
+
+    #[test]
+    fn a_query_or_a_server_makes_a_request() {
+        assert_eq!(request(&[], "").unwrap(), None);
+        let method = |variables: &[Pair]| request(variables, "").unwrap().unwrap().method;
+        assert_eq!(method(&[("QUERY_STRING", "")]), Method::Get);
+        assert_eq!(method(&[("GATEWAY_INTERFACE", "CGI/1.1")]), Method::Get);
+        assert_eq!(method(&[("REQUEST_METHOD", "HEAD")]), Method::Head);
+    }
+
+    #[test]
+    fn a_body_is_read_to_its_length() {
+        assert_eq!(post(&[("CONTENT_LENGTH", "3")], "a=bcd").unwrap(), b"a=b");
+        assert_eq!(post(&[("CONTENT_LENGTH", "0")], "a=b").unwrap(), b"");
+        assert_eq!(post(&[], "a=b").unwrap(), b"");
+        let form = [
+            ("CONTENT_LENGTH", "3"),
+            ("CONTENT_TYPE", "application/X-www-form-urlencoded ; charset=utf-8"),
+        ];
+        assert_eq!(post(&form, "a=b").unwrap(), b"a=b");
+    }
+
+    #[test]
+    fn a_body_that_cannot_be_read() {
+        for (extra, status) in [
+            (&[("CONTENT_LENGTH", "4")][..], 400),
+            (&[("CONTENT_LENGTH", "-1")], 400),
+            (&[("CONTENT_LENGTH", "3 ")], 400),
+            (&[("CONTENT_LENGTH", "65537")], 413),
+            (&[("CONTENT_LENGTH", "99999999999999999999999")], 413),
+            (&[("HTTP_TRANSFER_ENCODING", "chunked")], 411),
+            (&[("CONTENT_LENGTH", "3"), ("CONTENT_TYPE", "text/plain")], 415),
+        ] {
+            assert_eq!(post(extra, "a=b").unwrap_err().status(), status, "{extra:?}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_method_or_too_long_a_query() {
+        assert_eq!(request(&[("REQUEST_METHOD", "PUT")], "").unwrap_err().status(), 405);
+        assert_eq!(request(&[("REQUEST_METHOD", "get")], "").unwrap_err().status(), 405);
+        let long: &'static str = "x".repeat(MAX_QUERY + 1).leak();
+        assert_eq!(request(&[("QUERY_STRING", long)], "").unwrap_err().status(), 414);
+    }
+}

@@ -1,0 +1,82 @@
+//! Time that passes, and what may end a sleep.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::event::Cursor;
+use crate::sys;
+
+/// Why a sleep ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wake {
+    /// Its time is over.
+    Due,
+    /// The store's descriptor has something to say.
+    Changed,
+    /// SIGTERM: answer and leave.
+    Terminated,
+    /// Nobody reads our standard output any more.
+    ClientGone,
+}
+
+/// A monotonic clock that can sleep.
+pub trait Clock {
+    /// Time since the request began.
+    fn elapsed(&self) -> Duration;
+    /// The time of day, as a cursor.
+    fn wall(&self) -> Cursor;
+    /// Sleeps until `elapsed` reaches `until`, or something happens before.
+    fn sleep(&mut self, watch: Option<BorrowedFd<'_>>, until: Duration) -> Wake;
+}
+
+/// The clock of a process that serves one request on its standard output.
+pub struct ProcessClock {
+    start: Instant,
+    signals: Option<OwnedFd>,
+}
+
+impl ProcessClock {
+    /// Starts the clock and takes SIGTERM for itself. Without a descriptor to
+    /// spare, SIGTERM keeps its default action.
+    #[must_use]
+    pub fn start() -> Self {
+        Self { start: Instant::now(), signals: sys::signal_fd(&[libc::SIGTERM]).ok() }
+    }
+}
+
+impl Clock for ProcessClock {
+    fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn wall(&self) -> Cursor {
+        Cursor::now()
+    }
+
+    fn sleep(&mut self, watch: Option<BorrowedFd<'_>>, until: Duration) -> Wake {
+        let stdout = io::stdout();
+        let of = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+        // No events asked for on stdout: POLLERR and POLLHUP come unasked when
+        // the server has closed its end. POLLRDHUP would always be set under
+        // mod_cgid, which half-closes the socket.
+        let mut fds = vec![PollFd::from_borrowed_fd(stdout.as_fd(), PollFlags::empty())];
+        let signals = self.signals.as_ref().map(|fd| of(fd.as_fd()));
+        let watched = watch.map(of);
+        fds.extend(signals.clone());
+        fds.extend(watched.clone());
+        let left = until.saturating_sub(self.elapsed());
+        // EINTR is a wake-up like any other: the caller looks and comes back.
+        if poll(&mut fds, Timespec::try_from(left).ok().as_ref()).unwrap_or(0) == 0 {
+            return Wake::Due;
+        }
+        let ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
+        match () {
+            () if ready(0) => Wake::ClientGone,
+            () if signals.is_some() && ready(1) => Wake::Terminated,
+            () => Wake::Changed,
+        }
+    }
+}

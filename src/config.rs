@@ -1,0 +1,115 @@
+//! What an administrator can set, and every default.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use crate::error::Error;
+
+/// Where events are kept: the directory of the PHP of 2011.
+pub const STORE: &str = "file:///dev/shm";
+/// How many looks a request takes.
+pub const TRIES: u32 = 20;
+/// How long it sleeps between two of them, unless something wakes it.
+pub const SLEEP: Duration = Duration::from_secs(2);
+
+/// Longest wait that can be configured, in seconds: a day.
+const MAX_SECONDS: f64 = 86_400.0;
+
+/// The settings, from the environment's `NOVCOMET_*`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `NOVCOMET_STORE`: the URL of the store.
+    pub store: String,
+    /// `NOVCOMET_TRIES`: looks a request, at least 1.
+    pub tries: u32,
+    /// `NOVCOMET_SLEEP`: seconds between two looks; a fraction is allowed.
+    pub sleep: Duration,
+}
+
+impl Config {
+    /// Reads the settings by `variable`; an empty one counts as not set.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the first variable that holds nonsense.
+    pub fn from_env(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, Error> {
+        let read = |name: &str| variable(name).filter(|value| !value.is_empty());
+        Ok(Self {
+            store: setting(read, "NOVCOMET_STORE", "a URL", |url| Some(url.to_owned()))?
+                .unwrap_or_else(|| STORE.to_owned()),
+            tries: setting(read, "NOVCOMET_TRIES", "a whole number from 1", |text| {
+                text.parse().ok().filter(|&tries| tries > 0)
+            })?
+            .unwrap_or(TRIES),
+            sleep: setting(read, "NOVCOMET_SLEEP", "a number of seconds above 0", seconds)?
+                .unwrap_or(SLEEP),
+        })
+    }
+
+    /// How long a request may wait in all.
+    #[must_use]
+    pub fn wait(&self) -> Duration {
+        self.sleep.saturating_mul(self.tries).min(Duration::from_secs_f64(MAX_SECONDS))
+    }
+}
+
+fn setting<T>(
+    read: impl Fn(&str) -> Option<OsString>,
+    variable: &'static str,
+    expected: &'static str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<Option<T>, Error> {
+    let Some(value) = read(variable) else {
+        return Ok(None);
+    };
+    match value.to_str().and_then(parse) {
+        Some(parsed) => Ok(Some(parsed)),
+        None => {
+            Err(Error::Config { variable, value: value.to_string_lossy().into_owned(), expected })
+        }
+    }
+}
+
+fn seconds(text: &str) -> Option<Duration> {
+    let seconds: f64 = text.parse().ok()?;
+    let usable = seconds.is_finite() && seconds > 0.0 && seconds <= MAX_SECONDS;
+    usable.then(|| Duration::from_secs_f64(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(name: &'static str, value: &'static str) -> Result<Config, Error> {
+        Config::from_env(|asked| (asked == name).then(|| value.into()))
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_2011() {
+        let config = with("NOVCOMET_TRIES", "").unwrap();
+        assert_eq!(config.store, "file:///dev/shm");
+        assert_eq!(config.wait(), Duration::from_secs(40));
+    }
+
+    #[test]
+    fn a_wait_is_tries_times_sleep() {
+        assert_eq!(with("NOVCOMET_TRIES", "3").unwrap().wait(), Duration::from_secs(6));
+        assert_eq!(with("NOVCOMET_SLEEP", "0.5").unwrap().wait(), Duration::from_secs(10));
+        assert_eq!(with("NOVCOMET_TRIES", "4294967295").unwrap().wait().as_secs(), 86_400);
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_its_name() {
+        for (name, value) in [
+            ("NOVCOMET_TRIES", "0"),
+            ("NOVCOMET_TRIES", "-1"),
+            ("NOVCOMET_TRIES", "many"),
+            ("NOVCOMET_SLEEP", "0"),
+            ("NOVCOMET_SLEEP", "nan"),
+            ("NOVCOMET_SLEEP", "inf"),
+            ("NOVCOMET_SLEEP", "86401"),
+        ] {
+            let error = with(name, value).unwrap_err();
+            assert!(error.log_line().unwrap().starts_with(name), "{value}");
+        }
+    }
+}

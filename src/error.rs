@@ -1,0 +1,173 @@
+//! What can go wrong, and which HTTP status says so.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+/// Everything that ends a request without its answer.
+///
+/// The `Display` text is what the client reads; it never holds a path or a
+/// system error of ours. [`Error::log_line`] is what the administrator reads.
+#[derive(Debug)]
+pub enum Error {
+    /// The request is not one of the protocol's (400).
+    BadRequest(String),
+    /// The method is none of those we answer (405, RFC 9110 §15.5.6).
+    MethodNotAllowed,
+    /// A body came without its length (411, RFC 3875 §4.1.2 needs it).
+    LengthRequired,
+    /// The body is longer than this many bytes (413).
+    BodyTooLong(usize),
+    /// The query is longer than this many bytes (414).
+    QueryTooLong(usize),
+    /// The body is of a type that we do not read (415).
+    UnsupportedBody,
+    /// An environment variable of ours holds nonsense (503).
+    Config {
+        /// The variable's name.
+        variable: &'static str,
+        /// What it holds.
+        value: String,
+        /// What it should hold.
+        expected: &'static str,
+    },
+    /// The store does not let us do our work (503).
+    Store {
+        /// What was being done.
+        doing: &'static str,
+        /// The file or directory it was done to.
+        path: PathBuf,
+        /// Why it failed.
+        cause: io::Error,
+    },
+    /// Something that is not a regular file stands where an event file should (503).
+    NotAFile(PathBuf),
+    /// Another publisher has held the topic's lock for too long (503).
+    LockHeld(PathBuf),
+    /// The file belongs to somebody else and its time lies ahead of the
+    /// clock: only its owner may set a later one (503, utimensat(2)).
+    TimeAhead(PathBuf),
+}
+
+impl Error {
+    /// The HTTP status code (RFC 9110 §15, RFC 4918 §11.5 for 507).
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::BadRequest(_) => 400,
+            Self::MethodNotAllowed => 405,
+            Self::LengthRequired => 411,
+            Self::BodyTooLong(_) => 413,
+            Self::QueryTooLong(_) => 414,
+            Self::UnsupportedBody => 415,
+            Self::Store { cause, .. } if is_full(cause) => 507,
+            Self::Config { .. }
+            | Self::Store { .. }
+            | Self::NotAFile(_)
+            | Self::LockHeld(_)
+            | Self::TimeAhead(_) => 503,
+        }
+    }
+
+    /// The line for the server's error log, if the fault is ours and not the client's.
+    #[must_use]
+    pub fn log_line(&self) -> Option<String> {
+        Some(match self {
+            Self::Config { variable, value, expected } => format!(
+                "{variable}={value:?} is not {expected}; correct it in the server's configuration"
+            ),
+            Self::Store { doing, path, cause } => {
+                format!("cannot {doing} {}: {cause}; {}", path.display(), advice(cause))
+            }
+            Self::NotAFile(path) => {
+                format!("{} is not a regular file; remove it, it is not ours", path.display())
+            }
+            Self::LockHeld(path) => format!(
+                "{} is locked by another process; end that process (fuser -v shows it)",
+                path.display()
+            ),
+            Self::TimeAhead(path) => format!(
+                "{} belongs to another user and its time is ahead of the clock; set the clock, or remove the file",
+                path.display()
+            ),
+            _ => return None,
+        })
+    }
+}
+
+fn is_full(cause: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(cause.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
+fn advice(cause: &io::Error) -> &'static str {
+    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
+    match cause.kind() {
+        NotFound | NotADirectory => "create the directory, or name another in NOVCOMET_STORE",
+        PermissionDenied | ReadOnlyFilesystem => {
+            "let the web server's user write there, or name another directory in NOVCOMET_STORE"
+        }
+        _ if is_full(cause) => "make room on that file system",
+        _ => "see the system's log",
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BadRequest(why) => f.write_str(why),
+            Self::MethodNotAllowed => f.write_str("use GET, HEAD, POST or OPTIONS"),
+            Self::LengthRequired => f.write_str("send the body with a Content-Length"),
+            Self::BodyTooLong(limit) => write!(f, "a body has at most {limit} bytes"),
+            Self::QueryTooLong(limit) => write!(f, "a query has at most {limit} bytes"),
+            Self::UnsupportedBody => {
+                f.write_str("send the body as application/x-www-form-urlencoded")
+            }
+            Self::Config { .. } => {
+                f.write_str("the server is misconfigured; its error log says how")
+            }
+            Self::Store { cause, .. } if is_full(cause) => {
+                f.write_str("the store is full; nothing was published")
+            }
+            Self::LockHeld(_) => f.write_str("the topic is busy; try again"),
+            Self::Store { .. } | Self::NotAFile(_) | Self::TimeAhead(_) => {
+                f.write_str("the store cannot be used; the server's error log says why")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store(errno: i32) -> Error {
+        Error::Store {
+            doing: "open",
+            path: "/dev/shm/a.comet".into(),
+            cause: io::Error::from_raw_os_error(errno),
+        }
+    }
+
+    #[test]
+    fn a_full_store_is_507_and_any_other_fault_503() {
+        assert_eq!(store(libc::ENOSPC).status(), 507);
+        assert_eq!(store(libc::EDQUOT).status(), 507);
+        assert_eq!(store(libc::EACCES).status(), 503);
+    }
+
+    #[test]
+    fn only_our_own_faults_are_logged() {
+        assert!(Error::BadRequest("no".into()).log_line().is_none());
+        let line = store(libc::EACCES).log_line().unwrap();
+        assert!(line.starts_with("cannot open /dev/shm/a.comet: Permission denied"));
+        assert!(line.ends_with("NOVCOMET_STORE"));
+    }
+
+    #[test]
+    fn the_client_never_reads_a_path() {
+        assert!(!store(libc::EACCES).to_string().contains("/dev/shm"));
+    }
+}

@@ -1,0 +1,283 @@
+//! The nouns: [`Topic`], [`Cursor`], [`Since`], [`Event`].
+
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::error::Error;
+
+/// Longest topic, in bytes: its file name (with `.comet`) stays below `NAME_MAX`.
+pub const MAX_TOPIC: usize = 200;
+
+const MICROS: u64 = 1_000_000;
+
+/// The name of a stream of events: 1 to [`MAX_TOPIC`] bytes of UTF-8 without
+/// control characters. This is the one door where a name is judged.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+pub struct Topic(String);
+
+impl Topic {
+    /// # Errors
+    /// [`Error::BadRequest`] with the rule that `name` breaks.
+    pub fn new(name: impl Into<String>) -> Result<Self, Error> {
+        let name = name.into();
+        let refuse = |why: String| Err(Error::BadRequest(why));
+        match name.len() {
+            0 => refuse("a topic is at least one character".into()),
+            1..=MAX_TOPIC if name.chars().any(char::is_control) => {
+                refuse("a topic has no control characters".into())
+            }
+            1..=MAX_TOPIC => Ok(Self(name)),
+            long => refuse(format!("a topic has at most {MAX_TOPIC} bytes, not {long}")),
+        }
+    }
+
+    /// The name, as it was published.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A moment in a topic, in microseconds since 1970 (UTC), as the server issued it.
+///
+/// It is never a whole second, so that in JavaScript, where `2.000000` prints
+/// as `2`, it can be told from a cursor that a client made from its own clock.
+/// On the wire it has six decimals, which a double carries unchanged until 2255.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cursor(u64);
+
+impl Cursor {
+    /// Where a topic stands that has no event yet. Not 0.000001, which many a
+    /// language prints as `1e-06`.
+    pub const SMALLEST: Self = Self(MICROS / 10);
+
+    /// The wall clock.
+    #[must_use]
+    pub fn now() -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self::at(i64::try_from(now.as_secs()).unwrap_or(i64::MAX), now.subsec_nanos())
+    }
+
+    /// The cursor of an event at this time; times before 1970 count as 1970.
+    #[must_use]
+    pub fn at(seconds: i64, nanoseconds: u32) -> Self {
+        let seconds = u64::try_from(seconds).unwrap_or(0);
+        let micros = seconds.saturating_mul(MICROS);
+        let micros = micros.saturating_add(u64::from(nanoseconds / 1000));
+        Self(micros).max(Self(Self::SMALLEST.0 + 1)).not_whole()
+    }
+
+    /// The time of the next event of a topic that stands at `self`, if it is
+    /// `now`: strictly later than the last, whatever the clock does.
+    #[must_use]
+    pub fn next(self, now: Self) -> Self {
+        now.max(Self(self.0.saturating_add(1))).not_whole()
+    }
+
+    fn not_whole(self) -> Self {
+        Self(self.0 + u64::from(self.0 % MICROS == 0))
+    }
+
+    /// Whole seconds since 1970.
+    #[must_use]
+    pub fn seconds(self) -> u64 {
+        self.0 / MICROS
+    }
+
+    /// Nanoseconds within the second.
+    #[must_use]
+    pub fn nanoseconds(self) -> u32 {
+        u32::try_from(self.0 % MICROS).unwrap_or(0) * 1000
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:06}", self.0 / MICROS, self.0 % MICROS)
+    }
+}
+
+impl Serialize for Cursor {
+    /// As a JSON number with all its six decimals.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        RawValue::from_string(self.to_string())
+            .map_err(serde::ser::Error::custom)?
+            .serialize(serializer)
+    }
+}
+
+/// From where on a subscriber wants a topic's events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    /// From the moment at which the request arrived.
+    Now,
+    /// Events of a later whole second: the rule of 2011.
+    Second(u64),
+    /// Events later than a cursor that we issued.
+    Cursor(Cursor),
+}
+
+impl Since {
+    /// Reads a cursor from the wire.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] for anything but digits with an optional fraction.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        parse_cursor(text).ok_or_else(|| {
+            Error::BadRequest("a cursor is a number, such as 1795415403.163846".into())
+        })
+    }
+
+    /// `Second` for the past only: a second that is not yet over at `now`
+    /// comes from a client's own clock and means "from now on".
+    #[must_use]
+    pub fn judged_at(self, now: Cursor) -> Self {
+        match self {
+            Self::Second(second) if second >= now.seconds() => Self::Now,
+            other => other,
+        }
+    }
+
+    /// Whether an event at `event` is news to this subscriber.
+    #[must_use]
+    pub fn precedes(self, event: Cursor) -> bool {
+        match self {
+            Self::Now => false,
+            Self::Second(second) => event.seconds() > second,
+            Self::Cursor(cursor) => event > cursor,
+        }
+    }
+}
+
+fn parse_cursor(text: &str) -> Option<Since> {
+    let digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
+    let (whole, fraction) = match text.split_once('.') {
+        Some((whole, fraction)) if !fraction.is_empty() => (whole, Some(fraction)),
+        Some(_) => return None,
+        None => (text, None),
+    };
+    if !digits(whole) || !fraction.is_none_or(digits) || (whole.is_empty() && fraction.is_some()) {
+        return None;
+    }
+    let seconds: u64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+    let micros = seconds.checked_mul(MICROS)?;
+    Some(match fraction {
+        Some(fraction) => Since::Cursor(Cursor(micros.checked_add(microseconds(fraction))?)),
+        None if seconds == 0 => Since::Now,
+        None => Since::Second(seconds),
+    })
+}
+
+/// The first six digits of a decimal fraction, as microseconds.
+fn microseconds(fraction: &str) -> u64 {
+    fraction
+        .bytes()
+        .chain(std::iter::repeat(b'0'))
+        .take(6)
+        .fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'))
+}
+
+/// Something that happened in a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Where it happened.
+    pub topic: Topic,
+    /// When it happened.
+    pub cursor: Cursor,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T: Cursor = Cursor(1_795_415_403_163_846);
+
+    #[test]
+    fn topics_that_are_names() {
+        for name in ["a", "..", "a/b", "100%", "é", "__proto__", "a][b", " ", &"x".repeat(200)] {
+            assert_eq!(Topic::new(name).unwrap().as_str(), name);
+        }
+    }
+
+    #[test]
+    fn topics_that_are_refused() {
+        for name in ["", "a\0b", "a\nb", "\u{7f}", "\u{85}", &"x".repeat(201)] {
+            assert_eq!(Topic::new(name).unwrap_err().status(), 400, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn cursors_from_the_wire() {
+        for (text, since) in [
+            ("", Since::Now),
+            ("0", Since::Now),
+            ("000", Since::Now),
+            ("1795415403", Since::Second(1_795_415_403)),
+            ("1795415403.163846", Since::Cursor(T)),
+            ("1795415403.1638469", Since::Cursor(T)),
+            ("1795415403.1", Since::Cursor(Cursor(1_795_415_403_100_000))),
+            ("0.0", Since::Cursor(Cursor(0))),
+        ] {
+            assert_eq!(Since::parse(text).unwrap(), since, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn cursors_that_are_refused() {
+        for text in [
+            "x",
+            "-1",
+            "+1",
+            "1e9",
+            "1.",
+            ".5",
+            ".",
+            "1.2.3",
+            " 1",
+            "1 ",
+            "NaN",
+            "0x1",
+            "١",
+            "18446744073709551616",
+            "18446744073710",
+            "18446744073710.5",
+        ] {
+            assert_eq!(Since::parse(text).unwrap_err().status(), 400, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_second_that_is_not_over_means_from_now_on() {
+        assert_eq!(Since::Second(T.seconds()).judged_at(T), Since::Now);
+        assert_eq!(Since::Second(9_999_999_999).judged_at(T), Since::Now);
+        let past = Since::Second(T.seconds() - 1);
+        assert_eq!(past.judged_at(T), past);
+    }
+
+    #[test]
+    fn an_event_counts_to_the_microsecond_or_to_the_second() {
+        assert!(!Since::Cursor(T).precedes(T));
+        assert!(Since::Cursor(Cursor(T.0 - 1)).precedes(T));
+        assert!(!Since::Second(T.seconds()).precedes(T));
+        assert!(Since::Second(T.seconds() - 1).precedes(T));
+        assert!(!Since::Now.precedes(T));
+    }
+
+    #[test]
+    fn a_cursor_is_never_whole_and_the_next_is_always_later() {
+        assert_eq!(Cursor::at(7, 0).to_string(), "7.000001");
+        assert_eq!(Cursor::at(7, 1999).to_string(), "7.000001");
+        assert_eq!(Cursor::at(-5, 0).to_string(), "0.100001");
+        assert_eq!(Cursor(6_999_999).next(Cursor(0)).to_string(), "7.000001");
+        assert_eq!(Cursor(5).next(Cursor(8_000_000)).to_string(), "8.000001");
+        assert!(T.next(Cursor(1)) > T);
+    }
+
+    #[test]
+    fn a_cursor_is_a_json_number_with_six_decimals() {
+        assert_eq!(serde_json::to_string(&T).unwrap(), "1795415403.163846");
+        assert_eq!(serde_json::to_string(&Cursor::SMALLEST).unwrap(), "0.100000");
+    }
+}
