@@ -14,6 +14,9 @@ pub const MAX_QUERY: usize = 8192;
 /// `CONTENT_LENGTH` says.
 pub const MAX_BODY: usize = 65_536;
 
+/// How much of a body that is refused is read all the same, in bytes.
+const MAX_DISCARD: usize = 1 << 20;
+
 /// The methods that are answered.
 pub const METHODS: &str = "GET, HEAD, POST, OPTIONS";
 
@@ -54,6 +57,16 @@ impl Request {
             return Ok(None);
         }
         let bytes = |name: &str| variable(name).unwrap_or_default().into_vec();
+        let declared = content_length(&bytes("CONTENT_LENGTH")).unwrap_or(MAX_DISCARD);
+        let mut stdin = stdin.take(declared as u64);
+        let request = Self::read(bytes, &mut stdin);
+        // Under mod_cgid stdin and stdout are one socket: to leave a part of
+        // the body in it would reset it, and our answer with it.
+        let _ = io::copy(&mut stdin, &mut io::sink());
+        request.map(Some)
+    }
+
+    fn read(bytes: impl Fn(&str) -> Vec<u8>, stdin: impl Read) -> Result<Self, Error> {
         let method = method(&bytes("REQUEST_METHOD"))?;
         let query = bytes("QUERY_STRING");
         if query.len() > MAX_QUERY {
@@ -63,7 +76,7 @@ impl Request {
             Method::Post => body(bytes, stdin)?,
             _ => Vec::new(),
         };
-        Ok(Some(Self { method, query, form }))
+        Ok(Self { method, query, form })
     }
 }
 
@@ -85,10 +98,9 @@ fn method(name: &[u8]) -> Result<Method, Error> {
 
 /// Reads as much as `CONTENT_LENGTH` promises (RFC 3875 §4.2), which is
 /// judged before anything is read.
-fn body(bytes: impl Fn(&str) -> Vec<u8>, stdin: impl Read) -> Result<Vec<u8>, Error> {
+fn body(bytes: impl Fn(&str) -> Vec<u8>, mut stdin: impl Read) -> Result<Vec<u8>, Error> {
     let length = match bytes("CONTENT_LENGTH").as_slice() {
         b"" if !bytes("HTTP_TRANSFER_ENCODING").is_empty() => return Err(Error::LengthRequired),
-        b"" => 0,
         digits => content_length(digits)?,
     };
     if length == 0 {
@@ -98,8 +110,7 @@ fn body(bytes: impl Fn(&str) -> Vec<u8>, stdin: impl Read) -> Result<Vec<u8>, Er
         return Err(Error::UnsupportedBody);
     }
     let mut body = Vec::with_capacity(length);
-    let read = stdin.take(length as u64).read_to_end(&mut body);
-    match read {
+    match stdin.read_to_end(&mut body) {
         Ok(read) if read == length => Ok(body),
         _ => Err(Error::BadRequest("the body ended before its Content-Length".into())),
     }
@@ -109,9 +120,13 @@ fn content_length(digits: &[u8]) -> Result<usize, Error> {
     if !digits.iter().all(u8::is_ascii_digit) {
         return Err(Error::BadRequest("Content-Length is a number".into()));
     }
-    // Only a number that is too large for a usize fails to parse here.
-    let length = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
-    length.filter(|&length| length <= MAX_BODY).ok_or(Error::BodyTooLong(MAX_BODY))
+    let digits = std::str::from_utf8(digits).unwrap_or_default();
+    match digits.parse() {
+        _ if digits.is_empty() => Ok(0),
+        Ok(length) if length <= MAX_BODY => Ok(length),
+        // Also what is too large for a usize.
+        _ => Err(Error::BodyTooLong(MAX_BODY)),
+    }
 }
 
 fn is_form(content_type: &[u8]) -> bool {

@@ -269,7 +269,7 @@ mod tests {
         }
 
         fn sleep(&mut self, _: Option<BorrowedFd<'_>>, until: Duration) -> Wake {
-            self.sleeps.push(until - self.time);
+            self.sleeps.push(until.saturating_sub(self.time));
             self.time = until;
             self.wakes.pop_front().unwrap_or(Wake::Due)
         }

@@ -1,0 +1,89 @@
+//! Two thousand subscribers and one publish, through Apache's event MPM with
+//! the sizes that are shipped and through lighttpd, with the kernel's settings
+//! as they are: inotify's 128 instances per user are not enough for all.
+
+mod support;
+
+use std::io::{self, Write};
+use std::process::{self, Command};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+use support::{Exchange, Kind, SOURCE, Server, Setup};
+
+const CROWD: usize = 2_000;
+
+#[test]
+fn apache_event() {
+    let sizes = format!("Include {SOURCE}/apache-conf/novcomet-mpm.conf");
+    one_publish_answers_everyone(Server::setup(Kind::ApacheEvent).lines(&sizes));
+}
+
+#[test]
+fn lighttpd() {
+    one_publish_answers_everyone(Server::setup(Kind::Lighttpd));
+}
+
+fn one_publish_answers_everyone(setup: Setup) {
+    let _turn = one_at_a_time();
+    allow_descriptors(CROWD + 200);
+    // A single look: whoever the event itself does not wake is not answered.
+    let server = setup.option("NOVCOMET_TRIES", "1").option("NOVCOMET_SLEEP", "600").start();
+    one_round(&server, "an event file that appears");
+    one_round(&server, "an event file that is there");
+    assert_eq!(server.complaints(), [""; 0]);
+}
+
+fn one_round(server: &Server, of: &str) {
+    let target = "GET /comet.cgi?subscribed[other]=0&subscribed[crowd]=0";
+    let crowd: Vec<_> = (0..CROWD).map(|_| server.send(target)).collect();
+    server.await_waiters(CROWD);
+
+    let published = Instant::now();
+    let publish = server.send("GET /comet.cgi?publish=crowd");
+    let times = answer_times(crowd.iter().collect(), published);
+    assert_eq!(publish.reply().body, "true");
+
+    let bodies: Vec<_> = crowd.into_iter().map(|exchange| exchange.reply().body).collect();
+    assert!(bodies[0].starts_with(r#"{"s":1,"k":{"crowd":"#), "{}", bodies[0]);
+    assert!(bodies.iter().all(|body| *body == bodies[0]), "one event, one cursor");
+    report(server.kind(), of, &times);
+}
+
+/// When each answer began, since `begin`, in order.
+fn answer_times(mut waiting: Vec<&Exchange>, begin: Instant) -> Vec<Duration> {
+    let mut times = Vec::new();
+    while !waiting.is_empty() {
+        let of = |exchange| PollFd::new(exchange, PollFlags::IN);
+        let mut fds: Vec<_> = waiting.iter().copied().map(of).collect();
+        poll(&mut fds, None).unwrap();
+        let now = begin.elapsed();
+        let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
+        waiting.retain(|_| !ready.next().unwrap());
+        times.resize(CROWD - waiting.len(), now);
+    }
+    times
+}
+
+/// Past the test harness, which keeps what is printed to itself.
+fn report(kind: Kind, of: &str, times: &[Duration]) {
+    let (median, last) = (times[CROWD / 2], times[CROWD - 1]);
+    let line = format!("{kind:?}, {of}: {CROWD} answered, median {median:.0?}, last {last:.0?}\n");
+    io::stderr().write_all(line.as_bytes()).unwrap();
+}
+
+/// The times would mean nothing if the servers shared the machine.
+fn one_at_a_time() -> impl Drop {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Raises the soft limit of this process, 1024 on most systems.
+fn allow_descriptors(count: usize) {
+    let pid = process::id().to_string();
+    let limit = format!("--nofile={count}:");
+    let status = Command::new("prlimit").args(["--pid", &pid, &limit]).status().unwrap();
+    assert!(status.success());
+}

@@ -1,0 +1,105 @@
+//! An HTTP/1.1 client that can leave a request in flight.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+/// Longer than any test waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A request that was sent and not yet answered.
+pub struct Exchange(TcpStream);
+
+impl Exchange {
+    /// Sends `request`, such as `GET /comet.cgi?x=y`, with `headers`, each one
+    /// line without its end, and `body`.
+    pub fn send(port: u16, request: &str, headers: &[&str], body: &[u8]) -> Self {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect");
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut message = format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+        for header in headers {
+            message += header;
+            message += "\r\n";
+        }
+        if !body.is_empty() {
+            message += &format!("Content-Length: {}\r\n", body.len());
+        }
+        message += "\r\n";
+        stream.write_all(&[message.as_bytes(), body].concat()).expect("send");
+        Self(stream)
+    }
+
+    /// Waits for the whole answer.
+    pub fn reply(mut self) -> Reply {
+        let mut bytes = Vec::new();
+        self.0.read_to_end(&mut bytes).expect("a whole answer");
+        Reply::parse(&bytes)
+    }
+
+    /// Whether the connection ends, with whatever was sent before.
+    pub fn ends(mut self) -> bool {
+        self.0.read_to_end(&mut Vec::new()).is_ok()
+    }
+}
+
+/// To poll(2): it becomes readable when the answer begins.
+impl AsFd for Exchange {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Reply {
+    /// The value of the header with this name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
+    }
+
+    fn parse(bytes: &[u8]) -> Self {
+        let (head, body) = split(bytes, b"\r\n\r\n").unwrap_or_else(|| {
+            panic!("no complete head in {:?}", String::from_utf8_lossy(bytes));
+        });
+        let head = std::str::from_utf8(head).expect("a head in ASCII");
+        let (status_line, headers) = head.split_once("\r\n").unwrap_or((head, ""));
+        let status = status_line.split(' ').nth(1).and_then(|code| code.parse().ok());
+        let headers = headers.lines().filter_map(|line| line.split_once(": "));
+        let mut reply = Self {
+            status: status.expect("a status"),
+            headers: headers.map(|(name, value)| (name.into(), value.into())).collect(),
+            body: String::new(),
+        };
+        let chunked = reply.header("Transfer-Encoding") == Some("chunked");
+        let body = if chunked { dechunked(body) } else { body.to_vec() };
+        reply.body = String::from_utf8(body).expect("a body in UTF-8");
+        reply
+    }
+}
+
+/// RFC 9112 §7.1, without extensions and trailers.
+fn dechunked(mut bytes: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    loop {
+        let (size, rest) = split(bytes, b"\r\n").expect("a chunk's size");
+        let size = usize::from_str_radix(std::str::from_utf8(size).unwrap(), 16).unwrap();
+        if size == 0 {
+            return body;
+        }
+        body.extend_from_slice(rest.get(..size).expect("a whole chunk"));
+        bytes = &rest[size + 2..];
+    }
+}
+
+fn split<'a>(bytes: &'a [u8], at: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
+    let start = bytes.windows(at.len()).position(|window| window == at)?;
+    Some((&bytes[..start], &bytes[start + at.len()..]))
+}

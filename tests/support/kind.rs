@@ -1,0 +1,72 @@
+//! The three servers, and how each is told things.
+
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+/// The project's directory, with the configuration files that are shipped.
+pub const SOURCE: &str = env!("CARGO_MANIFEST_DIR");
+
+/// A web server and the module of it that runs CGIs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Apache, event MPM, `mod_cgid`.
+    ApacheEvent,
+    /// Apache, prefork MPM, `mod_cgi`.
+    ApachePrefork,
+    /// lighttpd, `mod_cgi`.
+    Lighttpd,
+}
+
+impl Kind {
+    /// Where Debian has the program.
+    pub fn program(self) -> &'static str {
+        match self {
+            Self::Lighttpd => "/usr/sbin/lighttpd",
+            Self::ApacheEvent | Self::ApachePrefork => "/usr/sbin/apache2",
+        }
+    }
+
+    /// The server in the foreground, on a port of loopback, its files under
+    /// `root`. It has a process group of its own, for Apache's prefork MPM stops
+    /// by a signal to the whole group, and it stops when the tests are killed.
+    pub fn command(self, root: &Path, port: u16) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "TERM", self.program()]).process_group(0);
+        match self {
+            Self::Lighttpd => lighttpd(&mut command, root, port),
+            Self::ApacheEvent => apache(&mut command, root, port),
+            Self::ApachePrefork => apache(command.args(["-D", "PREFORK"]), root, port),
+        }
+        command
+    }
+
+    /// The line that puts a variable into the CGI's environment.
+    pub fn option(self, name: &str, value: &str) -> String {
+        match self {
+            Self::Lighttpd => format!("setenv.add-environment += ( \"{name}\" => \"{value}\" )\n"),
+            Self::ApacheEvent | Self::ApachePrefork => format!("SetEnv {name} \"{value}\"\n"),
+        }
+    }
+
+    /// What the server logs though nothing is wrong: that it starts and stops.
+    pub fn is_chatter(line: &str) -> bool {
+        [":notice]", ") server started", ") server stopped"].iter().any(|mark| line.contains(mark))
+    }
+}
+
+fn apache(command: &mut Command, root: &Path, port: u16) {
+    command.args(["-D", "FOREGROUND", "-f"]).arg(format!("{SOURCE}/demo/apache.conf"));
+    for definition in [
+        format!("Define ROOT {}", root.display()),
+        format!("Define SOURCE {SOURCE}"),
+        format!("Define PORT {port}"),
+    ] {
+        command.arg("-C").arg(definition);
+    }
+}
+
+fn lighttpd(command: &mut Command, root: &Path, port: u16) {
+    command.args(["-D", "-f"]).arg(format!("{SOURCE}/tests/support/lighttpd.conf"));
+    command.env("ROOT", root).env("SOURCE", SOURCE).env("PORT", port.to_string());
+}

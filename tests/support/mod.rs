@@ -1,0 +1,261 @@
+//! Real web servers for tests: each in the foreground on a free port of
+//! loopback, with the configuration files that are shipped, its own files and
+//! its own event store, all of which ends when the [`Server`] is dropped.
+
+// Each file of tests uses its own part of this.
+#![allow(dead_code)]
+
+mod dir;
+mod http;
+mod kind;
+mod process;
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dir::{PrivateDir, make_dir, make_file};
+pub use http::{Exchange, Reply};
+pub use kind::{Kind, SOURCE};
+
+/// Between two looks at something that will be so soon.
+const TICK: Duration = Duration::from_millis(5);
+/// When what should be so soon never will be.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server that is yet to start.
+pub struct Setup {
+    kind: Kind,
+    options: String,
+}
+
+impl Setup {
+    /// Puts a variable into the CGI's environment.
+    pub fn option(mut self, name: &str, value: &str) -> Self {
+        self.options += &self.kind.option(name, value);
+        self
+    }
+
+    /// Adds lines of the server's own language to its configuration.
+    pub fn lines(mut self, lines: &str) -> Self {
+        self.options += lines;
+        self.options.push('\n');
+        self
+    }
+
+    /// Starts it and waits until it answers.
+    pub fn start(self) -> Server {
+        let program = self.kind.program();
+        assert!(Path::new(program).exists(), "{program} is missing; `make test` installs it");
+        // As /dev/shm itself: everybody writes, nobody deletes what is another's.
+        let store = PrivateDir::new("/dev/shm", 0o1777);
+        let url = format!("file://{}", store.path().display());
+        let setup = self.option("NOVCOMET_STORE", &url);
+        let root = lay_out(&setup.options);
+        // Another process may take the port between our look and the server's.
+        let started = (0..5).find_map(|_| Running::try_start(setup.kind, root.path()));
+        let log = || fs::read_to_string(root.path().join("error.log")).unwrap_or_default();
+        let running = started.unwrap_or_else(|| panic!("{program} does not start: {}", log()));
+        Server { running, kind: setup.kind, store, root }
+    }
+}
+
+/// What `make install DESTDIR=root` would put there, and what a server needs beside it.
+fn lay_out(options: &str) -> PrivateDir {
+    let root = PrivateDir::new(std::env::temp_dir(), 0o755);
+    let at = |path: &str| root.path().join(path);
+    for path in ["www", "usr", "usr/lib", "usr/lib/cgi-bin", "usr/lib/cgi-bin/novcomet"] {
+        make_dir(&at(path), 0o755);
+    }
+    for path in ["usr/share", "usr/share/novcomet"] {
+        make_dir(&at(path), 0o755);
+    }
+    make_dir(&at("uploads"), 0o1777);
+    make_file(&at("error.log"), "", 0o666);
+    make_file(&at("options.conf"), options, 0o644);
+    make_file(&at("www/whose"), root.path().display().to_string(), 0o644);
+    make_file(&at(PROGRAM), fs::read(env!("CARGO_BIN_EXE_comet")).unwrap(), 0o755);
+    for file in fs::read_dir(format!("{SOURCE}/htdocs")).unwrap().flatten() {
+        let content = fs::read(file.path()).unwrap();
+        make_file(&at("usr/share/novcomet").join(file.file_name()), content, 0o644);
+    }
+    root
+}
+
+const PROGRAM: &str = "usr/lib/cgi-bin/novcomet/comet.cgi";
+
+/// The server's process and where it listens.
+struct Running {
+    child: Child,
+    port: u16,
+    root: PathBuf,
+}
+
+impl Running {
+    /// `None` if it ended instead of answering.
+    fn try_start(kind: Kind, root: &Path) -> Option<Self> {
+        let port = free_port();
+        let log = File::options().append(true).open(root.join("error.log")).unwrap();
+        let mut command = kind.command(root, port);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let child = command.spawn().unwrap();
+        let mut running = Self { child, port, root: root.to_owned() };
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline && running.child.try_wait().unwrap().is_none() {
+            if running.answers() {
+                return Some(running);
+            }
+            thread::sleep(TICK);
+        }
+        None
+    }
+
+    /// Whether it is this server, and no other, that answers on the port.
+    fn answers(&self) -> bool {
+        TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok()
+            && Exchange::send(self.port, "GET /whose", &[], b"").reply().body
+                == self.root.display().to_string()
+    }
+
+    /// Whether it ended within [`PATIENCE`].
+    fn ended(&mut self) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if self.child.try_wait().unwrap().is_some() {
+                return true;
+            }
+            thread::sleep(TICK);
+        }
+        false
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|status| status.is_none()) {
+            process::signal("TERM", &[self.child.id()]);
+            if !self.ended() {
+                let _ = self.child.kill();
+            }
+        }
+        process::kill_all_of(&self.root);
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// A running web server. Its fields are dropped from the top: first the
+/// processes, then their files.
+pub struct Server {
+    running: Running,
+    kind: Kind,
+    store: PrivateDir,
+    root: PrivateDir,
+}
+
+impl Server {
+    /// A server with nothing set but a store of its own.
+    pub fn start(kind: Kind) -> Self {
+        Self::setup(kind).start()
+    }
+
+    /// A server that is told more before it starts.
+    pub fn setup(kind: Kind) -> Setup {
+        Setup { kind, options: String::new() }
+    }
+
+    /// Which of them it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The port of 127.0.0.1 that it listens on.
+    pub fn port(&self) -> u16 {
+        self.running.port
+    }
+
+    /// The answer to `GET target`.
+    pub fn get(&self, target: &str) -> Reply {
+        self.send(&format!("GET {target}")).reply()
+    }
+
+    /// The answer to a POST of a form.
+    pub fn post(&self, target: &str, form: &str) -> Reply {
+        let headers = ["Content-Type: application/x-www-form-urlencoded"];
+        let request = format!("POST {target}");
+        Exchange::send(self.port(), &request, &headers, form.as_bytes()).reply()
+    }
+
+    /// Sends `METHOD target` and leaves it in flight.
+    pub fn send(&self, request: &str) -> Exchange {
+        Exchange::send(self.port(), request, &[], b"")
+    }
+
+    /// Sends a subscription and waits until its process waits for events.
+    pub fn subscriber(&self, query: &str) -> Exchange {
+        let before = self.waiters();
+        let exchange = self.send(&format!("GET /comet.cgi?{query}"));
+        self.await_waiters(before + 1);
+        exchange
+    }
+
+    /// How many subscribers wait for events.
+    pub fn waiters(&self) -> usize {
+        process::asleep(&self.root.path().join(PROGRAM))
+    }
+
+    /// Waits until exactly so many subscribers wait.
+    pub fn await_waiters(&self, expected: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let look = Instant::now();
+            let waiters = self.waiters();
+            if waiters == expected {
+                return;
+            }
+            assert!(look < deadline, "{waiters} of {expected} wait: {:?}", self.complaints());
+            // With thousands of processes a look itself takes a while.
+            thread::sleep(TICK.max(4 * look.elapsed()));
+        }
+    }
+
+    /// The directory of the event files.
+    pub fn store(&self) -> &Path {
+        self.store.path()
+    }
+
+    /// The file of a topic whose name needs no encoding.
+    pub fn event_file(&self, topic: &str) -> PathBuf {
+        self.store().join(format!("{topic}.comet"))
+    }
+
+    /// The directory of all the other files of this server.
+    pub fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// What is in the error log but for start and stop.
+    pub fn complaints(&self) -> Vec<String> {
+        let log = fs::read_to_string(self.root().join("error.log")).unwrap();
+        log.lines().filter(|line| !Kind::is_chatter(line)).map(ToOwned::to_owned).collect()
+    }
+
+    /// Sends the server's main process a signal by its name.
+    pub fn signal(&self, name: &str) {
+        process::signal(name, &[self.running.child.id()]);
+    }
+
+    /// Asks it to stop as an administrator would; how long that took.
+    pub fn stop(&mut self) -> Duration {
+        let begin = Instant::now();
+        self.signal("TERM");
+        assert!(self.running.ended(), "{:?} does not stop", self.kind);
+        begin.elapsed()
+    }
+}

@@ -1,0 +1,52 @@
+//! What /proc knows of a server's processes.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// The processes that run `program` and sleep: with a GET there is nothing that
+/// a CGI of ours sleeps for but an event.
+pub fn asleep(program: &Path) -> usize {
+    pids().filter(|&pid| runs(pid, program) && state(pid) == Some('S')).count()
+}
+
+/// Ends, at once, whatever runs from `root` or was started with it as an argument.
+pub fn kill_all_of(root: &Path) {
+    let victims: Vec<_> = pids().filter(|&pid| belongs(pid, root)).collect();
+    if !victims.is_empty() {
+        signal("KILL", &victims);
+    }
+}
+
+/// Sends a signal by its name.
+pub fn signal(name: &str, pids: &[u32]) {
+    // The shell's own kill: there is no /bin/kill on a minimal Debian.
+    let script = format!("kill -s {name} \"$@\" 2>&-");
+    let pids = pids.iter().map(ToString::to_string);
+    // A process that has just ended is no failure.
+    let _ = Command::new("sh").args(["-c", &script, "sh"]).args(pids).status();
+}
+
+fn pids() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").expect("/proc is mounted");
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+fn runs(pid: u32, program: &Path) -> bool {
+    fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program)
+}
+
+fn belongs(pid: u32, root: &Path) -> bool {
+    if fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.starts_with(root)) {
+        return true;
+    }
+    let root = format!("Define ROOT {}", root.display());
+    let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    arguments.split(|&byte| byte == 0).any(|argument| argument == root.as_bytes())
+}
+
+/// The letter after the program's name, which may hold spaces and brackets (proc(5)).
+fn state(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
