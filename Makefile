@@ -1,0 +1,59 @@
+# The only place with command lines. `make`, `make demo`, `make test`.
+
+# Everything from Debian that the demo and the tests need.
+DEMO_PACKAGES = apache2 curl
+TEST_PACKAGES = $(DEMO_PACKAGES) lighttpd strace
+
+PREFIX          = /usr
+CGIBINDIR       = $(PREFIX)/lib/cgi-bin/novcomet
+HTDOCSDIR       = $(PREFIX)/share/novcomet
+MANDIR          = $(PREFIX)/share/man
+APACHECONFDIR   = /etc/apache2/conf-available
+LIGHTTPDCONFDIR = /etc/lighttpd/conf-available
+
+TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
+# One static image, loaded where it was linked: nothing to resolve at start.
+STATIC = RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static"
+CARGO_RELEASE = --release --locked --target $(TARGET)
+SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
+
+.PHONY: all demo test lint install clean packages-demo packages-test
+
+all:
+	$(STATIC) cargo build $(CARGO_RELEASE)
+	cp target/$(TARGET)/release/comet cgi-bin/comet.cgi
+
+demo: packages-demo all
+	demo/run
+
+test: packages-test
+	$(STATIC) cargo test $(CARGO_RELEASE)
+
+lint:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+install: all
+	install -d $(DESTDIR)$(CGIBINDIR) $(DESTDIR)$(HTDOCSDIR) $(DESTDIR)$(MANDIR)/man1 \
+	    $(DESTDIR)$(APACHECONFDIR) $(DESTDIR)$(LIGHTTPDCONFDIR)
+	install -m 755 cgi-bin/comet.cgi $(DESTDIR)$(CGIBINDIR)
+	install -m 644 htdocs/* $(DESTDIR)$(HTDOCSDIR)
+	install -m 644 docs/comet.cgi.1 $(DESTDIR)$(MANDIR)/man1
+	install -m 644 apache-conf/*.conf $(DESTDIR)$(APACHECONFDIR)
+	install -m 644 lighttpd-conf/novcomet.conf $(DESTDIR)$(LIGHTTPDCONFDIR)/50-novcomet.conf
+
+clean:
+	cargo clean
+	rm -f cgi-bin/comet.cgi
+
+# Installs what is absent, and says nothing when nothing is.
+packages-demo: PACKAGES = $(DEMO_PACKAGES)
+packages-test: PACKAGES = $(TEST_PACKAGES)
+packages-demo packages-test:
+	@missing=$$(for package in $(PACKAGES); do \
+	    dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || echo $$package; \
+	done); \
+	test -z "$$missing" || { \
+	    $(SUDO) apt-get update && \
+	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$missing; \
+	}
