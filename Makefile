@@ -1,7 +1,8 @@
 # The only place with command lines. `make`, `make demo`, `make test`.
 
-# Everything from Debian that the demo and the tests need.
-DEMO_PACKAGES = apache2 curl
+# Everything from Debian that the demo and the tests need. apache2-bin is Apache
+# without its system service, which would start on port 80.
+DEMO_PACKAGES = gcc libc6-dev apache2-bin curl
 TEST_PACKAGES = $(DEMO_PACKAGES) lighttpd strace
 
 PREFIX          = /usr
@@ -21,7 +22,7 @@ SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 
 all:
 	$(STATIC) cargo build $(CARGO_RELEASE)
-	cp target/$(TARGET)/release/comet cgi-bin/comet.cgi
+	cp $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/release/comet cgi-bin/comet.cgi
 
 demo: packages-demo all
 	demo/run
@@ -34,13 +35,15 @@ lint:
 	cargo clippy --locked --all-targets -- -D warnings
 
 install: all
-	install -d $(DESTDIR)$(CGIBINDIR) $(DESTDIR)$(HTDOCSDIR) $(DESTDIR)$(MANDIR)/man1 \
+	install -d -m 755 $(DESTDIR)$(CGIBINDIR) $(DESTDIR)$(HTDOCSDIR) $(DESTDIR)$(MANDIR)/man1 \
 	    $(DESTDIR)$(APACHECONFDIR) $(DESTDIR)$(LIGHTTPDCONFDIR)
 	install -m 755 cgi-bin/comet.cgi $(DESTDIR)$(CGIBINDIR)
 	install -m 644 htdocs/* $(DESTDIR)$(HTDOCSDIR)
 	install -m 644 docs/comet.cgi.1 $(DESTDIR)$(MANDIR)/man1
 	install -m 644 apache-conf/*.conf $(DESTDIR)$(APACHECONFDIR)
 	install -m 644 lighttpd-conf/novcomet.conf $(DESTDIR)$(LIGHTTPDCONFDIR)/50-novcomet.conf
+	sed -i -e 's|/usr/lib/cgi-bin/novcomet|$(CGIBINDIR)|' -e 's|/usr/share/novcomet|$(HTDOCSDIR)|' \
+	    $(DESTDIR)$(APACHECONFDIR)/novcomet.conf $(DESTDIR)$(LIGHTTPDCONFDIR)/50-novcomet.conf
 
 clean:
 	cargo clean

@@ -56,8 +56,8 @@ fn sources() -> Vec<(PathBuf, String)> {
                 continue;
             }
             let below = path.strip_prefix(&root).unwrap().with_extension("");
-            let room = below.iter().next().unwrap().to_str().unwrap().to_owned();
-            found.push((path, room));
+            let first = below.iter().next().unwrap().to_str().unwrap().to_owned();
+            found.push((path, first));
         }
     }
     found

@@ -60,7 +60,7 @@ fn no_two_of_4_000_concurrent_events_are_the_same_moment() {
     });
     assert_eq!(cursors.len(), 4000);
     assert_eq!(cursors.iter().collect::<HashSet<_>>().len(), 4000);
-    assert!(cursors.chunks(1000).all(|one| one.is_sorted()));
+    assert!(cursors.chunks(1000).all(<[Cursor]>::is_sorted));
 }
 
 #[test]

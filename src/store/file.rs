@@ -100,14 +100,7 @@ impl Store for FileStore {
         let Some(before) = regular_file(&path)? else {
             return Ok(Reading { standing: Cursor::SMALLEST, settled: true });
         };
-        // The lock is looked at between two looks at the time: if no publisher
-        // was at work then, the time between them was nobody's half-done work.
-        let settled = match EventFile::open(&path, OpenOptions::new().read(true)) {
-            Ok(Some(file)) => !file.is_locked()? && file.is_still(&before)?,
-            Ok(None) => false,
-            // We may see its time but not open it: nothing else is to be learnt.
-            Err(_) => true,
-        };
+        let settled = is_publishers(&before) || is_unlocked(&path, &before)?;
         Ok(Reading { standing: time_of(&before), settled })
     }
 
@@ -227,6 +220,25 @@ fn set_time(file: &File, cursor: Cursor) -> io::Result<()> {
 fn time_of(metadata: &Metadata) -> Cursor {
     let time = FileTime::from_last_modification_time(metadata);
     Cursor::at(time.unix_seconds(), time.nanoseconds())
+}
+
+/// Whether a publisher of ours set this time: those are whole microseconds,
+/// the kernel's own have nanoseconds. It is the last that its publisher sets,
+/// so nobody needs to wait for the lock to be free, which under a crowd of
+/// woken waiters may take long.
+fn is_publishers(metadata: &Metadata) -> bool {
+    metadata.mtime_nsec() % 1000 == 0
+}
+
+/// Whether no publisher was at work when the file had the time that was read
+/// `before`: the lock is looked at between two looks at the time.
+fn is_unlocked(path: &Path, before: &Metadata) -> Result<bool, Error> {
+    match EventFile::open(path, OpenOptions::new().read(true)) {
+        Ok(Some(file)) => Ok(!file.is_locked()? && file.is_still(before)?),
+        Ok(None) => Ok(false),
+        // We may see its time but not open it: nothing else is to be learnt.
+        Err(_) => Ok(true),
+    }
 }
 
 fn is_same_file(one: &Metadata, other: &Metadata) -> bool {

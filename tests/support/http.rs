@@ -23,7 +23,9 @@ impl Exchange {
             message += "\r\n";
         }
         if !body.is_empty() {
-            message += &format!("Content-Length: {}\r\n", body.len());
+            message += "Content-Length: ";
+            message += &body.len().to_string();
+            message += "\r\n";
         }
         message += "\r\n";
         stream.write_all(&[message.as_bytes(), body].concat()).expect("send");

@@ -240,6 +240,16 @@ impl Server {
         self.root.path()
     }
 
+    /// Makes a directory under `root` that holds the program and cgi-bin/.htaccess.
+    pub fn drop_in(&self, directory: &str) {
+        let directory = self.root().join(directory);
+        make_dir(&directory, 0o755);
+        let program = fs::read(self.root().join(PROGRAM)).unwrap();
+        make_file(&directory.join("comet.cgi"), program, 0o755);
+        let htaccess = fs::read(format!("{SOURCE}/cgi-bin/.htaccess")).unwrap();
+        make_file(&directory.join(".htaccess"), htaccess, 0o644);
+    }
+
     /// What is in the error log but for start and stop.
     pub fn complaints(&self) -> Vec<String> {
         let log = fs::read_to_string(self.root().join("error.log")).unwrap();
