@@ -149,6 +149,12 @@ impl Waiter {
         fs::read_to_string(format!("/proc/{}/{file}", self.0.id())).unwrap_or_default()
     }
 
+    fn has_inotify(&self) -> bool {
+        let fds = fs::read_dir(format!("/proc/{}/fd", self.0.id())).unwrap().flatten();
+        let mut links = fds.filter_map(|fd| fs::read_link(fd.path()).ok());
+        links.any(|link| link.ends_with("anon_inode:inotify"))
+    }
+
     fn signal(&self, name: &str) {
         let script = format!("kill -s {name} {}", self.0.id());
         assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
@@ -573,21 +579,21 @@ fn an_older_file_put_in_place_is_noticed() {
     assert_eq!(waiter.answer().cursor("a"), ('1', "1795415403.000005".to_owned()));
 }
 
+/// Other tests give instances back meanwhile, so a waiter may find one: those
+/// rounds do not count.
 #[test]
 fn without_an_inotify_instance_dnotify_wakes() {
     let mut held = Vec::new();
-    while let Ok(instance) = inotify::init(inotify::CreateFlags::CLOEXEC) {
-        held.push(instance);
-        assert!(held.len() < 100_000, "no limit on inotify instances");
-    }
-    let store = Store::new().with("a", SECOND - 1_000_000_000, 0);
-    for _ in 0..3 {
+    let mut by_dnotify = 0;
+    while by_dnotify < 10 {
+        while let Ok(instance) = inotify::init(inotify::CreateFlags::CLOEXEC) {
+            held.push(instance);
+            assert!(held.len() < 100_000, "no limit on inotify instances");
+        }
+        let store = Store::new().with("a", SECOND - 1_000_000_000, 0);
         for id in ["a", "b"] {
             let waiter = store.query(&format!("subscribed[{id}]=0")).waiting();
-            let fds = format!("/proc/{}/fd", waiter.0.id());
-            let links = fs::read_dir(fds).unwrap().flatten();
-            let links = links.filter_map(|fd| fs::read_link(fd.path()).ok());
-            assert!(!links.into_iter().any(|link| link.ends_with("anon_inode:inotify")));
+            by_dnotify += u32::from(!waiter.has_inotify());
             touch(&store.file(id));
             assert_eq!(waiter.answer().cursor(id).0, '1');
         }
