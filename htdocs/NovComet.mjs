@@ -1,0 +1,5 @@
+// The same client as an ES module: import NovComet, {Client} from './NovComet.mjs';
+import './NovComet.js';
+
+export default globalThis.NovComet;
+export const {Client} = globalThis.NovComet;

@@ -1,0 +1,758 @@
+import assert from 'node:assert/strict';
+import {readFileSync} from 'node:fs';
+import {describe, it} from 'node:test';
+import {gzipSync} from 'node:zlib';
+import NovComet, {Client} from '../../htdocs/NovComet.mjs';
+import {World, settle} from './world.mjs';
+
+const source = new URL('../../htdocs/NovComet.js', import.meta.url);
+
+describe('the file', () => {
+  it('is under 5 kB gzipped', () => {
+    assert.ok(gzipSync(readFileSync(source), {level: 9}).length < 5000);
+  });
+
+  it('gives one client, as a global and as a module', async () => {
+    const before = globalThis.NovComet;
+    await import('../../htdocs/NovComet.js?again');
+    assert.equal(globalThis.NovComet, before);
+    assert.equal(NovComet, before);
+    assert.equal(NovComet.Client, Client);
+    assert.ok(NovComet instanceof Client);
+  });
+
+  it('adds no other global', () => {
+    const run = new Function('globalThis', readFileSync(source, 'utf8'));
+    const root = {};
+    run(root);
+    assert.deepEqual(Object.keys(root), ['NovComet']);
+  });
+});
+
+describe('the interface of the seed', () => {
+  it('is all there', () => {
+    const {client} = new World();
+    assert.equal(client.subscribe('a', () => {}).subscribe('b', () => {}), client);
+    assert.equal(client.sleepTime, 0);
+    assert.equal(client.init('other.php'), client);
+    assert.equal(client.run(), client);
+  });
+
+  it('asks comet.php unless it is told otherwise', async () => {
+    const world = new World();
+    world.client.publish('x').catch(() => {});
+    world.client.init().publish('x').catch(() => {});
+    world.client.init('/cgi-bin/comet.cgi').publish('x').catch(() => {});
+    await settle();
+    assert.deepEqual(world.requests.map(({url}) => url), ['comet.php', 'comet.php', '/cgi-bin/comet.cgi']);
+  });
+
+  it('may be passed on without its object', async () => {
+    const world = new World();
+    const {subscribe, run} = world.client;
+    subscribe('a', () => {});
+    ['ready'].forEach(run);
+    await settle();
+    assert.equal(world.requests.length, 1);
+  });
+
+  it('calls back with k, and with the event', async () => {
+    const world = new World(), heard = [];
+    world.hear = (...args) => heard.push(args);
+    const poll = await world.wait('a', 'b');
+    await poll.answer({s: 1, k: {a: 6.000001, b: 7.5}});
+    const k = {a: 6.000001, b: 7.5};
+    assert.deepEqual(heard, [
+      [k, {id: 'a', cursor: 6.000001, data: undefined}],
+      [k, {id: 'b', cursor: 7.5, data: undefined}],
+    ]);
+  });
+
+  it('sends _args with every request', async () => {
+    const world = new World('comet.php?lang=en');
+    world.client._args = 'a=b&c=d';
+    await world.wait('x');
+    world.client.publish('x').catch(() => {});
+    await settle();
+    for (const {url} of world.requests) assert.match(url, /^comet\.php\?lang=en&a=b&c=d(&subscribed\[x\]=|$)/);
+  });
+
+  it('sleeps sleepTime between two polls', async () => {
+    const world = new World();
+    world.client.sleepTime = 1000;
+    const poll = await world.wait('x');
+    await poll.answer({s: 1, k: {x: 6.5}});
+    await world.pass(1199);
+    assert.equal(world.last, poll);
+    await world.pass(1);
+    assert.notEqual(world.last, poll);
+  });
+
+  it('replaces the callback of an id, and keeps its cursor', async () => {
+    const world = new World(), heard = [];
+    const poll = await world.wait('x');
+    world.client.subscribe('x', (k, {id}) => heard.push(id));
+    await settle();
+    assert.ok(poll.open);
+    await poll.answer({s: 1, k: {x: 6.5}});
+    assert.deepEqual(heard, ['x']);
+  });
+});
+
+describe('the cursor', () => {
+  it('comes from the server first', async () => {
+    const world = new World();
+    world.client.subscribe('a', () => {}).subscribe('b', () => {}).run();
+    await settle();
+    assert.equal(world.last.url, 'comet.php?subscribed[a]=0&subscribed[b]=0&wait=0');
+    await world.last.answer('{"s":0,"k":{"a":1795415403.163846,"b":0.100000}}');
+    assert.equal(world.last.query, 'subscribed[a]=1795415403.163846&subscribed[b]=0.1&wait=60');
+  });
+
+  it('goes back unchanged', async () => {
+    const world = new World();
+    const poll = await world.wait('a');
+    await poll.answer('{"s":1,"k":{"a":1795415403.000001}}');
+    await world.pass(200);
+    assert.equal(world.last.query, 'subscribed[a]=1795415403.000001&wait=60');
+  });
+
+  it('may come with the page', async () => {
+    const world = new World();
+    world.client.subscribe('a', () => {}, 1795415403.163846).run();
+    await settle();
+    assert.equal(world.last.query, 'subscribed[a]=1795415403.163846&wait=0');
+  });
+
+  it('is asked again for what the first answer left out', async () => {
+    const world = new World(), heard = [];
+    const hear = (k, {id}) => heard.push(id);
+    world.client.subscribe('a', hear).subscribe('b', hear).run();
+    await settle();
+    await world.last.answer({s: 1, k: {a: 6.5}});
+    assert.equal(world.last.query, 'subscribed[b]=0&wait=0');
+    assert.deepEqual(heard, ['a']);
+  });
+
+  it('backs off from a server that never gives one', async () => {
+    const world = new World();
+    world.onrequest = request => request.answer({s: 0, k: {}});
+    world.client.subscribe('a', () => {}).run();
+    await world.pass(60e3);
+    assert.ok(world.requests.length <= 8, `${world.requests.length} requests`);
+  });
+
+  it('stays where it was when the same one comes again, and nobody is called', async () => {
+    const world = new World(), heard = [];
+    world.hear = (k, event) => heard.push(event);
+    const poll = await world.wait('a');
+    await poll.answer({s: 1, k: {a: 5.5}});
+    assert.deepEqual(heard, []);
+  });
+});
+
+describe('ids', () => {
+  const strange = ['__proto__', 'constructor', 'a][b', 'a&b=c', 'ü €', '%41', '', '1', '../x', 'a+b', '"<\\'];
+
+  it('are any string', async () => {
+    const world = new World(), heard = [];
+    for (const id of strange) world.client.subscribe(id, (k, event) => heard.push(event.id));
+    world.client.run();
+    await settle();
+    const asked = world.last.query.split('&').slice(0, -1)
+      .map(part => decodeURIComponent(part.slice('subscribed['.length, -']=0'.length)));
+    assert.deepEqual(asked, strange);
+    const k = cursor => `{${strange.map(id => `${JSON.stringify(id)}:${cursor}`)}}`;
+    await world.last.answer(`{"s":0,"k":${k(5.5)}}`);
+    assert.equal(world.last.query.split('=5.5').length - 1, strange.length);
+    await world.last.answer(`{"s":1,"k":${k(6.5)}}`);
+    assert.deepEqual(heard.sort(), [...strange].sort());
+  });
+
+  it('keep their brackets around them', async () => {
+    const world = new World();
+    world.client.subscribe('a][b', () => {}).run();
+    await settle();
+    assert.equal(world.last.query, 'subscribed[a%5D%5Bb]=0&wait=0');
+  });
+
+  it('that are no Unicode are refused where they are handed in', () => {
+    const {client} = new World();
+    assert.throws(() => client.subscribe('\ud800', () => {}), URIError);
+  });
+
+  it('nobody subscribed to are ignored', async () => {
+    const world = new World();
+    const poll = await world.wait('a');
+    await poll.answer('{"s":1,"k":{"other":9.5,"__proto__":9.5,"a":6.5}}');
+    await world.pass(200);
+    assert.equal(world.last.query, 'subscribed[a]=6.5&wait=60');
+    assert.deepEqual(world.errors, []);
+  });
+});
+
+describe('subscribing', () => {
+  it('during a poll takes effect at once', async () => {
+    const world = new World();
+    const poll = await world.wait('a');
+    world.client.subscribe('b', () => {}).subscribe('c', () => {});
+    await settle();
+    assert.ok(poll.init.signal.aborted);
+    assert.equal(world.last.query, 'subscribed[b]=0&subscribed[c]=0&wait=0');
+    await world.last.answer({s: 0, k: {b: 0.1, c: 7.5}});
+    assert.equal(world.last.query, 'subscribed[a]=5.5&subscribed[b]=0.1&subscribed[c]=7.5&wait=60');
+    assert.deepEqual(world.errors, []);
+    assert.deepEqual(world.states, ['connecting', 'waiting']);
+  });
+
+  it('after run begins to listen', async () => {
+    const world = new World();
+    world.client.run();
+    await settle();
+    assert.equal(world.requests.length, 0);
+    assert.equal(world.client.state, 'stopped');
+    world.client.subscribe('a', () => {}).subscribe('b', () => {});
+    await settle();
+    assert.equal(world.last.query, 'subscribed[a]=0&subscribed[b]=0&wait=0');
+    assert.equal(world.client.state, 'connecting');
+  });
+
+  it('during a look lets it end', async () => {
+    const world = new World();
+    world.client.subscribe('a', () => {}).run();
+    await settle();
+    world.client.subscribe('b', () => {});
+    await settle();
+    assert.equal(world.requests.length, 1);
+    await world.last.answer({s: 0, k: {a: 5.5}});
+    assert.equal(world.last.query, 'subscribed[b]=0&wait=0');
+  });
+
+  it('does not shorten a back-off', async () => {
+    const world = new World();
+    await (await world.wait('a')).fail();
+    world.client.subscribe('b', () => {});
+    await world.pass(999);
+    assert.equal(world.requests.length, 2);
+    await world.pass(1);
+    assert.equal(world.requests.length, 3);
+  });
+
+  it('and its end: the next poll is without the topic, the last one stops', async () => {
+    const world = new World();
+    await world.wait('a', 'b');
+    world.client.unsubscribe('a').unsubscribe('never');
+    await settle();
+    assert.equal(world.last.query, 'subscribed[b]=5.5&wait=60');
+    const poll = world.last;
+    world.client.unsubscribe('b');
+    await settle();
+    assert.ok(poll.init.signal.aborted);
+    assert.equal(world.client.state, 'stopped');
+    assert.equal(world.last, poll);
+  });
+});
+
+describe('stop and run', () => {
+  it('go on where they left off', async () => {
+    const world = new World(), heard = [];
+    world.hear = (k, {cursor}) => heard.push(cursor);
+    const poll = await world.wait('a');
+    world.client.stop();
+    assert.equal(world.client.state, 'stopped');
+    assert.ok(poll.init.signal.aborted);
+    await world.pass(120e3);
+    assert.equal(world.last, poll);
+    world.client.run();
+    await settle();
+    assert.equal(world.last.query, 'subscribed[a]=5.5&wait=0');
+    await world.last.answer({s: 1, k: {a: 6.5}});
+    assert.deepEqual(heard, [6.5]);
+    assert.deepEqual(world.states, ['connecting', 'waiting', 'stopped', 'connecting', 'waiting']);
+  });
+
+  it('in one breath make one loop', async () => {
+    const world = new World();
+    await world.wait('a');
+    world.client.stop().run().stop().run();
+    await settle();
+    await world.last.answer({s: 0, k: {a: 5.5}});
+    await world.pass(1000);
+    assert.equal(world.requests.filter(({open}) => open).length, 1);
+    assert.equal(world.client.state, 'waiting');
+  });
+
+  it('run twice polls once', async () => {
+    const world = new World();
+    await world.wait('a');
+    world.client.run().run();
+    await settle();
+    assert.equal(world.requests.length, 2);
+  });
+
+  it('from a callback delivers the rest later', async () => {
+    const world = new World(), heard = [];
+    world.hear = (k, {id}) => {
+      heard.push(id);
+      world.client.stop();
+    };
+    await (await world.wait('a', 'b')).answer({s: 1, k: {a: 6.5, b: 6.5}});
+    assert.deepEqual(heard, ['a']);
+    await world.pass(1000);
+    world.client.run();
+    await settle();
+    assert.equal(world.last.query, 'subscribed[a]=6.5&subscribed[b]=5.5&wait=0');
+  });
+
+  it('leave no listener on the window', async () => {
+    const world = new World();
+    await world.wait('a');
+    world.client.stop();
+    await world.pass(1000);
+    await world.dispatch('online');
+    await world.dispatch('pageshow', {persisted: true});
+    assert.equal(world.requests.length, 2);
+  });
+});
+
+describe('publishing', () => {
+  it('posts, and outlives the page', async () => {
+    const world = new World();
+    const answer = world.client.publish('a&b=ü');
+    await settle();
+    const {url, init} = world.last;
+    assert.equal(url, 'comet.php');
+    assert.equal(init.method, 'POST');
+    assert.equal(`${init.body}`, 'publish=a%26b%3D%C3%BC');
+    assert.equal(init.keepalive, true);
+    await world.last.answer(true);
+    assert.equal(await answer, true);
+  });
+
+  it('rejects with what the server says', async () => {
+    const world = new World();
+    const answer = world.client.publish('a');
+    await settle();
+    await world.last.answer({title: 'Insufficient Storage', status: 507, detail: 'the event directory is full'},
+      {status: 507, headers: {'Content-Type': 'application/problem+json'}});
+    await assert.rejects(answer, {message: 'the event directory is full', status: 507});
+    assert.equal(world.errors.length, 1);
+  });
+
+  it('rejects when no answer comes', async () => {
+    const world = new World();
+    const answer = world.client.publish('a');
+    await world.pass(30e3);
+    await assert.rejects(answer, {message: 'no answer in time'});
+  });
+
+  it('may be ignored: no unhandled rejection', async t => {
+    const seen = [], see = error => seen.push(error);
+    process.on('unhandledRejection', see);
+    t.after(() => process.off('unhandledRejection', see));
+    const world = new World();
+    world.client.publish('a');
+    await settle();
+    await world.last.fail();
+    await settle();
+    assert.deepEqual(seen, []);
+    assert.equal(world.errors[0].message, 'Failed to fetch');
+  });
+
+  it('needs no run, and does not disturb a poll', async () => {
+    const world = new World();
+    const poll = await world.wait('a');
+    world.client.publish('a');
+    await world.last.answer(true);
+    assert.ok(poll.open);
+  });
+});
+
+describe('trouble', () => {
+  const broken = {
+    'no connection': request => request.fail(),
+    'a 500': request => request.answer('', {status: 500}),
+    'a 503 that says why': request => request.answer({detail: 'no store'}, {status: 503}),
+    'the page of a proxy, 502': request => request.answer('<h1>Bad Gateway</h1>', {status: 502}),
+    'the page of a proxy, 200': request => request.answer('<h1>Please log in</h1>'),
+    'a cut answer': request => request.answer('{"s":1,"k":{"a":6.'),
+    'an empty answer': request => request.answer(''),
+    'null': request => request.answer('null'),
+    'other JSON': request => request.answer({ok: true}),
+  };
+
+  for (const [name, happen] of Object.entries(broken)) {
+    it(`${name}: comes back with the same cursor`, async () => {
+      const world = new World(), heard = [];
+      world.hear = (k, {cursor}) => heard.push(cursor);
+      await happen(await world.wait('a'));
+      assert.equal(world.client.state, 'offline');
+      assert.equal(world.errors.length, 1);
+      await world.pass(1000);
+      assert.equal(world.last.query, 'subscribed[a]=5.5&wait=0');
+      await world.last.answer({s: 1, k: {a: 6.5}});
+      assert.deepEqual(heard, [6.5]);
+      assert.equal(world.last.query, 'subscribed[a]=6.5&wait=60');
+      assert.deepEqual(world.states, ['connecting', 'waiting', 'offline', 'waiting']);
+    });
+  }
+
+  it('says status and reason', async () => {
+    const world = new World();
+    await (await world.wait('a')).answer({title: 'Service Unavailable'}, {status: 503});
+    assert.equal(world.errors[0].status, 503);
+    assert.equal(world.errors[0].message, 'Service Unavailable');
+    await world.pass(1000);
+    await world.last.answer('<html>', {status: 502});
+    assert.equal(world.errors[1].message, 'HTTP 502');
+  });
+
+  it('backs off from 1 to 30 s, with full jitter', async () => {
+    const world = new World();
+    world.onrequest = request => request.fail();
+    world.client.subscribe('a', () => {}).run();
+    await world.pass(200e3);
+    const gaps = world.requests.slice(1).map(({at}, i) => at - world.requests[i].at);
+    assert.deepEqual(gaps.slice(0, 8), [1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000]);
+    world.luck = 0.1;
+    const before = world.requests.length;
+    await world.pass(45e3);
+    assert.ok(world.requests.length - before >= 5);
+  });
+
+  it('is not forgotten because a look goes well', async () => {
+    const world = new World();
+    world.onrequest = request => request.query.endsWith('wait=0')
+      ? request.answer({s: 0, k: {a: 5.5}})
+      : request.answer('', {status: 502});
+    world.client.subscribe('a', () => {}).run();
+    await world.pass(300e3);
+    assert.ok(world.requests.length <= 34, `${world.requests.length} requests`);
+  });
+
+  it('is forgotten once the server holds a poll', async () => {
+    const world = new World();
+    for (let i = 0, poll = await world.wait('a'); i < 6; i++) {
+      await world.pass(30e3);
+      await poll.answer('', {status: 504});
+      await world.pass(1000);
+      await world.last.answer({s: 0, k: {a: 5.5}});
+      poll = world.last;
+    }
+    assert.match(world.last.query, /wait=60$/);
+  });
+
+  for (const status of [400, 403, 404, 413]) {
+    it(`of the page's own making (${status}) is tried again slowly`, async () => {
+      const world = new World();
+      world.onrequest = request => request.answer('', {status});
+      world.client.subscribe('a', () => {}).run();
+      await world.pass(301e3);
+      assert.equal(world.requests.length, 11);
+      assert.equal(world.errors[0].status, status);
+    });
+  }
+
+  for (const status of [408, 425, 429]) {
+    it(`that passes (${status}) is tried again soon`, async () => {
+      const world = new World();
+      await (await world.wait('a')).answer('', {status});
+      await world.pass(1000);
+      assert.equal(world.requests.length, 3);
+    });
+  }
+
+  it('keeps to Retry-After', async () => {
+    const world = new World();
+    await (await world.wait('a')).answer('', {status: 503, headers: {'Retry-After': '20'}});
+    await world.pass(20e3);
+    assert.equal(world.requests.length, 2);
+    await world.pass(1e3);
+    assert.equal(world.requests.length, 3);
+  });
+
+  it('keeps to Retry-After of an answer that is good', async () => {
+    const world = new World();
+    await (await world.wait('a')).answer({s: 0, k: {a: 5.5}}, {headers: {'Retry-After': '7'}});
+    await world.pass(7e3);
+    assert.equal(world.requests.length, 2);
+    await world.pass(200);
+    assert.equal(world.requests.length, 3);
+    assert.equal(world.client.state, 'waiting');
+  });
+
+  for (const odd of ['Wed, 21 Oct 2026 07:28:00 GMT', '-5', 'x', '1e99']) {
+    it(`takes no harm from Retry-After: ${odd}`, async () => {
+      const world = new World();
+      await (await world.wait('a')).answer('', {status: 503, headers: {'Retry-After': odd}});
+      await world.pass(3601e3);
+      const gap = world.requests[2].at - world.requests[1].at;
+      assert.ok(gap >= 1000 && gap <= 3601e3, `${gap} ms`);
+    });
+  }
+});
+
+describe('the rate of requests', () => {
+  const flood = async (answer, ms) => {
+    const world = new World();
+    let cursor = 6;
+    world.luck = 0;
+    world.onrequest = request => request.answer(answer(++cursor + 0.5));
+    world.client.subscribe('a', () => {}).run();
+    await world.pass(ms);
+    return world.requests.length;
+  };
+
+  it('is bounded when there is always something new', async () => {
+    const requests = await flood(cursor => ({s: 1, k: {a: cursor}}), 60e3);
+    assert.ok(requests > 200 && requests <= 60 * 4 + 11, `${requests} requests`);
+  });
+
+  for (const [name, answer] of Object.entries({
+    'nothing is new': () => ({s: 0, k: {a: 5.5}}),
+    'the same is new': () => ({s: 1, k: {a: 5.5}}),
+    'cursors move without events': cursor => ({s: 0, k: {a: cursor}}),
+    'only others are new': () => ({s: 1, k: {b: 5.5}}),
+  })) {
+    it(`is bounded when ${name}, even without luck`, async () => {
+      assert.ok(await flood(answer, 60e3) <= 60 * 4 + 11);
+    });
+
+    it(`falls when ${name} for long`, async () => {
+      const world = new World();
+      let cursor = 6;
+      world.onrequest = request => request.answer(answer(++cursor + 0.5));
+      world.client.subscribe('a', () => {}).run();
+      await world.pass(300e3);
+      assert.ok(world.requests.length <= 18, `${world.requests.length} requests`);
+    });
+  }
+
+  it('is bounded when it fails at once, without luck and with a mad network', async () => {
+    const world = new World();
+    world.luck = 0;
+    world.onrequest = request => request.fail();
+    world.client.subscribe('a', () => {}).run();
+    for (let i = 0; i < 1000; i++) {
+      await world.dispatch(i % 2 ? 'online' : 'offline');
+      await world.pass(10);
+    }
+    assert.ok(world.requests.length <= 10 * 4 + 12, `${world.requests.length} requests`);
+  });
+
+  it('spreads clients that were woken together', async () => {
+    const world = new World();
+    await (await world.wait('a')).answer({s: 1, k: {a: 6.5}});
+    await world.pass(199);
+    assert.equal(world.requests.length, 2);
+    await world.pass(1);
+    assert.equal(world.requests.length, 3);
+  });
+
+  it('is not caught by a clock set back', async () => {
+    const world = new World();
+    let cursor = 6;
+    world.onrequest = request => request.answer({s: 1, k: {a: ++cursor + 0.5}});
+    world.client.subscribe('a', () => {}).run();
+    await world.pass(10e3);
+    world.now -= 3600e3;
+    for (const timer of world.timers.values()) timer.due -= 3600e3;
+    const before = world.requests.length;
+    await world.pass(10e3);
+    assert.ok(world.requests.length - before >= 35);
+  });
+});
+
+describe('the network and the laptop', () => {
+  it('offline: is noticed at once', async () => {
+    const world = new World();
+    const poll = await world.wait('a');
+    world.onrequest = request => request.fail();
+    await world.dispatch('offline');
+    await world.pass(0);
+    assert.ok(poll.init.signal.aborted);
+    assert.equal(world.client.state, 'offline');
+  });
+
+  it('offline: is not believed when the server answers', async () => {
+    const world = new World();
+    await world.wait('a');
+    await world.dispatch('offline');
+    await world.last.answer({s: 0, k: {a: 5.5}});
+    assert.equal(world.client.state, 'waiting');
+  });
+
+  it('online: does not wait for the back-off', async () => {
+    const world = new World();
+    world.onrequest = request => request.fail();
+    world.client.subscribe('a', () => {}, 5.5).run();
+    await world.pass(40e3);
+    const before = world.requests.length;
+    world.onrequest = null;
+    await world.dispatch('online');
+    assert.equal(world.requests.length, before + 1);
+    await world.last.answer({s: 0, k: {a: 5.5}});
+    assert.equal(world.client.state, 'waiting');
+  });
+
+  it('a poll that outlives every wait is given up', async () => {
+    const world = new World();
+    const poll = await world.wait('a');
+    await world.pass(79e3);
+    assert.ok(poll.open);
+    await world.pass(12e3);
+    assert.ok(!poll.open);
+    assert.equal(world.errors[0].message, 'no answer in time');
+    assert.equal(world.last.query, 'subscribed[a]=5.5&wait=0');
+  });
+
+  it('a look is given up sooner, and again and again', async () => {
+    const world = new World();
+    world.client.subscribe('a', () => {}).run();
+    await world.pass(120e3);
+    assert.ok(world.requests.length >= 4);
+    assert.equal(world.requests.filter(({open}) => open).length <= 1, true);
+  });
+
+  it('a sleep of the laptop is noticed soon after it wakes', async () => {
+    const world = new World();
+    const poll = await world.wait('a');
+    await world.pass(3e3);
+    world.sleep(8 * 3600e3);
+    await world.pass(6e3);
+    assert.ok(poll.init.signal.aborted);
+    assert.equal(world.last.query, 'subscribed[a]=5.5&wait=0');
+  });
+
+  it('a short sleep does no harm', async () => {
+    const world = new World(), heard = [];
+    world.hear = (k, {cursor}) => heard.push(cursor);
+    const poll = await world.wait('a');
+    world.sleep(20e3);
+    await world.pass(6e3);
+    await poll.answer({s: 1, k: {a: 6.5}});
+    assert.deepEqual(heard, [6.5]);
+  });
+});
+
+describe('the page', () => {
+  it('goes into the back/forward cache and comes back', async () => {
+    const world = new World(), heard = [];
+    world.hear = (k, {cursor}) => heard.push(cursor);
+    const poll = await world.wait('a');
+    await world.dispatch('pagehide', {persisted: true});
+    assert.ok(poll.init.signal.aborted);
+    await world.pass(120e3);
+    assert.equal(world.last, poll);
+    await world.dispatch('pageshow', {persisted: true});
+    assert.equal(world.last.query, 'subscribed[a]=5.5&wait=0');
+    await world.last.answer({s: 1, k: {a: 6.5}});
+    assert.deepEqual(heard, [6.5]);
+    assert.deepEqual(world.states, ['connecting', 'waiting', 'connecting', 'waiting']);
+  });
+
+  it('comes back before anything else ran', async () => {
+    const world = new World();
+    await world.wait('a');
+    world.window.dispatchEvent(new Event('pagehide'));
+    world.window.dispatchEvent(Object.assign(new Event('pageshow'), {persisted: true}));
+    await settle();
+    await world.last.answer({s: 0, k: {a: 5.5}});
+    await world.pass(1000);
+    assert.equal(world.requests.filter(({open}) => open).length, 1);
+    assert.equal(world.client.state, 'waiting');
+  });
+
+  it('goes while a publish is under way: that one arrives', async () => {
+    const world = new World();
+    await world.wait('a');
+    world.client.publish('b');
+    await world.dispatch('pagehide', {persisted: false});
+    assert.ok(!world.last.init.signal.aborted);
+  });
+
+  it('shows itself for the first time: the look goes on', async () => {
+    const world = new World();
+    world.client.subscribe('a', () => {}).run();
+    await settle();
+    await world.dispatch('pageshow', {persisted: false});
+    assert.equal(world.requests.length, 1);
+    assert.ok(world.last.open);
+  });
+});
+
+describe('code of the page that throws', () => {
+  const bang = () => { throw new Error('bang'); };
+
+  it('in a callback: the others are called, the loop goes on, the window hears of it', async () => {
+    const world = new World(), heard = [];
+    world.client.subscribe('a', bang).subscribe('b', (k, {id}) => heard.push(id));
+    world.client.run();
+    await settle();
+    await world.last.answer({s: 0, k: {a: 5.5, b: 5.5}});
+    await world.last.answer({s: 1, k: {a: 6.5, b: 6.5}});
+    await world.pass(200);
+    assert.deepEqual(heard, ['b']);
+    assert.deepEqual(world.errors.map(({message}) => message), ['bang']);
+    assert.deepEqual(world.thrown.map(({message}) => message), ['bang']);
+    assert.equal(world.last.query, 'subscribed[a]=6.5&subscribed[b]=6.5&wait=60');
+    assert.equal(world.client.state, 'waiting');
+  });
+
+  it('in a listener', async () => {
+    const world = new World();
+    world.client.on('state', bang).on('error', bang);
+    await (await world.wait('a')).fail();
+    await world.pass(1000);
+    assert.equal(world.requests.length, 3);
+    assert.equal(world.thrown.length, 4);
+  });
+
+  it('may be no function at all', async () => {
+    const world = new World();
+    world.client.subscribe('a', undefined);
+    world.client.run();
+    await settle();
+    await world.last.answer({s: 1, k: {a: 6.5}});
+    assert.equal(world.errors.length, 1);
+    assert.match(world.last.query, /wait=60$/);
+  });
+});
+
+describe('listeners', () => {
+  it('are called until they are taken off', async () => {
+    const world = new World(), heard = [];
+    const hear = state => heard.push(state);
+    world.client.on('state', hear);
+    await world.wait('a');
+    world.client.off('state', hear).stop();
+    assert.deepEqual(heard, ['connecting', 'waiting']);
+  });
+
+  it('of a kind that is not there are a mistake', () => {
+    const {client} = new World();
+    assert.throws(() => client.on('stat', () => {}), TypeError);
+  });
+});
+
+describe('instances', () => {
+  it('know nothing of each other', async () => {
+    const one = new World('one.php'), two = new World('two.php');
+    await one.wait('a');
+    await two.wait('b');
+    assert.equal(one.last.url, 'one.php?subscribed[a]=5.5&wait=60');
+    assert.equal(two.last.url, 'two.php?subscribed[b]=5.5&wait=60');
+    one.client.stop();
+    assert.equal(two.client.state, 'waiting');
+  });
+});
+
+describe('many subscriptions', () => {
+  it('go into one request', async () => {
+    const world = new World();
+    await world.wait(...Array.from({length: 50}, (_, i) => `topic-${i}`));
+    assert.equal(world.requests.length, 2);
+    assert.equal(world.last.query.split('subscribed[').length - 1, 50);
+    assert.ok(world.last.query.length < 8192);
+  });
+});

@@ -1,0 +1,113 @@
+// A client in a world of its own: the clock, the network and the window are the test's.
+import NovComet from '../../htdocs/NovComet.mjs';
+
+/** Lets everything run that waits for nothing but promises. */
+const settle = () => new Promise(resolve => setImmediate(resolve));
+
+/** A request the client made: the test answers it when and how it likes. */
+class Request {
+  constructor(url, init, at) {
+    Object.assign(this, {url, init, at, open: true});
+    this.promise = new Promise((resolve, reject) => Object.assign(this, {resolve, reject}));
+    init.signal.addEventListener('abort', () => this.fail(new DOMException('cut', 'AbortError')));
+  }
+
+  get query() { return this.url.slice(this.url.indexOf('?') + 1); }
+
+  async answer(body, {status = 200, headers} = {}) {
+    this.open = false;
+    const text = typeof body === 'string' ? body : JSON.stringify(body);
+    this.resolve({
+      status, ok: status >= 200 && status < 300, headers: new Headers(headers),
+      json: async () => JSON.parse(text),
+    });
+    await settle();
+  }
+
+  async fail(error = new TypeError('Failed to fetch')) {
+    this.open = false;
+    this.reject(error);
+    await settle();
+  }
+}
+
+export class World {
+  now = 1795415403000;
+  timers = new Map();
+  requests = [];
+  thrown = [];          // what would have reached window.onerror
+  luck = 1;             // what Math.random gives: the longest back-off
+  window = new EventTarget();
+  #timer = 0;
+
+  constructor(url) {
+    this.client = new NovComet.Client(url, {
+      Date: {now: () => this.now},
+      Math: {__proto__: Math, random: () => this.luck},
+      fetch: (url, init) => {
+        const request = new Request(url, init, this.now);
+        this.requests.push(request);
+        this.onrequest?.(request);
+        return request.promise;
+      },
+      setTimeout: (f, ms = 0) => {
+        this.timers.set(++this.#timer, {f, due: this.now + ms});
+        return this.#timer;
+      },
+      clearTimeout: timer => this.timers.delete(timer),
+      addEventListener: (...args) => this.window.addEventListener(...args),
+      removeEventListener: (...args) => this.window.removeEventListener(...args),
+    });
+    this.states = [];
+    this.errors = [];
+    this.client.on('state', state => this.states.push(state));
+    this.client.on('error', error => this.errors.push(error));
+  }
+
+  get last() { return this.requests.at(-1); }
+
+  /** Passes the time, timer by timer. */
+  async pass(ms) {
+    const end = this.now + ms;
+    await settle();
+    for (let timer; (timer = this.#next(end)); await settle()) this.#fire(timer);
+    this.now = end;
+  }
+
+  /** The laptop sleeps: the wall clock goes on, no timer does. */
+  sleep(ms) {
+    this.now += ms;
+    for (const timer of this.timers.values()) timer.due += ms;
+  }
+
+  async dispatch(type, more) {
+    this.window.dispatchEvent(Object.assign(new Event(type), more));
+    await settle();
+  }
+
+  /** Subscribes to `ids`, and answers until the long poll is under way. */
+  async wait(...ids) {
+    for (const id of ids) this.client.subscribe(id, this.hear ?? (() => {}));
+    this.client.run();
+    await settle();
+    await this.last.answer({s: 0, k: Object.fromEntries(ids.map(id => [id, 5.5]))});
+    return this.last;
+  }
+
+  #next(end) {
+    const [first] = [...this.timers].sort(([, a], [, b]) => a.due - b.due);
+    return first?.[1].due <= end && first;
+  }
+
+  #fire([key, {f, due}]) {
+    this.timers.delete(key);
+    this.now = Math.max(this.now, due);
+    try {
+      f();
+    } catch (error) {
+      this.thrown.push(error);
+    }
+  }
+}
+
+export {settle};
