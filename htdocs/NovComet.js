@@ -211,9 +211,9 @@
       let moved = 0;
       for (const id of Object.keys(k)) {
         const topic = topics.get(id), cursor = k[id];
-        if (!topic || !running || !(cursor > 0) || cursor === topic.cursor) continue;
+        if (!topic || !running || !(cursor > 0)) continue;
+        if (cursor !== topic.cursor) moved++;
         topic.cursor = cursor;
-        moved++;
         const error = s && call(topic.callback, k, {id, cursor, data: undefined});
         if (error) emit('error', error);
       }

@@ -142,12 +142,24 @@ describe('the cursor', () => {
     assert.ok(world.requests.length <= 8, `${world.requests.length} requests`);
   });
 
-  it('stays where it was when the same one comes again, and nobody is called', async () => {
+  it('may stay where it was: a file whose time went back is an event too', async () => {
     const world = new World(), heard = [];
-    world.hear = (k, event) => heard.push(event);
+    world.hear = (k, {cursor}) => heard.push(cursor);
     const poll = await world.wait('a');
+    await world.pass(20e3);
     await poll.answer({s: 1, k: {a: 5.5}});
-    assert.deepEqual(heard, []);
+    await world.pass(200);
+    assert.deepEqual(heard, [5.5]);
+    assert.equal(world.last.query, 'subscribed[a]=5.5&wait=60');
+  });
+
+  it('stays for a topic that the answer leaves out', async () => {
+    const world = new World();
+    const poll = await world.wait('a', 'b');
+    await world.pass(20e3);
+    await poll.answer({s: 0, k: {a: 5.5}});
+    await world.pass(200);
+    assert.equal(world.last.query, 'subscribed[a]=5.5&subscribed[b]=5.5&wait=60');
   });
 });
 
