@@ -75,7 +75,7 @@ export class Client {
 
   readonly state: State;
 
-  /** Milliseconds between two polls, beside a random delay of at most 200. Default 0. */
+  /** Milliseconds between two polls, beside a random delay of at most 100. Default 0. */
   sleepTime: number;
 
   /** More parameters for every request, 'a=b&c=d'. */

@@ -13,7 +13,7 @@
   const POLL = 60e3;            // the wait we ask for; the server may answer sooner
   const GRACE = 20e3;           // so late the connection is dead,
   const TICK = 5e3;             // by the wall clock, for a laptop sleeps
-  const JITTER = 200;           // clients woken by one event come back spread over this
+  const JITTER = 100;           // clients woken by one event come back spread over this
   const QUICK = 1e3;            // nothing new so soon is no long poll
   const BACKOFF = [1e3, 2e3, 4e3, 8e3, 16e3, 30e3];
   const RATE = 250, BURST = 10 * RATE;  // ten requests at once, for long one each RATE

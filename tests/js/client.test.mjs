@@ -82,7 +82,7 @@ describe('the interface of the seed', () => {
     world.client.sleepTime = 1000;
     const poll = await world.wait('x');
     await poll.answer({s: 1, k: {x: 6.5}});
-    await world.pass(1199);
+    await world.pass(1099);
     assert.equal(world.last, poll);
     await world.pass(1);
     assert.notEqual(world.last, poll);
@@ -555,7 +555,7 @@ describe('the rate of requests', () => {
   it('spreads clients that were woken together', async () => {
     const world = new World();
     await (await world.wait('a')).answer({s: 1, k: {a: 6.5}});
-    await world.pass(199);
+    await world.pass(99);
     assert.equal(world.requests.length, 2);
     await world.pass(1);
     assert.equal(world.requests.length, 3);
