@@ -42,8 +42,15 @@ impl ProcessClock {
     /// Starts the clock and takes SIGTERM for itself. Without a descriptor to
     /// spare, SIGTERM keeps its default action.
     #[must_use]
-    pub fn start() -> Self {
-        Self { start: Instant::now(), signals: sys::signal_fd(&[libc::SIGTERM]).ok() }
+    pub fn start(under_server: bool) -> Self {
+        let signals = sys::signal_fd(&[libc::SIGTERM]).ok();
+        // Apache's mod_cgid ends at a stop or a graceful restart and tells its
+        // CGIs nothing; the threads that wait for them would hold Apache for 10 s.
+        // A shell may end before what it has started.
+        if under_server {
+            let _ = sys::signal_when_parent_ends(libc::SIGTERM);
+        }
+        Self { start: Instant::now(), signals }
     }
 }
 

@@ -53,7 +53,8 @@ pub fn run(
         Ok(Some(response)) => (response, Served::Answered),
         Err(error) => {
             if let Some(line) = error.log_line() {
-                let _ = writeln!(log, "novcomet: {line}");
+                // In one write(2): mod_cgi makes a line of each.
+                let _ = log.write_all(format!("novcomet: {line}\n").as_bytes());
             }
             (protocol::refusal(&error), Served::Refused)
         }
@@ -68,13 +69,13 @@ fn serve(
     variable: impl Fn(&str) -> Option<OsString>,
     request: &Request,
 ) -> Result<Option<Response>, Error> {
-    let config = Config::from_env(variable)?;
+    let config = Config::from_env(&variable)?;
     let outcome = match protocol::parse(request)? {
         Command::Head => return Ok(Some(protocol::head())),
         Command::Options => return Ok(Some(protocol::options())),
         Command::Publish(topics) => hub::publish(store::open(&config.store)?.as_ref(), topics)?,
         Command::Subscribe(subscriptions, wait) => {
-            let mut clock = ProcessClock::start();
+            let mut clock = ProcessClock::start(cgi::is_cgi(&variable));
             let store = store::open(&config.store)?;
             let patience = Patience {
                 total: wait.unwrap_or(Duration::MAX).min(config.wait()),

@@ -38,6 +38,17 @@ pub fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
     }
 }
 
+/// Has `signal` sent to this process when its parent ends
+/// (`PR_SET_PDEATHSIG` in prctl(2)).
+///
+/// # Errors
+/// What prctl(2) says.
+pub fn signal_when_parent_ends(signal: i32) -> io::Result<()> {
+    // SAFETY: the option takes an integer and touches no memory of ours.
+    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) })?;
+    Ok(())
+}
+
 /// Has `signal` sent to this process whenever an entry of `directory` is
 /// created, renamed, written or touched, until `directory` is closed
 /// (`F_NOTIFY` in fcntl(2)). Unlike inotify it has no limit per user.
