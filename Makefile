@@ -3,7 +3,9 @@
 # Everything from Debian that the demo and the tests need. apache2-bin is Apache
 # without its system service, which would start on port 80.
 DEMO_PACKAGES = gcc libc6-dev apache2-bin curl
-TEST_PACKAGES = $(DEMO_PACKAGES) lighttpd strace
+TEST_PACKAGES = $(DEMO_PACKAGES) lighttpd strace chromium $(NODE_PACKAGES)
+# A Node.js that is there already (18 or later) serves.
+NODE_PACKAGES := $(shell { command -v node && command -v npm; } >/dev/null || echo nodejs npm)
 
 PREFIX          = /usr
 CGIBINDIR       = $(PREFIX)/lib/cgi-bin/novcomet
@@ -27,8 +29,14 @@ all:
 demo: packages-demo all
 	demo/run
 
-test: packages-test
+test: packages-test all tests/node_modules
 	$(STATIC) cargo test $(CARGO_RELEASE)
+	node --test tests/js/*.test.mjs
+	node --test --test-concurrency=1 tests/browser/*.test.mjs
+
+tests/node_modules: tests/package-lock.json
+	npm ci --prefix tests --no-audit --no-fund
+	touch $@
 
 lint:
 	cargo fmt --check

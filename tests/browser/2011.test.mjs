@@ -1,0 +1,97 @@
+// A page of 2011 goes on as it was: its /comet.php is ours now.
+import assert from 'node:assert/strict';
+import fs from 'node:fs/promises';
+import {createRequire} from 'node:module';
+import {after, afterEach, before, describe, it} from 'node:test';
+import {Server, launch, until} from './support.mjs';
+
+const jquery = createRequire(import.meta.url).resolve('jquery/dist/jquery.js');
+
+describe('a page of 2011', () => {
+  let server, browser;
+
+  before(async () => {
+    server = await Server.start('apache');
+    await server.serve('jquery.js', await fs.readFile(jquery));
+    await server.serve('2011.html', await fs.readFile(new URL('2011.html', import.meta.url)));
+    browser = await launch();
+  });
+
+  afterEach(async () => {
+    await Promise.all(browser.contexts().map(context => context.close()));
+    await server.empty();
+  });
+
+  after(async () => {
+    await browser?.close();
+    await server?.close();
+  });
+
+  /** `ahead`: by how many seconds the clock of this browser is wrong. */
+  const open = async (ahead = 0) => {
+    const page = await browser.newPage();
+    await page.addInitScript(ahead => {
+      const {getTime} = Date.prototype;
+      Date.prototype.getTime = function () { return getTime.call(this) + ahead * 1000; };
+    }, ahead);
+    await page.goto(`${server.url}/2011.html`);
+    await listening(page);
+    return page;
+  };
+
+  /** Waits until the server waits for this page's topics with the cursors that the page has now. */
+  const listening = page => until(async () => {
+    const {door, phone} = await page.evaluate(() => since);
+    return server.waiters(new RegExp(`subscribed\\[door\\]=${door}&subscribed\\[phone\\]=${phone}&`));
+  }, 'the old page listens');
+
+  /** Waits for the page to have heard of each so often. */
+  const rings = (page, door, phone) => page.waitForFunction(expected => Object.keys(expected)
+    .every(name => rings.filter(ring => ring === name).length === expected[name]), {door, phone});
+
+  for (const ahead of [0, 3600]) {
+    it(`hears clicks and touches, with a clock that is ${ahead} s ahead`, async () => {
+      const one = await open(ahead), two = await open(ahead);
+      await one.click('a.door');
+      await rings(one, 1, 0);
+      await rings(two, 1, 0);
+      await one.close();
+      await listening(two);
+      await two.click('a.phone');
+      await rings(two, 1, 1);
+      await listening(two);
+      await server.touch('phone');
+      await rings(two, 1, 2);
+      await listening(two);
+      await two.click('a.door');
+      await rings(two, 2, 2);
+    });
+  }
+
+  it('loses nothing between two polls, once it has heard of a topic', async () => {
+    const page = await open();
+    await server.publish('door');
+    await rings(page, 1, 0);
+    await listening(page);
+    await server.publish('phone');
+    await rings(page, 1, 1);
+    await server.publish('door');       // it sleeps now
+    await server.publish('phone');
+    await rings(page, 2, 2);
+  });
+
+  it('and one of today share the topic', async () => {
+    const old = await open(), young = await browser.newPage();
+    await young.goto(server.page);
+    await young.fill('#id', 'door');
+    await young.keyboard.press('Enter');
+    await until(() => server.waiters(/subscribed\[door\]=\d+\.\d+&wait=60/));
+    await young.getByRole('button', {name: 'publish door'}).click();
+    await rings(old, 1, 0);
+    await young.locator('#log b', {hasText: 'door'}).waitFor();
+    await listening(old);
+    await old.click('a.phone');
+    await rings(old, 1, 1);
+    assert.equal(await young.locator('#log li').count(), 1);
+  });
+});
