@@ -108,7 +108,7 @@ export class Server {
   /** Ends it and leaves nothing behind. */
   async close() {
     if (this.child) await this.stop();
-    for (const pid of await this.#processes()) process.kill(pid);
+    for (const pid of await this.#processes()) end(pid);
     await fs.rm(this.root, {recursive: true, force: true});
     await fs.rm(this.store, {recursive: true, force: true});
   }
@@ -147,6 +147,14 @@ export class Server {
     return pids.filter((pid, i) => found[i]);
   }
 }
+
+const end = pid => {
+  try {
+    process.kill(pid);
+  } catch (error) {
+    if (error.code !== 'ESRCH') throw error;    // it has just ended by itself
+  }
+};
 
 const proc = (pid, file) => fs.readFile(`/proc/${pid}/${file}`, 'utf8').catch(() => '');
 
