@@ -178,12 +178,6 @@ pub struct Response {
 }
 
 impl Response {
-    /// The HTTP status.
-    #[must_use]
-    pub fn status(&self) -> u16 {
-        self.head.status
-    }
-
     /// Writes all of it at once, so that the server passes it on as one.
     ///
     /// # Errors

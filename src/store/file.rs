@@ -17,7 +17,7 @@ use crate::event::{Cursor, Topic};
 use crate::sys;
 
 /// How long a publisher waits for the others of its topic. A healthy one
-/// holds the lock for some 10 µs.
+/// is done in less than 40 µs.
 const LOCK_LIMIT: Duration = Duration::from_secs(2);
 
 /// Between two tries to get the lock.
