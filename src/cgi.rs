@@ -2,17 +2,13 @@
 //! answer is a [`Head`] first and only then a body.
 
 use std::ffi::OsString;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
 
 use crate::error::Error;
 
 /// Longest query string, in bytes. Apache takes no request line above 8190.
 pub const MAX_QUERY: usize = 8192;
-
-/// Longest body, in bytes; it is never larger in memory, whatever
-/// `CONTENT_LENGTH` says.
-pub const MAX_BODY: usize = 65_536;
 
 /// How much of a body that is refused is read all the same, in bytes.
 const MAX_DISCARD: usize = 1 << 20;
@@ -40,45 +36,74 @@ pub struct Request {
     pub method: Method,
     /// `QUERY_STRING`, still encoded.
     pub query: Vec<u8>,
-    /// The form in the body, still encoded; empty if there is none.
-    pub form: Vec<u8>,
+    /// What a POST brought.
+    pub body: Body,
+    /// Whether the client wants an event stream (`Accept`, as `EventSource` sends it).
+    pub accepts_events: bool,
+    /// `Last-Event-ID`, empty if there is none.
+    pub last_event_id: Vec<u8>,
+}
+
+/// A request's body, in UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// There is none.
+    Empty,
+    /// `application/x-www-form-urlencoded`, or of no type.
+    Form(String),
+    /// Anything else.
+    Text(String),
 }
 
 impl Request {
     /// `None` when neither a server nor a query is there: a person at a shell.
+    /// A body has at most `max_body` bytes, and never more in memory.
     ///
     /// # Errors
     /// What is wrong with the request as HTTP: 400, 405, 411, 413, 414, 415.
     pub fn from_env(
         variable: impl Fn(&str) -> Option<OsString>,
         stdin: impl Read,
+        max_body: usize,
     ) -> Result<Option<Self>, Error> {
         if !is_cgi(&variable) && variable("QUERY_STRING").is_none() {
             return Ok(None);
         }
         let bytes = |name: &str| variable(name).unwrap_or_default().into_vec();
-        let declared = content_length(&bytes("CONTENT_LENGTH")).unwrap_or(MAX_DISCARD);
+        let declared = content_length(&bytes("CONTENT_LENGTH"), max_body).unwrap_or(MAX_DISCARD);
         let mut stdin = stdin.take(declared as u64);
-        let request = Self::read(bytes, &mut stdin);
+        let request = Self::read(bytes, &mut stdin, max_body);
         // Under mod_cgid stdin and stdout are one socket: to leave a part of
         // the body in it would reset it, and our answer with it.
         let _ = io::copy(&mut stdin, &mut io::sink());
         request.map(Some)
     }
 
-    fn read(bytes: impl Fn(&str) -> Vec<u8>, stdin: impl Read) -> Result<Self, Error> {
+    fn read(
+        bytes: impl Fn(&str) -> Vec<u8>,
+        stdin: impl Read,
+        max_body: usize,
+    ) -> Result<Self, Error> {
         let method = method(&bytes("REQUEST_METHOD"))?;
         let query = bytes("QUERY_STRING");
         if query.len() > MAX_QUERY {
             return Err(Error::QueryTooLong(MAX_QUERY));
         }
-        let form = match method {
-            Method::Post => body(bytes, stdin)?,
-            _ => Vec::new(),
-        };
-        Ok(Self { method, query, form })
+        let accept = bytes("HTTP_ACCEPT");
+        Ok(Self {
+            method,
+            query,
+            accepts_events: accept.windows(EVENTS.len()).any(|part| part == EVENTS),
+            last_event_id: bytes("HTTP_LAST_EVENT_ID"),
+            body: match method {
+                Method::Post => body(bytes, stdin, max_body)?,
+                _ => Body::Empty,
+            },
+        })
     }
 }
+
+const EVENTS: &[u8] = b"text/event-stream";
 
 /// Whether a web server called us (RFC 3875 §4.1.4, §4.1.12). Then our
 /// arguments come from the query string (§4.4) and mean nothing.
@@ -98,17 +123,29 @@ fn method(name: &[u8]) -> Result<Method, Error> {
 
 /// Reads as much as `CONTENT_LENGTH` promises (RFC 3875 §4.2), which is
 /// judged before anything is read.
-fn body(bytes: impl Fn(&str) -> Vec<u8>, mut stdin: impl Read) -> Result<Vec<u8>, Error> {
+fn body(bytes: impl Fn(&str) -> Vec<u8>, stdin: impl Read, limit: usize) -> Result<Body, Error> {
     let length = match bytes("CONTENT_LENGTH").as_slice() {
         b"" if !bytes("HTTP_TRANSFER_ENCODING").is_empty() => return Err(Error::LengthRequired),
-        digits => content_length(digits)?,
+        digits => content_length(digits, limit)?,
     };
     if length == 0 {
-        return Ok(Vec::new());
+        return Ok(Body::Empty);
     }
-    if !is_form(&bytes("CONTENT_TYPE")) {
+    let content_type = bytes("CONTENT_TYPE");
+    let essence = content_type.split(|&byte| byte == b';').next().unwrap_or_default();
+    let essence = essence.trim_ascii().to_ascii_lowercase();
+    if essence.starts_with(b"multipart/") {
         return Err(Error::UnsupportedBody);
     }
+    let text = String::from_utf8(read_exactly(stdin, length)?);
+    let text = text.map_err(|_| Error::UnsupportedBody)?;
+    Ok(match essence.as_slice() {
+        b"" | b"application/x-www-form-urlencoded" => Body::Form(text),
+        _ => Body::Text(text),
+    })
+}
+
+fn read_exactly(mut stdin: impl Read, length: usize) -> Result<Vec<u8>, Error> {
     let mut body = Vec::with_capacity(length);
     match stdin.read_to_end(&mut body) {
         Ok(read) if read == length => Ok(body),
@@ -116,23 +153,17 @@ fn body(bytes: impl Fn(&str) -> Vec<u8>, mut stdin: impl Read) -> Result<Vec<u8>
     }
 }
 
-fn content_length(digits: &[u8]) -> Result<usize, Error> {
+fn content_length(digits: &[u8], limit: usize) -> Result<usize, Error> {
     if !digits.iter().all(u8::is_ascii_digit) {
         return Err(Error::BadRequest("Content-Length is a number".into()));
     }
     let digits = std::str::from_utf8(digits).unwrap_or_default();
     match digits.parse() {
         _ if digits.is_empty() => Ok(0),
-        Ok(length) if length <= MAX_BODY => Ok(length),
+        Ok(length) if length <= limit => Ok(length),
         // Also what is too large for a usize.
-        _ => Err(Error::BodyTooLong(MAX_BODY)),
+        _ => Err(Error::BodyTooLong(limit)),
     }
-}
-
-fn is_form(content_type: &[u8]) -> bool {
-    let essence = content_type.split(|&byte| byte == b';').next().unwrap_or_default();
-    let essence = essence.trim_ascii();
-    essence.is_empty() || essence.eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
 }
 
 /// The head of an answer (a document response, RFC 3875 §6.2.1). Names and
@@ -178,19 +209,18 @@ pub struct Response {
 }
 
 impl Response {
-    /// Writes all of it at once, so that the server passes it on as one.
-    ///
-    /// # Errors
-    /// What write(2) says; EPIPE when nobody listens any more.
-    pub fn write(&self, mut to: impl Write) -> io::Result<()> {
+    /// All of it as one, so that the server passes it on as one.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
         let mut out = format!("Status: {}\r\n", status_line(self.head.status)).into_bytes();
         for (name, value) in &self.head.headers {
-            write!(out, "{name}: {value}\r\n")?;
+            for part in [name, ": ", value, "\r\n"] {
+                out.extend_from_slice(part.as_bytes());
+            }
         }
         out.extend_from_slice(b"\r\n");
         out.extend_from_slice(&self.body);
-        to.write_all(&out)?;
-        to.flush()
+        out
     }
 }
 
@@ -222,12 +252,16 @@ mod tests {
         let find = |name: &str| {
             variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into())
         };
-        Request::from_env(find, stdin.as_bytes())
+        Request::from_env(find, stdin.as_bytes(), 99)
     }
 
-    fn post(extra: &[Pair], stdin: &str) -> Result<Vec<u8>, Error> {
+    fn post(extra: &[Pair], stdin: &str) -> Result<Body, Error> {
         let variables = [&[("REQUEST_METHOD", "POST")], extra].concat();
-        request(&variables, stdin).map(|request| request.unwrap().form)
+        request(&variables, stdin).map(|request| request.unwrap().body)
+    }
+
+    fn form(text: &str) -> Body {
+        Body::Form(text.into())
     }
 
     #[test]
@@ -241,14 +275,24 @@ mod tests {
 
     #[test]
     fn a_body_is_read_to_its_length() {
-        assert_eq!(post(&[("CONTENT_LENGTH", "3")], "a=bcd").unwrap(), b"a=b");
-        assert_eq!(post(&[("CONTENT_LENGTH", "0")], "a=b").unwrap(), b"");
-        assert_eq!(post(&[], "a=b").unwrap(), b"");
-        let form = [
+        assert_eq!(post(&[("CONTENT_LENGTH", "3")], "a=bcd").unwrap(), form("a=b"));
+        assert_eq!(post(&[("CONTENT_LENGTH", "0")], "a=b").unwrap(), Body::Empty);
+        assert_eq!(post(&[], "a=b").unwrap(), Body::Empty);
+        let typed = [
             ("CONTENT_LENGTH", "3"),
             ("CONTENT_TYPE", "application/X-www-form-urlencoded ; charset=utf-8"),
         ];
-        assert_eq!(post(&form, "a=b").unwrap(), b"a=b");
+        assert_eq!(post(&typed, "a=b").unwrap(), form("a=b"));
+        let text = [("CONTENT_LENGTH", "3"), ("CONTENT_TYPE", "text/plain")];
+        assert_eq!(post(&text, "a=b").unwrap(), Body::Text("a=b".into()));
+    }
+
+    #[test]
+    fn an_event_source_is_known_by_what_it_accepts() {
+        let accept = |value| request(&[("HTTP_ACCEPT", value), ("QUERY_STRING", "")], "");
+        assert!(accept("text/event-stream").unwrap().unwrap().accepts_events);
+        assert!(accept("a/b, text/event-stream;q=1").unwrap().unwrap().accepts_events);
+        assert!(!accept("text/html, */*").unwrap().unwrap().accepts_events);
     }
 
     #[test]
@@ -257,10 +301,10 @@ mod tests {
             (&[("CONTENT_LENGTH", "4")][..], 400),
             (&[("CONTENT_LENGTH", "-1")], 400),
             (&[("CONTENT_LENGTH", "3 ")], 400),
-            (&[("CONTENT_LENGTH", "65537")], 413),
+            (&[("CONTENT_LENGTH", "100")], 413),
             (&[("CONTENT_LENGTH", "99999999999999999999999")], 413),
             (&[("HTTP_TRANSFER_ENCODING", "chunked")], 411),
-            (&[("CONTENT_LENGTH", "3"), ("CONTENT_TYPE", "text/plain")], 415),
+            (&[("CONTENT_LENGTH", "3"), ("CONTENT_TYPE", "Multipart/form-data; boundary=x")], 415),
         ] {
             assert_eq!(post(extra, "a=b").unwrap_err().status(), status, "{extra:?}");
         }

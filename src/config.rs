@@ -12,6 +12,21 @@ pub const TRIES: u32 = 20;
 /// How long it sleeps between two of them, unless something wakes it.
 pub const SLEEP: Duration = Duration::from_secs(2);
 
+/// Longest message, in bytes.
+pub const MAX_DATA: usize = 65_536;
+/// How many messages a topic keeps.
+pub const KEEP: usize = 1_000;
+/// How many bytes of messages a topic keeps, as its log has them.
+pub const KEEP_BYTES: u64 = 262_144;
+/// How long a topic keeps a message.
+pub const KEEP_AGE: Duration = Duration::from_secs(86_400);
+/// How long one event stream lives.
+pub const STREAM: Duration = Duration::from_secs(300);
+
+/// Largest size that can be configured, in bytes: it must fit into memory
+/// several times over.
+const MAX_SIZE: u64 = 1 << 30;
+
 /// Longest wait that can be configured, in seconds: a day.
 const MAX_SECONDS: f64 = 86_400.0;
 
@@ -24,6 +39,16 @@ pub struct Config {
     pub tries: u32,
     /// `NOVCOMET_SLEEP`: seconds between two looks; a fraction is allowed.
     pub sleep: Duration,
+    /// `NOVCOMET_MAX_DATA`: bytes a message.
+    pub max_data: usize,
+    /// `NOVCOMET_KEEP`: messages a topic.
+    pub keep: usize,
+    /// `NOVCOMET_KEEP_BYTES`: bytes of messages a topic.
+    pub keep_bytes: u64,
+    /// `NOVCOMET_KEEP_AGE`: seconds.
+    pub keep_age: Duration,
+    /// `NOVCOMET_STREAM`: seconds that a stream lives.
+    pub stream: Duration,
 }
 
 impl Config {
@@ -42,7 +67,23 @@ impl Config {
             .unwrap_or(TRIES),
             sleep: setting(read, "NOVCOMET_SLEEP", "a number of seconds above 0", seconds)?
                 .unwrap_or(SLEEP),
+            max_data: setting(read, "NOVCOMET_MAX_DATA", SIZE, size)?.unwrap_or(MAX_DATA),
+            keep: setting(read, "NOVCOMET_KEEP", "a number from 1 to 1073741824", size)?
+                .unwrap_or(KEEP),
+            keep_bytes: setting(read, "NOVCOMET_KEEP_BYTES", SIZE, size)?
+                .map_or(KEEP_BYTES, |bytes| bytes as u64),
+            keep_age: setting(read, "NOVCOMET_KEEP_AGE", "a number of seconds above 0", age)?
+                .unwrap_or(KEEP_AGE),
+            stream: setting(read, "NOVCOMET_STREAM", "a number of seconds above 0", seconds)?
+                .unwrap_or(STREAM),
         })
+    }
+
+    /// Longest body, in bytes: a message of which each byte is written as
+    /// three, and what stands beside it in a form.
+    #[must_use]
+    pub fn max_body(&self) -> usize {
+        self.max_data * 3 + 8_192
     }
 
     /// How long a request may wait in all.
@@ -67,6 +108,19 @@ fn setting<T>(
             Err(Error::Config { variable, value: value.to_string_lossy().into_owned(), expected })
         }
     }
+}
+
+const SIZE: &str = "a number of bytes from 1 to 1073741824";
+
+fn size(text: &str) -> Option<usize> {
+    let size: u64 = text.parse().ok()?;
+    (1..=MAX_SIZE).contains(&size).then_some(usize::try_from(size).ok()?)
+}
+
+/// As `seconds`, but for as long as anybody wants.
+fn age(text: &str) -> Option<Duration> {
+    let age = Duration::try_from_secs_f64(text.parse().ok()?).ok()?;
+    (!age.is_zero()).then_some(age)
 }
 
 fn seconds(text: &str) -> Option<Duration> {
@@ -107,6 +161,14 @@ mod tests {
             ("NOVCOMET_SLEEP", "nan"),
             ("NOVCOMET_SLEEP", "inf"),
             ("NOVCOMET_SLEEP", "86401"),
+            ("NOVCOMET_MAX_DATA", "0"),
+            ("NOVCOMET_MAX_DATA", "64k"),
+            ("NOVCOMET_KEEP", "0"),
+            ("NOVCOMET_KEEP", "1073741825"),
+            ("NOVCOMET_KEEP_BYTES", "-1"),
+            ("NOVCOMET_KEEP_AGE", "0"),
+            ("NOVCOMET_KEEP_AGE", "inf"),
+            ("NOVCOMET_STREAM", "86401"),
         ] {
             let error = with(name, value).unwrap_err();
             assert!(error.log_line().unwrap().starts_with(name), "{value}");

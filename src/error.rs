@@ -20,6 +20,8 @@ pub enum Error {
     BodyTooLong(usize),
     /// The query is longer than this many bytes (414).
     QueryTooLong(usize),
+    /// The message is longer than this many bytes (413).
+    MessageTooLong(usize),
     /// The body is of a type that we do not read (415).
     UnsupportedBody,
     /// An environment variable of ours holds nonsense (503).
@@ -57,7 +59,7 @@ impl Error {
             Self::BadRequest(_) => 400,
             Self::MethodNotAllowed => 405,
             Self::LengthRequired => 411,
-            Self::BodyTooLong(_) => 413,
+            Self::BodyTooLong(_) | Self::MessageTooLong(_) => 413,
             Self::QueryTooLong(_) => 414,
             Self::UnsupportedBody => 415,
             Self::Store { cause, .. } if is_full(cause) => 507,
@@ -119,9 +121,10 @@ impl fmt::Display for Error {
             Self::MethodNotAllowed => f.write_str("use GET, HEAD, POST or OPTIONS"),
             Self::LengthRequired => f.write_str("send the body with a Content-Length"),
             Self::BodyTooLong(limit) => write!(f, "a body has at most {limit} bytes"),
+            Self::MessageTooLong(limit) => write!(f, "a message has at most {limit} bytes"),
             Self::QueryTooLong(limit) => write!(f, "a query has at most {limit} bytes"),
             Self::UnsupportedBody => {
-                f.write_str("send the body as application/x-www-form-urlencoded")
+                f.write_str("send a form as application/x-www-form-urlencoded, or text as UTF-8")
             }
             Self::Config { .. } => {
                 f.write_str("the server is misconfigured; its error log says how")

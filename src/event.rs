@@ -1,9 +1,9 @@
-//! The nouns: [`Topic`], [`Cursor`], [`Since`], [`Event`].
+//! The nouns: [`Topic`], [`Cursor`], [`Since`], [`Event`], [`Message`].
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::Error;
 
@@ -80,6 +80,24 @@ impl Cursor {
         Self(self.0 + u64::from(self.0 % MICROS == 0))
     }
 
+    /// Microseconds since 1970.
+    #[must_use]
+    pub fn micros(self) -> u64 {
+        self.0
+    }
+
+    /// The cursor that `micros` gave.
+    #[must_use]
+    pub fn from_micros(micros: u64) -> Self {
+        Self(micros)
+    }
+
+    /// How long ago it was at `now`.
+    #[must_use]
+    pub fn age(self, now: Self) -> Duration {
+        Duration::from_micros(now.0.saturating_sub(self.0))
+    }
+
     /// Whole seconds since 1970.
     #[must_use]
     pub fn seconds(self) -> u64 {
@@ -108,6 +126,17 @@ impl Serialize for Cursor {
     }
 }
 
+impl<'de> Deserialize<'de> for Cursor {
+    /// From a JSON number with a fraction, exactly.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = <&RawValue>::deserialize(deserializer)?;
+        match parse_cursor(number.get()) {
+            Some(Since::Cursor(cursor)) => Ok(cursor),
+            _ => Err(serde::de::Error::custom("not a cursor")),
+        }
+    }
+}
+
 /// From where on a subscriber wants a topic's events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Since {
@@ -117,16 +146,21 @@ pub enum Since {
     Second(u64),
     /// Events later than a cursor that we issued.
     Cursor(Cursor),
+    /// Every message that is kept.
+    Earliest,
 }
 
 impl Since {
     /// Reads a cursor from the wire.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] for anything but digits with an optional fraction.
+    /// [`Error::BadRequest`] for anything but digits with an optional
+    /// fraction, and the word `earliest`.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        parse_cursor(text).ok_or_else(|| {
-            Error::BadRequest("a cursor is a number, such as 1795415403.163846".into())
+        let since = if text == "earliest" { Some(Self::Earliest) } else { parse_cursor(text) };
+        since.ok_or_else(|| {
+            let why = "a cursor is a number, such as 1795415403.163846, or the word earliest";
+            Error::BadRequest(why.into())
         })
     }
 
@@ -147,6 +181,18 @@ impl Since {
             Self::Now => false,
             Self::Second(second) => event.seconds() > second,
             Self::Cursor(cursor) => event > cursor,
+            Self::Earliest => true,
+        }
+    }
+
+    /// The cursor that stands for the same; `None` for "from now on".
+    #[must_use]
+    pub fn cursor(self) -> Option<Cursor> {
+        match self {
+            Self::Now => None,
+            Self::Second(second) => Some(Cursor(second.saturating_mul(MICROS) + (MICROS - 1))),
+            Self::Cursor(cursor) => Some(cursor),
+            Self::Earliest => Some(Cursor::SMALLEST),
         }
     }
 }
@@ -188,6 +234,16 @@ pub struct Event {
     pub cursor: Cursor,
 }
 
+/// What an event says, where it says anything: on the wire and in the log
+/// `{"id":1795415403.163846,"data":"…"}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// The cursor of its event.
+    pub id: Cursor,
+    /// The text, as it was published.
+    pub data: String,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -219,6 +275,7 @@ mod tests {
             ("1795415403.1638469", Since::Cursor(T)),
             ("1795415403.1", Since::Cursor(Cursor(1_795_415_403_100_000))),
             ("0.0", Since::Cursor(Cursor(0))),
+            ("earliest", Since::Earliest),
         ] {
             assert_eq!(Since::parse(text).unwrap(), since, "{text:?}");
         }
@@ -228,6 +285,7 @@ mod tests {
     fn cursors_that_are_refused() {
         for text in [
             "x",
+            "Earliest",
             "-1",
             "+1",
             "1e9",
@@ -263,6 +321,9 @@ mod tests {
         assert!(!Since::Second(T.seconds()).precedes(T));
         assert!(Since::Second(T.seconds() - 1).precedes(T));
         assert!(!Since::Now.precedes(T));
+        assert!(Since::Earliest.precedes(Cursor::SMALLEST));
+        let second = Since::Second(T.seconds()).cursor().unwrap();
+        assert!(second < Cursor::at(1_795_415_404, 0) && second > T);
     }
 
     #[test]
@@ -279,5 +340,16 @@ mod tests {
     fn a_cursor_is_a_json_number_with_six_decimals() {
         assert_eq!(serde_json::to_string(&T).unwrap(), "1795415403.163846");
         assert_eq!(serde_json::to_string(&Cursor::SMALLEST).unwrap(), "0.100000");
+    }
+
+    #[test]
+    fn a_message_is_a_line_of_json_and_back() {
+        let message = Message { id: T, data: "a\n\"b\"\0\u{2028}é".into() };
+        let line = serde_json::to_string(&message).unwrap();
+        assert!(line.starts_with(r#"{"id":1795415403.163846,"data":"a\n"#) && !line.contains('\n'));
+        assert_eq!(serde_json::from_str::<Message>(&line).unwrap(), message);
+        for line in [r#"{"id":5,"data":""}"#, r#"{"id":"5.1","data":""}"#, r#"{"id":1.5}"#] {
+            assert!(serde_json::from_str::<Message>(line).is_err(), "{line}");
+        }
     }
 }

@@ -1,21 +1,18 @@
 //! Publishing and waiting; knows no wire and no disk.
 
+mod view;
+
 use std::time::Duration;
 
 use crate::clock::{Clock, Wake};
 use crate::error::Error;
-use crate::event::{Cursor, Event, Since, Topic};
-use crate::store::Store;
+use crate::event::{Cursor, Event, Message, Since, Topic};
+use crate::store::{Store, Watch};
+use view::View;
 
-/// How soon a topic is read again that a publisher is at work on: a publish
-/// takes less than 40 µs. The pause doubles, so that a crowd of readers
-/// leaves the processor to that publisher.
-const UNSETTLED_PAUSE: Duration = Duration::from_millis(1);
-
-/// How long a publisher may be at work before its topic is taken as it is.
-/// A publisher that was stopped for [`crate::store::PUBLISH_LIMIT`], half of
-/// this, begins anew, so no event hides behind the one that was read.
-const UNSETTLED_LIMIT: Duration = Duration::from_secs(2);
+/// How often a stream gives a sign of life. Servers and proxies cut what is
+/// silent for 30 s or more.
+const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// One topic that a client wants to hear of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,36 +32,60 @@ pub struct Patience {
     pub look: Duration,
 }
 
+/// What has happened in a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    /// Where.
+    pub topic: Topic,
+    /// Where its subscriber stands after it.
+    pub cursor: Cursor,
+    /// The messages among the events, oldest first.
+    pub messages: Vec<Message>,
+    /// Something before these may be missing.
+    pub gap: bool,
+}
+
 /// What came of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The events have happened.
     Published(Vec<Event>),
-    /// These topics have an event that the client has not seen: the last of each.
-    News(Vec<Event>),
-    /// Nothing has happened; this is where the topics stand.
+    /// These topics have an event that the client has not seen.
+    News(Vec<News>),
+    /// Nothing has happened; this is where the client stands.
     Quiet(Vec<(Topic, Cursor)>),
     /// Nobody is there to read an answer.
     ClientGone,
+}
+
+/// A part of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// Its beginning: where the client stands in every topic.
+    Begin(Vec<(Topic, Cursor)>),
+    /// What has happened since the last part.
+    News(Vec<News>),
+    /// Nothing has, for [`HEARTBEAT`].
+    Alive,
 }
 
 /// Publishes to every topic, in order.
 ///
 /// # Errors
 /// The store's, at the first topic that fails; those before it are published.
-pub fn publish(store: &dyn Store, topics: Vec<Topic>) -> Result<Outcome, Error> {
+pub fn publish(
+    store: &dyn Store,
+    topics: Vec<Topic>,
+    data: Option<&str>,
+) -> Result<Outcome, Error> {
     let publish = |topic: Topic| {
-        let cursor = store.publish(&topic)?;
+        let cursor = store.publish(&topic, data)?;
         Ok(Event { topic, cursor })
     };
     topics.into_iter().map(publish).collect::<Result<_, _>>().map(Outcome::Published)
 }
 
-/// Waits until one of `subscriptions` has news: arm, look, sleep.
-///
-/// The watch is armed before the look, so an event between the look and the
-/// sleep ends the sleep. A wake-up is only a hint: the store is read after
-/// each, and every `patience.look` without any.
+/// Waits until one of `subscriptions` has news.
 ///
 /// # Errors
 /// The store's.
@@ -74,135 +95,113 @@ pub fn wait(
     subscriptions: Vec<Subscription>,
     patience: Patience,
 ) -> Result<Outcome, Error> {
-    let mut view = View::new(subscriptions, clock.wall());
-    let mut watch = match patience.total {
-        Duration::ZERO => None,
-        _ => Some(store.watch(&view.topics())?),
-    };
-    loop {
-        if let Some(watch) = &mut watch {
-            watch.arm();
-        }
-        view.look(store, clock.elapsed())?;
-        if view.is_final(clock.elapsed() >= patience.total) {
-            return Ok(view.outcome());
-        }
-        let fd = watch.as_ref().and_then(|watch| watch.fd());
-        match clock.sleep(fd, view.next_look(clock.elapsed(), patience)) {
-            Wake::ClientGone => return Ok(Outcome::ClientGone),
-            Wake::Terminated => return Ok(view.outcome()),
-            Wake::Due | Wake::Changed => {}
-        }
-    }
+    let mut subscriber = Subscriber::new(store, clock, subscriptions, patience)?;
+    Ok(match subscriber.hear(patience.total)? {
+        Heard::News => Outcome::News(subscriber.view.take_news()),
+        Heard::Silence | Heard::Terminated => Outcome::Quiet(subscriber.view.stand()),
+        Heard::ClientGone => Outcome::ClientGone,
+    })
 }
 
-/// What the client knows and what the store holds.
-struct View {
-    topics: Vec<Viewed>,
-    /// Since when some topic has been unsettled.
-    unsettled: Option<Duration>,
-    /// Whether that has lasted too long to wait for it.
-    overdue: bool,
-}
-
-struct Viewed {
-    subscription: Subscription,
-    /// `None` before the first look, and while a publisher is at work.
-    standing: Option<Cursor>,
-    /// The time went back while we waited: somebody touched or replaced the
-    /// file, under a clock that was behind.
-    turned_back: bool,
-}
-
-impl View {
-    fn new(subscriptions: Vec<Subscription>, now: Cursor) -> Self {
-        let viewed = |Subscription { topic, since }| Viewed {
-            subscription: Subscription { topic, since: since.judged_at(now) },
-            standing: None,
-            turned_back: false,
+/// Hands everything that happens to `send`, until the time is over, SIGTERM
+/// comes, or `send` says with `false` that nobody listens.
+///
+/// # Errors
+/// The store's; only before the first part is sent is there somebody to tell.
+pub fn stream(
+    store: &dyn Store,
+    clock: &mut dyn Clock,
+    subscriptions: Vec<Subscription>,
+    patience: Patience,
+    send: &mut dyn FnMut(&Part) -> bool,
+) -> Result<(), Error> {
+    let mut subscriber = Subscriber::new(store, clock, subscriptions, patience)?;
+    let mut heard = subscriber.hear(Duration::ZERO)?;
+    let mut listening = send(&Part::Begin(subscriber.view.stand()));
+    while listening {
+        listening = match heard {
+            Heard::News => send(&Part::News(subscriber.view.take_news())),
+            Heard::Silence => subscriber.elapsed() < HEARTBEAT || send(&Part::Alive),
+            Heard::Terminated | Heard::ClientGone => false,
         };
-        Self {
-            topics: subscriptions.into_iter().map(viewed).collect(),
-            unsettled: None,
-            overdue: false,
+        if listening && !subscriber.is_over() {
+            let next_beat = subscriber.elapsed() + HEARTBEAT;
+            heard = subscriber.hear(next_beat.min(patience.total))?;
+        } else {
+            listening = false;
         }
     }
+    Ok(())
+}
 
-    fn topics(&self) -> Vec<Topic> {
-        self.topics.iter().map(|viewed| viewed.subscription.topic.clone()).collect()
+/// A client that listens.
+struct Subscriber<'a> {
+    store: &'a dyn Store,
+    clock: &'a mut dyn Clock,
+    view: View,
+    watch: Option<Box<dyn Watch>>,
+    patience: Patience,
+}
+
+enum Heard {
+    News,
+    Silence,
+    Terminated,
+    ClientGone,
+}
+
+impl<'a> Subscriber<'a> {
+    fn new(
+        store: &'a dyn Store,
+        clock: &'a mut dyn Clock,
+        subscriptions: Vec<Subscription>,
+        patience: Patience,
+    ) -> Result<Self, Error> {
+        let view = View::new(subscriptions, clock.wall());
+        let watch = match patience.total {
+            Duration::ZERO => None,
+            _ => Some(store.watch(&view.topics())?),
+        };
+        Ok(Self { store, clock, view, watch, patience })
     }
 
-    /// Reads every topic anew.
-    fn look(&mut self, store: &dyn Store, now: Duration) -> Result<(), Error> {
-        let lasting = |since| now.saturating_sub(since);
-        self.overdue = self.unsettled.is_some_and(|since| lasting(since) >= UNSETTLED_LIMIT);
-        let mut settled = true;
-        for viewed in &mut self.topics {
-            settled &= viewed.look(store, self.overdue)?;
-        }
-        self.unsettled = if settled { None } else { self.unsettled.or(Some(now)) };
-        Ok(())
+    fn elapsed(&self) -> Duration {
+        self.clock.elapsed()
     }
 
-    /// Whether there is an answer: news, or the last look is over. A topic
-    /// that a publisher is at work on holds back both: publishers are quick.
-    fn is_final(&self, last_look: bool) -> bool {
-        let settled = self.unsettled.is_none() || self.overdue;
-        settled && (last_look || self.topics.iter().any(|viewed| viewed.news().is_some()))
+    /// Whether the time is over, or somebody ended it: who always has news
+    /// never sleeps.
+    fn is_over(&mut self) -> bool {
+        let wake = self.clock.sleep(None, Duration::ZERO);
+        self.elapsed() >= self.patience.total || matches!(wake, Wake::Terminated | Wake::ClientGone)
     }
 
-    /// The answer as things stand. What has not settled is left out of it: the
-    /// client keeps the cursor it has.
-    fn outcome(&self) -> Outcome {
-        let news: Vec<Event> = self.topics.iter().filter_map(Viewed::news).collect();
-        if news.is_empty() {
-            return Outcome::Quiet(self.topics.iter().filter_map(Viewed::stands).collect());
-        }
-        Outcome::News(news)
-    }
-
-    fn next_look(&self, now: Duration, patience: Patience) -> Duration {
-        match self.unsettled {
-            Some(since) => {
-                let doubled = now + now.saturating_sub(since).max(UNSETTLED_PAUSE);
-                doubled.min((since + UNSETTLED_LIMIT).max(now + UNSETTLED_PAUSE))
+    /// Waits for news: arm, look, sleep.
+    ///
+    /// The watch is armed before the look, so an event between the look and the
+    /// sleep ends the sleep. A wake-up is only a hint: the store is read after
+    /// each, and every `patience.look` without any.
+    fn hear(&mut self, until: Duration) -> Result<Heard, Error> {
+        loop {
+            if let Some(watch) = &mut self.watch {
+                watch.arm();
             }
-            None => patience.total.min(now + patience.look),
+            self.view.look(self.store, self.clock.elapsed())?;
+            if self.view.is_settled() && self.view.has_news() {
+                return Ok(Heard::News);
+            }
+            if self.view.is_settled() && self.clock.elapsed() >= until {
+                return Ok(Heard::Silence);
+            }
+            let fd = self.watch.as_ref().and_then(|watch| watch.fd());
+            let next_look = self.view.next_look(self.clock.elapsed(), until, self.patience);
+            match self.clock.sleep(fd, next_look) {
+                Wake::ClientGone => return Ok(Heard::ClientGone),
+                Wake::Terminated if self.view.has_news() => return Ok(Heard::News),
+                Wake::Terminated => return Ok(Heard::Terminated),
+                Wake::Due | Wake::Changed => {}
+            }
         }
-    }
-}
-
-impl Viewed {
-    /// `false` when a publisher is at work.
-    fn look(&mut self, store: &dyn Store, overdue: bool) -> Result<bool, Error> {
-        let reading = store.read(&self.subscription.topic)?;
-        if !reading.settled && !overdue {
-            return Ok(false);
-        }
-        let standing = reading.standing;
-        if self.subscription.since == Since::Now {
-            self.subscription.since = Since::Cursor(standing);
-        }
-        self.turned_back |=
-            standing != Cursor::SMALLEST && self.standing.is_some_and(|before| standing < before);
-        self.standing = Some(standing);
-        Ok(true)
-    }
-
-    fn news(&self) -> Option<Event> {
-        let standing = self.standing?;
-        let cursor = match self.subscription.since {
-            since if since.precedes(standing) => standing,
-            // Never back to a cursor that would bring old events again.
-            Since::Cursor(cursor) if self.turned_back => cursor,
-            _ if self.turned_back => standing,
-            _ => return None,
-        };
-        Some(Event { topic: self.subscription.topic.clone(), cursor })
-    }
-
-    fn stands(&self) -> Option<(Topic, Cursor)> {
-        Some((self.subscription.topic.clone(), self.standing?))
     }
 }
 
@@ -213,8 +212,9 @@ mod tests {
     use std::os::fd::BorrowedFd;
     use std::rc::Rc;
 
+    use super::view::{UNSETTLED_LIMIT, UNSETTLED_PAUSE};
     use super::*;
-    use crate::store::{Reading, Watch};
+    use crate::store::Reading;
 
     const SECOND: Duration = Duration::from_secs(1);
     const PATIENCE: Patience =
@@ -239,14 +239,14 @@ mod tests {
     }
 
     impl Store for Script {
-        fn publish(&self, _: &Topic) -> Result<Cursor, Error> {
+        fn publish(&self, _: &Topic, _: Option<&str>) -> Result<Cursor, Error> {
             unreachable!("a subscriber publishes nothing")
         }
 
-        fn read(&self, _: &Topic) -> Result<Reading, Error> {
+        fn read(&self, _: &Topic, _: Since, _: usize) -> Result<Reading, Error> {
             self.said.borrow_mut().push("read");
             let mut readings = self.readings.borrow_mut();
-            let first = readings[0];
+            let first = readings[0].clone();
             if readings.len() > 1 {
                 readings.pop_front();
             }
@@ -277,7 +277,7 @@ mod tests {
 
         fn sleep(&mut self, _: Option<BorrowedFd<'_>>, until: Duration) -> Wake {
             self.sleeps.push(until.saturating_sub(self.time));
-            self.time = until;
+            self.time = self.time.max(until);
             self.wakes.pop_front().unwrap_or(Wake::Due)
         }
     }
@@ -291,10 +291,12 @@ mod tests {
     }
 
     fn settled(standing: Cursor) -> Reading {
-        Reading { standing, settled: true }
+        Reading::quiet(standing)
     }
 
-    const AT_WORK: Reading = Reading { standing: Cursor::SMALLEST, settled: false };
+    fn at_work(standing: Cursor) -> Reading {
+        Reading { pending: Some(at(950)), ..Reading::quiet(standing) }
+    }
 
     fn script(readings: &[Reading]) -> Script {
         Script { readings: RefCell::new(readings.to_vec().into()), said: Rc::default() }
@@ -313,7 +315,7 @@ mod tests {
     }
 
     fn news(cursor: Cursor) -> Outcome {
-        Outcome::News(vec![Event { topic: topic(), cursor }])
+        Outcome::News(vec![News { topic: topic(), cursor, messages: vec![], gap: false }])
     }
 
     fn quiet(cursor: Cursor) -> Outcome {
@@ -358,24 +360,33 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_goes_back_is_an_event_but_the_cursor_does_not_go_back() {
-        let readings = [settled(at(900)), settled(at(800))];
-        assert_eq!(run_script(&readings, Since::Cursor(at(900))), news(at(900)));
+    fn a_gap_is_news_even_where_the_cursor_goes_back() {
+        let gap = Reading { gap: true, ..settled(at(800)) };
+        let expected = News { topic: topic(), cursor: at(800), messages: Vec::new(), gap: true };
+        let outcome = run_script(&[settled(at(900)), gap], Since::Cursor(at(900)));
+        assert_eq!(outcome, Outcome::News(vec![expected]));
     }
 
     #[test]
-    fn a_file_that_is_deleted_is_no_event() {
-        let readings = [settled(at(900)), settled(Cursor::SMALLEST)];
-        assert_eq!(run_script(&readings, Since::Cursor(at(900))), quiet(Cursor::SMALLEST));
+    fn messages_are_news_and_earliest_without_any_waits() {
+        let message = Message { id: at(950), data: "x".into() };
+        let found = Reading { messages: vec![message.clone()], ..settled(at(950)) };
+        for since in [Since::Earliest, Since::Cursor(at(900))] {
+            match run_script(&[settled(at(900)), found.clone()], since) {
+                Outcome::News(news) => assert_eq!(news[0].messages, std::slice::from_ref(&message)),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(run_script(&[settled(at(900))], Since::Earliest), quiet(at(900)));
     }
 
     #[test]
     fn a_publisher_at_work_is_waited_for_by_the_millisecond() {
         let mut clock = FakeClock::default();
-        let store = script(&[AT_WORK, AT_WORK, settled(at(950))]);
+        let store = script(&[at_work(at(900)), at_work(at(900)), settled(at(950))]);
         assert_eq!(run(&store, &mut clock, Since::Cursor(at(900))), news(at(950)));
         assert_eq!(clock.sleeps, [UNSETTLED_PAUSE; 2]);
-        let store = script(&[AT_WORK, AT_WORK, AT_WORK, AT_WORK, settled(at(950))]);
+        let store = script(&[vec![at_work(at(900)); 4].as_slice(), &[settled(at(950))]].concat());
         clock.sleeps.clear();
         run(&store, &mut clock, Since::Cursor(at(900)));
         assert_eq!(clock.sleeps, [1, 1, 2, 4].map(Duration::from_millis));
@@ -383,9 +394,10 @@ mod tests {
 
     #[test]
     fn a_publisher_that_hangs_does_not_hold_its_readers_for_ever() {
-        let stuck = Reading { standing: at(950), settled: false };
         let mut clock = FakeClock::default();
-        assert_eq!(run(&script(&[stuck]), &mut clock, Since::Cursor(at(900))), news(at(950)));
+        let store = script(&[at_work(at(900))]);
+        // The time may yet be replaced: the cursor stays.
+        assert_eq!(run(&store, &mut clock, Since::Cursor(at(900))), news(at(900)));
         assert!(clock.time == UNSETTLED_LIMIT);
     }
 
@@ -393,7 +405,7 @@ mod tests {
     fn terminated_it_answers_with_what_has_settled() {
         let end = |reading| run(&script(&[reading]), &mut woken_by(Wake::Terminated), Since::Now);
         assert_eq!(end(settled(at(900))), quiet(at(900)));
-        assert_eq!(end(AT_WORK), Outcome::Quiet(vec![]));
+        assert_eq!(end(at_work(at(900))), Outcome::Quiet(vec![]));
     }
 
     #[test]
@@ -401,5 +413,52 @@ mod tests {
         let mut clock = woken_by(Wake::ClientGone);
         let outcome = run(&script(&[settled(at(900))]), &mut clock, Since::Now);
         assert_eq!(outcome, Outcome::ClientGone);
+    }
+
+    /// What a stream sends, until it ends or `enough` parts are sent.
+    fn parts(store: &Script, clock: &mut FakeClock, since: Since, enough: usize) -> Vec<Part> {
+        let mut sent = Vec::new();
+        let subscriptions = vec![Subscription { topic: topic(), since }];
+        stream(store, clock, subscriptions, PATIENCE, &mut |part| {
+            sent.push(part.clone());
+            sent.len() < enough
+        })
+        .unwrap();
+        sent
+    }
+
+    #[test]
+    fn a_stream_says_where_it_stands_and_goes_on_after_each_event() {
+        let readings = [settled(at(900)), settled(at(950)), settled(at(950)), settled(at(960))];
+        let sent = parts(&script(&readings), &mut FakeClock::default(), Since::Now, 3);
+        let part = |outcome| match outcome {
+            Outcome::News(news) => Part::News(news),
+            other => panic!("{other:?}"),
+        };
+        let begin = Part::Begin(vec![(topic(), at(900))]);
+        assert_eq!(sent, [begin, part(news(at(950))), part(news(at(960)))]);
+    }
+
+    #[test]
+    fn a_stream_gives_signs_of_life_and_ends_when_its_time_is_over() {
+        let mut clock = FakeClock::default();
+        let sent = parts(&script(&[settled(at(900))]), &mut clock, Since::Now, 99);
+        assert_eq!(sent[1..], [Part::Alive, Part::Alive, Part::Alive]);
+        assert_eq!(clock.time, PATIENCE.total);
+    }
+
+    #[test]
+    fn a_stream_that_always_has_news_ends_when_it_is_told_to() {
+        let busy = Reading { gap: true, ..settled(at(900)) };
+        let mut clock = woken_by(Wake::Terminated);
+        assert_eq!(parts(&script(&[busy]), &mut clock, Since::Cursor(at(1)), 99).len(), 2);
+    }
+
+    #[test]
+    fn a_stream_tells_of_a_hanging_publisher_once() {
+        let mut clock = FakeClock::default();
+        let sent = parts(&script(&[at_work(at(900))]), &mut clock, Since::Cursor(at(900)), 99);
+        let told = sent.iter().filter(|part| matches!(part, Part::News(_)));
+        assert_eq!(told.count(), 1, "{sent:?}");
     }
 }

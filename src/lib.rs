@@ -9,20 +9,25 @@ pub mod config;
 pub mod error;
 pub mod event;
 pub mod hub;
+pub mod output;
 pub mod protocol;
 pub mod store;
 mod sys;
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use cgi::{Request, Response};
-use clock::ProcessClock;
+use clock::{Clock, ProcessClock};
 use config::Config;
 use error::Error;
-use hub::Patience;
+use hub::{Patience, Subscription};
+use output::Output;
 use protocol::Command;
+use protocol::stream::{self, Format};
+use store::Retention;
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,49 +45,105 @@ pub enum Served {
 pub fn run(
     variable: impl Fn(&str) -> Option<OsString> + Copy,
     stdin: impl Read,
-    stdout: impl Write,
+    stdout: impl Write + AsFd,
     mut log: impl Write,
 ) -> Served {
-    let request = match Request::from_env(variable, stdin) {
+    let config = Config::from_env(variable);
+    let max_body = config.as_ref().map_or(0, Config::max_body);
+    let request = match Request::from_env(variable, stdin, max_body) {
         Ok(None) => return Served::NoRequest,
         Ok(Some(request)) => Ok(request),
         Err(error) => Err(error),
     };
-    let (response, served) = match request.and_then(|request| serve(variable, &request)) {
-        Ok(None) => return Served::Answered,
-        Ok(Some(response)) => (response, Served::Answered),
+    let mut output = Output::new(stdout);
+    let served = config.and_then(|config| {
+        let under_server = cgi::is_cgi(variable);
+        Service { config, under_server, output: &mut output }.serve(&request?)
+    });
+    match served {
+        Ok(None) => Served::Answered,
+        Ok(Some(response)) => {
+            // Who does not listen any more loses nothing: the events are in the store.
+            let _ = output.answer(&response.bytes());
+            Served::Answered
+        }
         Err(error) => {
             if let Some(line) = error.log_line() {
                 // In one write(2): mod_cgi makes a line of each.
                 let _ = log.write_all(format!("novcomet: {line}\n").as_bytes());
             }
-            (protocol::refusal(&error), Served::Refused)
+            if !output.has_begun() {
+                let _ = output.answer(&protocol::refusal(&error).bytes());
+            }
+            Served::Refused
         }
-    };
-    // Who does not listen any more loses nothing: the events are in the store.
-    let _ = response.write(stdout);
-    served
+    }
 }
 
-/// `None` when the client went away.
-fn serve(
-    variable: impl Fn(&str) -> Option<OsString>,
-    request: &Request,
-) -> Result<Option<Response>, Error> {
-    let config = Config::from_env(&variable)?;
-    let outcome = match protocol::parse(request)? {
-        Command::Head => return Ok(Some(protocol::head())),
-        Command::Options => return Ok(Some(protocol::options())),
-        Command::Publish(topics) => hub::publish(store::open(&config.store)?.as_ref(), topics)?,
-        Command::Subscribe(subscriptions, wait) => {
-            let mut clock = ProcessClock::start(cgi::is_cgi(&variable));
-            let store = store::open(&config.store)?;
-            let patience = Patience {
-                total: wait.unwrap_or(Duration::MAX).min(config.wait()),
-                look: config.sleep,
+/// What it takes to serve one request.
+struct Service<'a, W> {
+    config: Config,
+    under_server: bool,
+    output: &'a mut Output<W>,
+}
+
+impl<W: Write + AsFd> Service<'_, W> {
+    /// `None` when there is nobody left to answer: the client went away, or
+    /// has had its stream.
+    fn serve(mut self, request: &Request) -> Result<Option<Response>, Error> {
+        let outcome = match protocol::parse(request, self.config.max_data)? {
+            Command::Head { stream } => return Ok(Some(protocol::head(stream))),
+            Command::Options => return Ok(Some(protocol::options())),
+            Command::Publish(topics, data) => {
+                hub::publish(self.store()?.as_ref(), topics, data.as_deref())?
+            }
+            Command::Subscribe(subscriptions, wait) => {
+                let mut clock = ProcessClock::start(self.under_server);
+                let patience = self.patience(wait, self.config.wait());
+                hub::wait(self.store()?.as_ref(), &mut clock, subscriptions, patience)?
+            }
+            Command::Stream(subscriptions, wait, format) => {
+                return self.stream(subscriptions, wait, format).map(|()| None);
+            }
+        };
+        Ok(protocol::answer(request.method, &outcome))
+    }
+
+    fn stream(
+        &mut self,
+        subscriptions: Vec<Subscription>,
+        wait: Option<Duration>,
+        format: Format,
+    ) -> Result<(), Error> {
+        let mut clock = ProcessClock::start(self.under_server);
+        let patience = self.patience(wait, jittered(self.config.stream, &clock));
+        let store = self.store()?;
+        let mut writer = stream::Writer::new(format);
+        let mut head = Some(stream::head());
+        hub::stream(store.as_ref(), &mut clock, subscriptions, patience, &mut |part| {
+            let text = writer.write(part);
+            let bytes = match head.take() {
+                Some(head) => head.body(text).bytes(),
+                None => text.into_bytes(),
             };
-            hub::wait(store.as_ref(), &mut clock, subscriptions, patience)?
-        }
-    };
-    Ok(protocol::answer(&outcome))
+            self.output.stream(&bytes).is_ok()
+        })
+    }
+
+    fn store(&self) -> Result<Box<dyn store::Store>, Error> {
+        let Config { keep: messages, keep_bytes: bytes, keep_age: age, .. } = self.config;
+        store::open(&self.config.store, Retention { messages, bytes, age })
+    }
+
+    fn patience(&self, wait: Option<Duration>, longest: Duration) -> Patience {
+        let total = wait.unwrap_or(Duration::MAX).min(longest);
+        Patience { total, look: self.config.sleep }
+    }
+}
+
+/// Up to a tenth less, so that streams that began together, after a restart
+/// say, do not end together.
+fn jittered(time: Duration, clock: &dyn Clock) -> Duration {
+    let share = (clock.wall().micros() ^ u64::from(std::process::id())) % 1000;
+    time.saturating_sub(time / 10_000 * u32::try_from(share).unwrap_or(0))
 }

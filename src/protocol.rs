@@ -1,6 +1,8 @@
 //! The wire: a request becomes a [`Command`], an [`Outcome`] an answer.
 //! docs/protocol.md has every byte of it.
 
+pub mod stream;
+
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -9,10 +11,11 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::json;
 use url::form_urlencoded;
 
-use crate::cgi::{Head, METHODS, Method, Request, Response, status_line};
+use crate::cgi::{Body, Head, METHODS, Method, Request, Response, status_line};
 use crate::error::Error;
-use crate::event::{Cursor, Event, Since, Topic};
-use crate::hub::{Outcome, Subscription};
+use crate::event::{Cursor, Event, Message, Since, Topic};
+use crate::hub::{News, Outcome, Subscription};
+use stream::Format;
 
 const JSON: &str = "application/json; charset=utf-8";
 /// RFC 9457 §3.
@@ -21,70 +24,139 @@ const PROBLEM: &str = "application/problem+json";
 /// What the client wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// To make these events happen.
-    Publish(Vec<Topic>),
+    /// To make these events happen, with a message or without.
+    Publish(Vec<Topic>, Option<String>),
     /// To hear of these topics, waiting at most this long if it says so.
     Subscribe(Vec<Subscription>, Option<Duration>),
+    /// To hear of these topics again and again, for at most so long.
+    Stream(Vec<Subscription>, Option<Duration>, Format),
     /// The head of an answer to GET (RFC 9110 §9.3.2). It is a safe method:
     /// it publishes nothing and waits for nothing.
-    Head,
+    Head {
+        /// Whether GET would get an event stream.
+        stream: bool,
+    },
     /// To know which methods there are (RFC 9110 §9.3.7).
     Options,
 }
 
 /// Reads the query and the form; `publish` wins over `subscribed`, as in 2011.
+/// A message has at most `max_data` bytes.
 ///
 /// # Errors
-/// [`Error::BadRequest`] with what is wrong.
-pub fn parse(request: &Request) -> Result<Command, Error> {
+/// [`Error::BadRequest`] with what is wrong, [`Error::MessageTooLong`].
+pub fn parse(request: &Request, max_data: usize) -> Result<Command, Error> {
     if request.method == Method::Options {
         return Ok(Command::Options);
     }
     let mut parameters = Parameters::default();
-    for pair in [&request.query, &request.form]
-        .into_iter()
-        .flat_map(|part| part.split(|&byte| byte == b'&'))
-    {
-        parameters.take(pair)?;
+    parameters.take_all(&request.query)?;
+    match &request.body {
+        Body::Form(form) if parameters.take_all(form.as_bytes())? || parameters.is_idle() => {}
+        Body::Form(text) | Body::Text(text) => parameters.data = Some(text.clone()),
+        Body::Empty => {}
     }
-    parameters.command(request.method)
+    if parameters.data.as_ref().is_some_and(|data| data.len() > max_data) {
+        return Err(Error::MessageTooLong(max_data));
+    }
+    parameters.command(request)
 }
 
 #[derive(Default)]
 struct Parameters {
     publish: Vec<Topic>,
+    data: Option<String>,
     subscribed: Vec<Subscription>,
     wait: Option<Duration>,
+    /// `stream` and `named`, as they came.
+    stream: Option<String>,
+    named: Option<String>,
+    last_event_id: Option<String>,
 }
 
 impl Parameters {
-    fn command(self, method: Method) -> Result<Command, Error> {
+    fn command(mut self, request: &Request) -> Result<Command, Error> {
         match (self.publish.is_empty(), self.subscribed.is_empty()) {
             (true, true) => bad("say what: publish=ID or subscribed[ID]=CURSOR"),
-            _ if method == Method::Head => Ok(Command::Head),
-            (false, _) => Ok(Command::Publish(self.publish)),
-            (true, false) => Ok(Command::Subscribe(self.subscribed, self.wait)),
+            (silent, _) if request.method == Method::Head => {
+                let stream = silent && self.format(request.accepts_events)?.is_some();
+                Ok(Command::Head { stream })
+            }
+            (false, _) => Ok(Command::Publish(self.publish, self.data)),
+            (true, false) => match self.format(request.accepts_events)? {
+                None => Ok(Command::Subscribe(self.subscribed, self.wait)),
+                Some(format) => {
+                    self.resume(&request.last_event_id)?;
+                    Ok(Command::Stream(self.subscribed, self.wait, format))
+                }
+            },
         }
     }
 
-    /// Takes one `name=value`; whatever has another name is junk.
-    fn take(&mut self, pair: &[u8]) -> Result<(), Error> {
-        let Some((name, value)) = form_urlencoded::parse(pair).next() else {
-            return Ok(());
-        };
-        match name.as_ref() {
-            "publish" if value.is_empty() => Ok(()),
-            "publish" => utf8(pair).and_then(|()| self.publish(&value)),
-            "wait" => self.wait(&value),
-            name if name.starts_with("subscribed") => {
-                utf8(pair)?;
-                self.subscribe(topic_of(name, pair)?, &value)
-            }
+    /// Whether no topic to publish to has been named.
+    fn is_idle(&self) -> bool {
+        self.publish.is_empty()
+    }
+
+    fn format(&self, accepts_events: bool) -> Result<Option<Format>, Error> {
+        let named = self.named.as_deref() != Some("0");
+        match self.stream.as_deref() {
+            Some("json") => Ok(Some(Format::Json)),
+            Some("1") => Ok(Some(Format::Events { named })),
+            Some("0") => Ok(None),
+            None => Ok(accepts_events.then_some(Format::Events { named })),
+            Some(_) => bad("stream is 0, 1 or json"),
+        }
+    }
+
+    /// The last `id` that the client has seen takes the place of its cursors;
+    /// the header is newer than the parameter.
+    fn resume(&mut self, header: &[u8]) -> Result<(), Error> {
+        let header = String::from_utf8_lossy(header);
+        let id = if header.is_empty() { self.last_event_id.take() } else { Some(header.into()) };
+        match id {
+            Some(id) if !id.is_empty() => stream::resume(&id, &mut self.subscribed),
             _ => Ok(()),
         }
     }
 
+    /// Takes every parameter; whether one was ours.
+    fn take_all(&mut self, encoded: &[u8]) -> Result<bool, Error> {
+        let mut found = false;
+        for pair in encoded.split(|&byte| byte == b'&') {
+            found |= self.take(pair)?;
+        }
+        Ok(found)
+    }
+
+    /// Takes one `name=value`; whatever has another name is junk.
+    fn take(&mut self, pair: &[u8]) -> Result<bool, Error> {
+        let Some((name, value)) = form_urlencoded::parse(pair).next() else {
+            return Ok(false);
+        };
+        match name.as_ref() {
+            "publish" => utf8(pair).and_then(|()| self.publish(&value))?,
+            "data" => {
+                utf8(pair)?;
+                self.data = Some(value.into());
+            }
+            "wait" => self.wait(&value)?,
+            "stream" => self.stream = Some(value.into()),
+            "named" => self.named = Some(value.into()),
+            "Last-Event-ID" | "lastEventId" => self.last_event_id = Some(value.into()),
+            name if name.starts_with("subscribed") => {
+                utf8(pair)?;
+                self.subscribe(topic_of(name, pair)?, &value)?;
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
     fn publish(&mut self, id: &str) -> Result<(), Error> {
+        if id.is_empty() {
+            return Ok(());
+        }
         let topic = Topic::new(id)?;
         if !self.publish.contains(&topic) {
             self.publish.push(topic);
@@ -152,13 +224,14 @@ fn bad<T>(why: &str) -> Result<T, Error> {
 
 /// The answer to a command that was carried out; `None` when nobody is there.
 #[must_use]
-pub fn answer(outcome: &Outcome) -> Option<Response> {
+pub fn answer(method: Method, outcome: &Outcome) -> Option<Response> {
     let body = match outcome {
-        Outcome::Published(_) => "true".to_owned(),
-        Outcome::News(events) => {
-            state(1, events.iter().map(|Event { topic, cursor }| (topic, *cursor)))
+        Outcome::Published(_) if method == Method::Get => "true".to_owned(),
+        Outcome::Published(events) => {
+            state(1, events.iter().map(|Event { topic, cursor }| (topic, cursor)))
         }
-        Outcome::Quiet(topics) => state(0, topics.iter().map(|(topic, cursor)| (topic, *cursor))),
+        Outcome::News(news) => newest(news),
+        Outcome::Quiet(topics) => quiet(topics),
         Outcome::ClientGone => return None,
     };
     Some(Head::new(200, JSON).body(body))
@@ -166,8 +239,8 @@ pub fn answer(outcome: &Outcome) -> Option<Response> {
 
 /// The answer to HEAD.
 #[must_use]
-pub fn head() -> Response {
-    Head::new(200, JSON).body("")
+pub fn head(stream: bool) -> Response {
+    if stream { stream::head().body("") } else { Head::new(200, JSON).body("") }
 }
 
 /// The answer to OPTIONS.
@@ -189,23 +262,58 @@ pub fn refusal(error: &Error) -> Response {
     head.body(json!({"title": title, "status": status, "detail": error.to_string()}).to_string())
 }
 
+/// `{"s":1,"k":{…},"m":{…},"gap":[…]}`, without what is empty.
+fn newest(news: &[News]) -> String {
+    let with_messages = news.iter().filter(|news| !news.messages.is_empty());
+    to_json(&State {
+        s: 1,
+        k: Map(news.iter().map(|news| (&news.topic, &news.cursor))),
+        m: Map(with_messages.map(|news| (&news.topic, &news.messages))),
+        gap: news.iter().filter(|news| news.gap).map(|news| &news.topic).collect(),
+    })
+}
+
+fn quiet(topics: &[(Topic, Cursor)]) -> String {
+    state(0, topics.iter().map(|(topic, cursor)| (topic, cursor)))
+}
+
 /// `{"s":…,"k":{…}}`: the state of 2011, and the cursors.
-fn state<'a>(s: u8, k: impl Iterator<Item = (&'a Topic, Cursor)> + Clone) -> String {
-    #[derive(serde::Serialize)]
-    struct State<K: Serialize> {
-        s: u8,
-        k: K,
-    }
-    serde_json::to_string(&State { s, k: Map(k) }).unwrap_or_default()
+fn state<'a>(s: u8, k: impl Iterator<Item = (&'a Topic, &'a Cursor)> + Clone) -> String {
+    let m = Map(std::iter::empty::<(&Topic, &Vec<Message>)>());
+    to_json(&State { s, k: Map(k), m, gap: Vec::new() })
+}
+
+fn to_json(state: &impl Serialize) -> String {
+    serde_json::to_string(state).unwrap_or_default()
+}
+
+#[derive(serde::Serialize)]
+struct State<'a, K: Serialize, M: Serialize + IsEmpty> {
+    s: u8,
+    k: K,
+    #[serde(skip_serializing_if = "IsEmpty::is_empty")]
+    m: M,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    gap: Vec<&'a Topic>,
 }
 
 struct Map<I>(I);
 
-impl<'a, I: Iterator<Item = (&'a Topic, Cursor)> + Clone> Serialize for Map<I> {
+trait IsEmpty {
+    fn is_empty(&self) -> bool;
+}
+
+impl<I: Iterator + Clone> IsEmpty for Map<I> {
+    fn is_empty(&self) -> bool {
+        self.0.clone().next().is_none()
+    }
+}
+
+impl<'a, V: Serialize + 'a, I: Iterator<Item = (&'a Topic, &'a V)> + Clone> Serialize for Map<I> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        for (topic, cursor) in self.0.clone() {
-            map.serialize_entry(topic, &cursor)?;
+        for (topic, value) in self.0.clone() {
+            map.serialize_entry(topic, value)?;
         }
         map.end()
     }

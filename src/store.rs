@@ -1,6 +1,7 @@
 //! Where events are kept: the contract, and which store a URL names.
 
 mod file;
+mod log;
 mod watch;
 
 use std::os::fd::BorrowedFd;
@@ -9,36 +10,60 @@ use std::time::Duration;
 use url::Url;
 
 use crate::error::Error;
-use crate::event::{Cursor, Topic};
+use crate::event::{Cursor, Message, Since, Topic};
 
-/// A publish that took longer than this was stopped on the way and begins
-/// anew: in the meantime readers may have seen a later time.
-pub const PUBLISH_LIMIT: Duration = Duration::from_secs(1);
-
-/// Where a topic stands.
+/// How much a topic keeps for those who come later. The newest message is
+/// kept whatever its size and age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// How many messages.
+    pub messages: usize,
+    /// How many bytes of them.
+    pub bytes: u64,
+    /// For how long.
+    pub age: Duration,
+}
+
+/// What a topic holds for a subscriber.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reading {
-    /// The last event's cursor, [`Cursor::SMALLEST`] if there is none.
+    /// The messages that are news to the subscriber, oldest first: as many as
+    /// were asked for, and always one if there is one.
+    pub messages: Vec<Message>,
+    /// Where the subscriber stands who has these.
     pub standing: Cursor,
-    /// `false` while a publisher is at work: what stands there now may be
-    /// replaced by an earlier time, so no client may be told of it.
-    pub settled: bool,
+    /// A later event, at a time that may be replaced by an earlier one while a
+    /// publisher is at work: no client may be told of that time.
+    pub pending: Option<Cursor>,
+    /// The subscriber may have missed something: its cursor is older than what
+    /// is kept, or of another life of the topic.
+    pub gap: bool,
+}
+
+impl Reading {
+    /// Nothing is new.
+    #[must_use]
+    pub fn quiet(standing: Cursor) -> Self {
+        Self { messages: Vec::new(), standing, pending: None, gap: false }
+    }
 }
 
 /// What every store promises.
 pub trait Store {
-    /// Makes an event happen; its cursor is later than any that the topic has
-    /// had. Waits for other publishers, never for a reader.
+    /// Makes an event happen, with a message or without; its cursor is later
+    /// than any that the topic has had. Waits for other publishers, never for
+    /// a reader. A message is in the store whole, or not at all.
     ///
     /// # Errors
     /// 503 when the store cannot be used, 507 when it is full.
-    fn publish(&self, topic: &Topic) -> Result<Cursor, Error>;
+    fn publish(&self, topic: &Topic, data: Option<&str>) -> Result<Cursor, Error>;
 
-    /// Where the topic stands. Never writes, never waits.
+    /// What is news to a subscriber: about `limit` bytes of messages. Never
+    /// writes, never waits.
     ///
     /// # Errors
     /// 503 when the store cannot be used.
-    fn read(&self, topic: &Topic) -> Result<Reading, Error>;
+    fn read(&self, topic: &Topic, since: Since, limit: usize) -> Result<Reading, Error>;
 
     /// A watch on these topics, not armed yet.
     ///
@@ -60,7 +85,7 @@ pub trait Watch {
 ///
 /// # Errors
 /// [`Error::Config`] for a URL that names none; 503 when it cannot be used.
-pub fn open(url: &str) -> Result<Box<dyn Store>, Error> {
+pub fn open(url: &str, retention: Retention) -> Result<Box<dyn Store>, Error> {
     let refuse = || Error::Config {
         variable: "NOVCOMET_STORE",
         value: url.to_owned(),
@@ -70,7 +95,7 @@ pub fn open(url: &str) -> Result<Box<dyn Store>, Error> {
     match parsed.scheme() {
         "file" => {
             let directory = parsed.to_file_path().map_err(|()| refuse())?;
-            Ok(Box::new(file::FileStore::open(directory)?))
+            Ok(Box::new(file::FileStore::open(directory, retention)?))
         }
         _ => Err(refuse()),
     }

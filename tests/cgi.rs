@@ -51,7 +51,8 @@ fn news_and_quiet_byte_for_byte() {
 #[test]
 fn every_topic_that_has_news_is_listed_in_order() {
     let store = Store::new().with("b", SECOND, 0).with("a", SECOND, 5_000).with("old", 9, 0);
-    let answer = store.query("subscribed[a]=1.5&subscribed[old]=99.5&subscribed[b]=1.5").answer();
+    let answer =
+        store.query("subscribed[a]=1.5&subscribed[old]=9.000001&subscribed[b]=1.5").answer();
     assert_eq!(answer.body, r#"{"s":1,"k":{"a":1795415403.000005,"b":1795415403.000001}}"#);
 }
 
@@ -61,13 +62,13 @@ fn cursors_are_judged_by_their_kind() {
     for (cursor, s) in [
         ("795415403.499999", '1'),
         ("795415403.5", '0'),
-        ("795415403.500001", '0'),
+        ("795415403.500001", '1'),
         ("795415402", '1'),
         ("795415403", '0'),
         ("0", '0'),
         ("", '0'),
         ("9999999999", '0'),
-        ("9999999999.5", '0'),
+        ("9999999999.5", '1'),
         ("0.1", '1'),
     ] {
         let answer = store.query(&format!("subscribed[a]={cursor}&wait=0")).answer();
@@ -177,15 +178,159 @@ fn methods() {
 #[test]
 fn a_form_is_a_query() {
     let store = Store::new();
-    assert_eq!(store.query("").form("publish=b").answer().body, "true");
-    assert_eq!(store.query("publish=c").form("x=y").answer().body, "true");
-    assert_eq!(store.query("").form("subscribed[b]=1.5").answer().cursor("b").0, '1');
-    store.query("").form(&format!("x={}", "y".repeat(65_536))).answer().assert_problem(413);
-    let json = store.query("publish=d").form("{}").variable("CONTENT_TYPE", "application/json");
-    json.answer().assert_problem(415);
+    let answer = store.query("").form("publish=b").answer();
+    let (s, cursor) = answer.cursor("b");
+    assert_eq!(answer.body, format!(r#"{{"s":{s},"k":{{"b":{cursor}}}}}"#));
+    assert_eq!(store.query("").form("subscribed[b]=1.5").answer().cursor("b"), (s, cursor));
+    let long = format!("publish=c&data={}", "y".repeat(65_537));
+    store.query("").form(&long).answer().assert_problem(413);
+    store.query("").form(&"%20".repeat(80_000)).answer().assert_problem(413);
+    let parts = store.query("publish=d").form("{}");
+    parts.variable("CONTENT_TYPE", "multipart/form-data; boundary=x").answer().assert_problem(415);
     let short = store.query("").form("publish=d").variable("CONTENT_LENGTH", "10");
     short.answer().assert_problem(400);
-    assert_eq!(store.names().len(), 2);
+    assert_eq!(store.names(), ["b.comet"]);
+}
+
+// Messages.
+
+#[test]
+fn a_message_is_one_line_of_the_log() {
+    let store = Store::new().with("a", SECOND, 163_845_000);
+    store.query("publish=a&data=two%0Alines").answer();
+    let (second, nanos) = store.time("a");
+    let log = fs::read_to_string(store.file("a")).unwrap();
+    let (header, line) = log.split_once('\n').unwrap();
+    assert!(header.starts_with(r#"{"born":1795415403.163845,"inode":"#), "{log}");
+    let id = format!("{second}.{:06}", nanos / 1000);
+    assert_eq!(line, format!("{{\"id\":{id},\"data\":\"two\\nlines\"}}\n"));
+}
+
+#[test]
+fn every_way_to_publish_a_message() {
+    type Way = fn(&Store) -> Call;
+    let typed = |call: Call, kind| call.variable("CONTENT_TYPE", kind);
+    let form = "application/x-www-form-urlencoded";
+    let ways: [(Way, &str, &str); 8] = [
+        (|store| store.query("publish=a&data=x%26y+z"), form, "x&y z"),
+        (|store| store.query("publish=a&data="), form, ""),
+        (|store| store.query("").form("publish=a&data=%C3%A9"), form, "é"),
+        (|store| store.query("publish=a").form("data=x"), form, "x"),
+        (
+            |store| store.query("publish=a").form("a whole file\n1 + 1 = 2"),
+            form,
+            "a whole file\n1 + 1 = 2",
+        ),
+        (|store| store.query("publish=a").form("data=x"), "text/plain", "data=x"),
+        (|store| store.query("publish=a").form("{\"a\": 1}\n"), "application/json", "{\"a\": 1}\n"),
+        (|store| store.query("publish=a").form("é"), "text/plain; charset=utf-8", "é"),
+    ];
+    for (way, kind, data) in ways {
+        let store = Store::new();
+        assert_eq!(typed(way(&store), kind).answer().status(), 200);
+        let answer = store.query("subscribed[a]=earliest").answer();
+        let id = answer.cursor("a").1;
+        let data = serde_json::to_string(data).unwrap();
+        let m = format!(r#""m":{{"a":[{{"id":{id},"data":{data}}}]}}"#);
+        assert_eq!(answer.body, format!(r#"{{"s":1,"k":{{"a":{id}}},{m}}}"#));
+    }
+    let store = Store::new();
+    let mut latin = store.query("publish=a").form("x");
+    latin.stdin = b"\xe9".to_vec();
+    latin.answer().assert_problem(415);
+    store.query("publish=a&data=%FF").answer().assert_problem(400);
+    assert_eq!(store.names(), [""; 0]);
+}
+
+#[test]
+fn the_same_message_to_several_topics() {
+    let store = Store::new();
+    let answer = store.query("").form("publish=a&publish=b&data=x").answer();
+    for id in ["a", "b"] {
+        let news = store.query(&format!("subscribed[{id}]=earliest")).answer();
+        assert_eq!(news.cursor(id), answer.cursor(id));
+        assert!(news.body.contains(r#""data":"x""#));
+    }
+}
+
+/// A log as the examples of the protocol have it.
+fn example() -> Store {
+    let store = Store::new().with("b", SECOND, 0);
+    let header = r#"{"born":1795415403.163846,"inode":1,"dropped":1795415403.163846}"#;
+    let lines = [
+        header,
+        r#"{"id":1795415403.163847,"data":"one"}"#,
+        r#"{"id":1795415403.163848,"data":"two"}"#,
+    ];
+    fs::write(store.file("a"), lines.map(|line| format!("{line}\n")).concat()).unwrap();
+    fs::remove_file(store.file("b")).unwrap();
+    set_time(&store.file("a"), SECOND, 163_848_000);
+    store
+}
+
+#[test]
+fn messages_byte_for_byte() {
+    let store = example();
+    let keep = |call: Call| call.variable("NOVCOMET_KEEP_AGE", "1e15");
+    let news = keep(store.query("subscribed[a]=1795415403.163846")).answer();
+    let k = r#"{"s":1,"k":{"a":1795415403.163848},"#;
+    let two = r#"{"id":1795415403.163848,"data":"two"}"#;
+    let m = format!(r#""m":{{"a":[{{"id":1795415403.163847,"data":"one"}},{two}]}}}}"#);
+    assert_eq!(news.body, quote(&format!("{k}{m}")));
+    let one = keep(store.query("subscribed[a]=1795415403.163846")).variable("NOVCOMET_KEEP", "1");
+    let gap = format!(r#"{k}"m":{{"a":[{two}]}},"gap":["a"]}}"#);
+    assert_eq!(one.answer().body, quote(&gap));
+}
+
+#[test]
+fn an_event_stream_byte_for_byte() {
+    let store = example();
+    let query = "subscribed[a]=1795415403.163846&subscribed[b]=0&wait=0";
+    let call = |query: &str| store.query(query).variable("NOVCOMET_KEEP_AGE", "1e15");
+    let answer = call(query).variable("HTTP_ACCEPT", "text/event-stream").answer();
+    assert!(answer.head.contains("\r\nContent-Type: text/event-stream\r\n"));
+    assert!(answer.head.ends_with("\r\nX-Accel-Buffering: no"));
+    let begin = ": novcomet\nretry: 1000\nid: hof6g6si4m-255s\n\n";
+    let one = "event: a\nid: hof6g6si4n-255s\ndata: one\n\n";
+    let two = "event: a\nid: hof6g6si4o-255s\ndata: two\n\n";
+    assert_eq!(answer.body, format!("{begin}{one}{two}"));
+    for block in [begin, one] {
+        block.lines().filter(|line| !line.is_empty()).for_each(|line| {
+            quote(line);
+        });
+    }
+    assert_eq!(call(&format!("{query}&stream=1")).answer().body, answer.body);
+    let unnamed = call(&format!("{query}&stream=1&named=0")).answer().body;
+    assert_eq!(unnamed, answer.body.replace("event: a\n", ""));
+    let resumed = "subscribed[a]=0&subscribed[b]=0&wait=0&stream=1";
+    let expected = begin.replace("4m", "4n") + two;
+    let header = call(resumed).variable("HTTP_LAST_EVENT_ID", "hof6g6si4n-255s").answer();
+    assert_eq!(header.body, expected);
+    for name in ["Last-Event-ID", "lastEventId"] {
+        let query = format!("{resumed}&{name}=hof6g6si4n-255s");
+        assert_eq!(call(&query).answer().body, expected);
+    }
+    call(&format!("{resumed}&lastEventId=hof6g6si4n")).answer().assert_problem(400);
+    call("subscribed[a]=0&stream=2").answer().assert_problem(400);
+    let polled = call(query).variable("HTTP_ACCEPT", "text/event-stream");
+    assert!(!polled.variable("REQUEST_METHOD", "HEAD").answer().head.contains("json"));
+}
+
+#[test]
+fn a_stream_of_json_byte_for_byte() {
+    let store = example();
+    let keep = |call: Call| call.variable("NOVCOMET_KEEP_AGE", "1e15");
+    let since = "subscribed[a]=1795415403.163846&subscribed[b]=0&wait=0&stream=json";
+    let body = keep(store.query(since)).answer().body;
+    let begin = [
+        quote(": novcomet"),
+        quote("retry: 1000"),
+        quote("id: hof6g6si4m-255s"),
+        quote(r#"data: {"s":0,"k":{"a":1795415403.163846,"b":0.100000}}"#),
+    ];
+    let poll = keep(store.query("subscribed[a]=1795415403.163846")).answer().body;
+    let news = format!("id: hof6g6si4o-255s\ndata: {poll}\n\n");
+    assert_eq!(body, format!("{}\n\n{news}", begin.join("\n")));
 }
 
 #[test]

@@ -1,12 +1,18 @@
 //! What every store promises, whatever it keeps events in.
 
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::PathBuf;
 use std::thread;
+use std::time::Duration;
 
-use novcomet::event::{Cursor, Topic};
-use novcomet::store::{self, Store};
+use novcomet::event::{Cursor, Message, Since, Topic};
+use novcomet::store::{self, Reading, Retention, Store};
+
+const KEEP_ALL: Retention =
+    Retention { messages: 10_000, bytes: 1 << 30, age: Duration::from_secs(86_400) };
+const WHOLE: usize = 1 << 30;
 
 struct Scratch(PathBuf);
 
@@ -18,7 +24,16 @@ impl Scratch {
     }
 
     fn open(&self) -> Box<dyn Store> {
-        store::open(&format!("file://{}", self.0.display())).unwrap()
+        self.keeping(KEEP_ALL)
+    }
+
+    fn keeping(&self, retention: Retention) -> Box<dyn Store> {
+        store::open(&format!("file://{}", self.0.display()), retention).unwrap()
+    }
+
+    /// The file that a topic of the file store is.
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(format!("{name}.comet"))
     }
 }
 
@@ -32,30 +47,272 @@ fn topic(name: &str) -> Topic {
     Topic::new(name).unwrap()
 }
 
+fn publish(store: &dyn Store, data: &str) -> Cursor {
+    store.publish(&topic("a"), Some(data)).unwrap()
+}
+
+fn read(store: &dyn Store, since: Since) -> Reading {
+    store.read(&topic("a"), since, WHOLE).unwrap()
+}
+
+fn texts(reading: &Reading) -> Vec<&str> {
+    reading.messages.iter().map(|message| message.data.as_str()).collect()
+}
+
 #[test]
 fn a_topic_stands_at_its_last_event() {
     let scratch = Scratch::new("stands");
     let store = scratch.open();
-    assert_eq!(store.read(&topic("a")).unwrap().standing, Cursor::SMALLEST);
+    assert_eq!(read(store.as_ref(), Since::Now), Reading::quiet(Cursor::SMALLEST));
     let mut last = Cursor::SMALLEST;
-    for _ in 0..100 {
-        let cursor = store.publish(&topic("a")).unwrap();
+    for number in 0..100 {
+        let data = (number % 3 == 0).then_some("x");
+        let cursor = store.publish(&topic("a"), data).unwrap();
         assert!(cursor > last);
-        let reading = store.read(&topic("a")).unwrap();
-        assert_eq!((reading.standing, reading.settled), (cursor, true));
+        assert_eq!(read(store.as_ref(), Since::Now), Reading::quiet(cursor));
         last = cursor;
     }
 }
 
 #[test]
+fn messages_are_replayed_in_order_and_unchanged() {
+    let scratch = Scratch::new("replay");
+    let store = scratch.open();
+    let long = "0123456789".repeat(6_553);
+    let sent = ["one", "", "two\nlines\r\n", "\0\u{1f}\"\\", "é\u{2028}\u{10ffff}", &long, "end"];
+    let ids: Vec<_> = sent.iter().map(|data| publish(store.as_ref(), data)).collect();
+    for from in 0..sent.len() {
+        let reading = read(store.as_ref(), Since::Cursor(ids[from]));
+        assert_eq!(texts(&reading), sent[from + 1..]);
+        assert_eq!((reading.standing, reading.gap), (ids[6], false));
+    }
+    for since in [Since::Earliest, Since::Cursor(Cursor::SMALLEST), Since::Second(1)] {
+        let reading = read(store.as_ref(), since);
+        assert!(!reading.gap && reading.messages.iter().map(|message| message.id).eq(ids.clone()));
+    }
+}
+
+#[test]
+fn a_reading_is_bounded_and_the_next_has_the_rest() {
+    let scratch = Scratch::new("bounded");
+    let store = scratch.open();
+    for number in 0..100 {
+        publish(store.as_ref(), &number.to_string().repeat(100));
+    }
+    let (mut since, mut found, mut parts) = (Since::Earliest, Vec::new(), 0);
+    loop {
+        let reading = store.read(&topic("a"), since, 1000).unwrap();
+        assert!(!reading.gap);
+        if reading.messages.is_empty() {
+            break;
+        }
+        let size: usize = reading.messages.iter().map(|message| message.data.len()).sum();
+        assert!(size <= 1000);
+        assert_eq!(reading.messages.last().map(|last| last.id), Some(reading.standing));
+        since = Since::Cursor(reading.standing);
+        found.extend(reading.messages.into_iter().map(|message| message.data));
+        parts += 1;
+    }
+    assert!(found.len() == 100 && parts > 10);
+    assert!((0..100).all(|number| found[number] == number.to_string().repeat(100)));
+    assert_eq!(store.read(&topic("a"), Since::Earliest, 0).unwrap().messages.len(), 1);
+}
+
+#[test]
+fn what_is_kept_is_bounded_and_who_missed_some_is_told() {
+    let day = Duration::from_secs(86_400);
+    for (kept, retention) in [
+        (10, Retention { messages: 10, bytes: 1 << 20, age: day }),
+        (5, Retention { messages: 1_000, bytes: 5 * 142, age: day }),
+        (1, Retention { messages: 1_000, bytes: 1, age: day }),
+        (1, Retention { messages: 1_000, bytes: 1 << 20, age: Duration::from_nanos(1) }),
+    ] {
+        let scratch = Scratch::new("kept");
+        let store = scratch.keeping(retention);
+        let ids: Vec<_> = (0..200).map(|_| publish(store.as_ref(), &"x".repeat(100))).collect();
+        let first = 200 - kept;
+        let expect = |since, gap| {
+            let reading = read(store.as_ref(), since);
+            assert_eq!(
+                (reading.messages.len(), reading.gap),
+                (kept, gap),
+                "{retention:?} {since:?}"
+            );
+            assert_eq!(reading.messages[0].id, ids[first]);
+        };
+        expect(Since::Cursor(ids[first - 1]), false);
+        expect(Since::Cursor(ids[first - 2]), true);
+        expect(Since::Cursor(ids[0]), true);
+        expect(Since::Cursor(Cursor::SMALLEST), true);
+        expect(Since::Earliest, false);
+        let size = fs::metadata(scratch.file("a")).unwrap().len();
+        assert!(size <= 2 * retention.bytes.max(142) + 200, "{size}");
+    }
+}
+
+#[test]
+fn a_cursor_from_another_life_of_the_topic_is_a_gap() {
+    let again = [
+        |path: &PathBuf| fs::remove_file(path).unwrap(),
+        |path: &PathBuf| {
+            let aside = path.with_extension("new");
+            File::create(&aside).unwrap();
+            fs::rename(aside, path).unwrap();
+        },
+    ];
+    for make_anew in again {
+        let scratch = Scratch::new("life");
+        let store = scratch.open();
+        let ids = [publish(store.as_ref(), "one"), publish(store.as_ref(), "two")];
+        make_anew(&scratch.file("a"));
+        publish(store.as_ref(), "three");
+        for id in ids {
+            let reading = read(store.as_ref(), Since::Cursor(id));
+            assert_eq!((texts(&reading), reading.gap), (vec!["three"], true));
+        }
+        let reading = read(store.as_ref(), Since::Cursor(Cursor::SMALLEST));
+        assert_eq!((texts(&reading), reading.gap), (vec!["three"], false));
+    }
+}
+
+#[test]
+fn a_topic_that_was_restored_is_a_gap() {
+    for anew in [false, true] {
+        let scratch = Scratch::new("restored");
+        let store = scratch.open();
+        let one = publish(store.as_ref(), "one");
+        let backup = scratch.0.join("backup");
+        let copy = |from: &PathBuf, to: &PathBuf| {
+            let copied = std::process::Command::new("cp").args(["-p"]).args([from, to]).status();
+            assert!(copied.unwrap().success());
+        };
+        copy(&scratch.file("a"), &backup);
+        let two = publish(store.as_ref(), "two");
+        fs::remove_file(scratch.file("a")).unwrap();
+        copy(&backup, &scratch.file("a"));
+        let all = if anew { vec!["one", "three"] } else { vec!["one"] };
+        if anew {
+            publish(store.as_ref(), "three");
+        }
+        let reading = read(store.as_ref(), Since::Cursor(two));
+        assert_eq!((texts(&reading), reading.gap), (all, true));
+        assert!(read(store.as_ref(), Since::Cursor(one)).gap == anew, "{anew}");
+    }
+}
+
+#[test]
+fn a_topic_that_is_gone_keeps_the_cursor_of_its_subscriber() {
+    let scratch = Scratch::new("gone");
+    let store = scratch.open();
+    let id = publish(store.as_ref(), "one");
+    fs::remove_file(scratch.file("a")).unwrap();
+    assert_eq!(read(store.as_ref(), Since::Cursor(id)), Reading::quiet(id));
+}
+
+#[test]
+fn compaction_and_mending_begin_no_new_life() {
+    let scratch = Scratch::new("compaction");
+    let few = Retention { bytes: 300, ..KEEP_ALL };
+    let store = scratch.keeping(few);
+    let mut last = publish(store.as_ref(), "first");
+    for number in 0..100 {
+        let inode =
+            || std::os::unix::fs::MetadataExt::ino(&fs::metadata(scratch.file("a")).unwrap());
+        let before = inode();
+        let id = publish(store.as_ref(), &"x".repeat(number));
+        let reading = read(store.as_ref(), Since::Cursor(last));
+        assert_eq!((reading.messages.len(), reading.gap), (1, false), "{}", inode() == before);
+        last = id;
+    }
+    let mut log = File::options().append(true).open(scratch.file("a")).unwrap();
+    log.write_all(br#"{"id":1795415403.163846,"da"#).unwrap();
+    publish(store.as_ref(), "after");
+    let reading = read(store.as_ref(), Since::Cursor(last));
+    assert_eq!((texts(&reading), reading.gap), (vec!["after"], false));
+    let text = fs::read_to_string(scratch.file("a")).unwrap();
+    assert!(text.lines().skip(1).all(|line| serde_json::from_str::<Message>(line).is_ok()));
+}
+
+/// What a shell may do to a log: `echo`, and a line of one's own.
+#[test]
+fn lines_that_are_no_messages_are_passed_over() {
+    let scratch = Scratch::new("lines");
+    let store = scratch.open();
+    fs::write(scratch.file("a"), "hello\n{\"id\":1.5}\n{\"id\":2.5,\"data\":7}\n\n\0\n").unwrap();
+    let id = publish(store.as_ref(), "one");
+    let reading = read(store.as_ref(), Since::Earliest);
+    assert_eq!((texts(&reading), reading.standing), (vec!["one"], id));
+}
+
+#[test]
+fn a_log_cut_at_any_byte_has_its_whole_lines_and_takes_the_next() {
+    let scratch = Scratch::new("cut");
+    let store = scratch.open();
+    let sent = ["one", "two \"quoted\"", "", "three\n"];
+    let ids: Vec<_> = sent.iter().map(|data| publish(store.as_ref(), data)).collect();
+    let whole = fs::read(scratch.file("a")).unwrap();
+    for length in 0..=whole.len() {
+        fs::write(scratch.file("a"), &whole[..length]).unwrap();
+        let feeds = whole[..length].split(|&byte| byte == b'\n').count() - 1;
+        let left = &sent[..feeds.saturating_sub(1)];
+        assert_eq!(texts(&read(store.as_ref(), Since::Earliest)), left, "{length}");
+        let id = publish(store.as_ref(), "next");
+        assert!(id > ids[3], "{length}");
+        let expected = [left, &["next"]].concat();
+        assert_eq!(texts(&read(store.as_ref(), Since::Earliest)), expected, "{length}");
+        let text = fs::read_to_string(scratch.file("a")).unwrap();
+        let is_json = |line| serde_json::from_str::<serde_json::Value>(line).is_ok();
+        assert!(text.ends_with('\n') && text.lines().all(is_json), "{length}: {text}");
+    }
+}
+
+/// Eight publishers beside subscribers that read without rest: everybody reads
+/// everything, once, in order, also over hundreds of compactions.
+#[test]
+fn beside_publishers_and_compaction_nothing_is_lost_or_doubled() {
+    const EACH: usize = 1_000;
+    let scratch = Scratch::new("beside");
+    let keep = Retention { messages: 100_000, bytes: 60_000, age: KEEP_ALL.age };
+    let publisher = |name: usize| {
+        let store = scratch.keeping(keep);
+        for number in 0..EACH {
+            publish(store.as_ref(), &format!("{name} {number}"));
+        }
+    };
+    let subscriber = || {
+        let store = scratch.keeping(keep);
+        let (mut at, mut next) = (Cursor::SMALLEST, [0; 4]);
+        while next.iter().sum::<usize>() < 4 * EACH {
+            let reading = store.read(&topic("a"), Since::Cursor(at), 2_000).unwrap();
+            assert!(!reading.gap, "a slow machine: it fell {at} behind");
+            for Message { id, data } in reading.messages {
+                let (name, number) = data.split_once(' ').unwrap();
+                assert!(id > at);
+                at = id;
+                assert_eq!(number.parse(), Ok(next[name.parse::<usize>().unwrap()]));
+                next[name.parse::<usize>().unwrap()] += 1;
+            }
+            at = reading.standing;
+        }
+    };
+    thread::scope(|scope| {
+        let subscribers = [scope.spawn(subscriber), scope.spawn(subscriber)];
+        let publishers = [0, 1, 2, 3].map(|name| scope.spawn(move || publisher(name)));
+        for thread in publishers.into_iter().chain(subscribers) {
+            thread.join().unwrap();
+        }
+    });
+}
+
+#[test]
 fn no_two_of_4_000_concurrent_events_are_the_same_moment() {
     let scratch = Scratch::new("moments");
-    let publish = || {
+    let thousand = || {
         let store = scratch.open();
-        (0..1000).map(|_| store.publish(&topic("a")).unwrap()).collect::<Vec<_>>()
+        (0..1000).map(|_| store.publish(&topic("a"), None).unwrap()).collect::<Vec<_>>()
     };
     let cursors: Vec<Cursor> = thread::scope(|scope| {
-        let threads: Vec<_> = (0..4).map(|_| scope.spawn(publish)).collect();
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(thousand)).collect();
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
     assert_eq!(cursors.len(), 4000);
@@ -68,8 +325,8 @@ fn topics_do_not_know_each_other() {
     let scratch = Scratch::new("topics");
     let store = scratch.open();
     for name in ["a", "a/b", "a%2Fb", "..", "é", "__proto__", "a][b", " ", "A"] {
-        assert_eq!(store.read(&topic(name)).unwrap().standing, Cursor::SMALLEST, "{name}");
-        store.publish(&topic(name)).unwrap();
+        assert_eq!(store.read(&topic(name), Since::Now, WHOLE).unwrap().standing, Cursor::SMALLEST);
+        store.publish(&topic(name), Some(name)).unwrap();
     }
 }
 
@@ -77,7 +334,7 @@ fn topics_do_not_know_each_other() {
 fn reading_and_watching_write_nothing() {
     let scratch = Scratch::new("reading");
     let store = scratch.open();
-    store.read(&topic("a")).unwrap();
+    store.read(&topic("a"), Since::Earliest, WHOLE).unwrap();
     store.watch(&[topic("a")]).unwrap().arm();
     assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 0);
 }
@@ -87,6 +344,10 @@ fn a_url_that_names_no_store_is_refused() {
     for url in
         ["", "/dev/shm", "bogus://x", "file://host/dir", "http://localhost/", "file:///nowhere"]
     {
-        assert_eq!(store::open(url).err().map(|error| error.status()), Some(503), "{url}");
+        assert_eq!(
+            store::open(url, KEEP_ALL).err().map(|error| error.status()),
+            Some(503),
+            "{url}"
+        );
     }
 }

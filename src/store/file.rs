@@ -1,8 +1,9 @@
-//! Events as the times of files: `ID.comet` in one directory, as in 2011.
+//! Events as the times of files: `ID.comet` in one directory, as in 2011; their
+//! messages are what the file holds.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,10 +11,11 @@ use std::time::{Duration, Instant};
 use filetime::FileTime;
 use rustix::fs::{CWD, RenameFlags, Timespec, Timestamps, UTIME_NOW, futimens, renameat_with};
 
+use super::log::{self, End, Header, Messages};
 use super::watch::DirectoryWatch;
-use super::{PUBLISH_LIMIT, Reading, Store, Watch};
+use super::{Reading, Retention, Store, Watch};
 use crate::error::Error;
-use crate::event::{Cursor, Topic};
+use crate::event::{Cursor, Message, Since, Topic};
 use crate::sys;
 
 /// How long a publisher waits for the others of its topic. A healthy one
@@ -32,18 +34,19 @@ const SAFELY: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
 /// A directory of event files.
 pub struct FileStore {
     directory: PathBuf,
+    retention: Retention,
 }
 
 impl FileStore {
     /// # Errors
     /// [`Error::Store`] when there is no such directory.
-    pub fn open(directory: PathBuf) -> Result<Self, Error> {
+    pub fn open(directory: PathBuf, retention: Retention) -> Result<Self, Error> {
         let found = fs::metadata(&directory).map_err(failed("find the directory", &directory))?;
         if !found.is_dir() {
             let cause = io::ErrorKind::NotADirectory.into();
             return Err(failed("use as a directory", &directory)(cause));
         }
-        Ok(Self { directory })
+        Ok(Self { directory, retention })
     }
 
     /// `/` and `%` are encoded, so that no topic leaves the directory; every
@@ -56,38 +59,38 @@ impl FileStore {
         }
         Ok(self.directory.join(name))
     }
+}
 
-    /// Puts a new event file in place, complete with its time; `None` when
-    /// somebody else was first.
-    fn create(&self, path: &Path) -> Result<Option<Cursor>, Error> {
-        let aside =
-            self.directory.join(format!(".novcomet-{}-{}", std::process::id(), Cursor::now()));
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&aside)
-            .map_err(failed("create", path))?;
-        let cursor = Cursor::SMALLEST.next(Cursor::now());
-        let placed = set_time(&file, cursor)
-            .and_then(|()| Ok(renameat_with(CWD, &aside, CWD, path, RenameFlags::NOREPLACE)?));
-        if placed.is_err() {
-            let _ = fs::remove_file(&aside);
-        }
-        match placed {
-            Ok(()) => Ok(Some(cursor)),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
-            Err(error) => Err(failed("create", path)(error)),
-        }
+/// Puts a new event file in place, complete with its message and its time;
+/// `None` when somebody else was first.
+fn create(path: &Path, data: Option<&str>) -> Result<Option<Cursor>, Error> {
+    let cursor = Cursor::SMALLEST.next(Cursor::now());
+    let aside = Aside::create(path).map_err(failed("create", path))?;
+    let content = |inode| data.map(|data| log_of(cursor, inode, data)).unwrap_or_default();
+    let placed =
+        aside.fill(content, cursor).and_then(|()| aside.place(path, RenameFlags::NOREPLACE));
+    match placed {
+        Ok(()) => Ok(Some(cursor)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+        Err(error) => Err(failed("create", path)(error)),
     }
 }
 
+/// A log with its first message.
+fn log_of(id: Cursor, inode: u64, data: &str) -> Vec<u8> {
+    let mut content = log::line(&Header { born: id, inode, dropped: None });
+    content.extend(log::line(&Message { id, data: data.to_owned() }));
+    content
+}
+
 impl Store for FileStore {
-    fn publish(&self, topic: &Topic) -> Result<Cursor, Error> {
+    fn publish(&self, topic: &Topic, data: Option<&str>) -> Result<Cursor, Error> {
         let path = self.path(topic)?;
         loop {
-            let published = match EventFile::open(&path, OpenOptions::new().write(true))? {
-                Some(file) => file.publish()?,
-                None => self.create(&path)?,
+            let published = match EventFile::open(&path, OpenOptions::new().read(true).write(true))?
+            {
+                Some(file) => file.publish(data, self.retention)?,
+                None => create(&path, data)?,
             };
             if let Some(cursor) = published {
                 return Ok(cursor);
@@ -95,18 +98,68 @@ impl Store for FileStore {
         }
     }
 
-    fn read(&self, topic: &Topic) -> Result<Reading, Error> {
+    fn read(&self, topic: &Topic, since: Since, limit: usize) -> Result<Reading, Error> {
         let path = self.path(topic)?;
-        let Some(before) = regular_file(&path)? else {
-            return Ok(Reading { standing: Cursor::SMALLEST, settled: true });
-        };
-        let settled = is_publishers(&before) || is_unlocked(&path, &before)?;
-        Ok(Reading { standing: time_of(&before), settled })
+        loop {
+            let Some(found) = regular_file(&path)? else {
+                return Ok(Reading::quiet(since.cursor().unwrap_or(Cursor::SMALLEST)));
+            };
+            if since == Since::Cursor(time_of(&found)) && is_publishers(&found) {
+                return Ok(Reading::quiet(time_of(&found)));
+            }
+            match EventFile::open(&path, OpenOptions::new().read(true)) {
+                Ok(Some(file)) => return file.read(since, limit, self.retention),
+                Ok(None) => {}
+                // We may see its time but not open it: nothing else is to be learnt.
+                Err(_) if found.len() == 0 => return Ok(Reading::quiet(time_of(&found))),
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     fn watch(&self, topics: &[Topic]) -> Result<Box<dyn Watch>, Error> {
         let paths = topics.iter().map(|topic| self.path(topic)).collect::<Result<_, _>>()?;
         Ok(Box::new(DirectoryWatch::new(self.directory.clone(), paths)))
+    }
+}
+
+/// A file that is prepared beside the one it will be: it appears at once and
+/// whole. Removed if it does not come to that.
+struct Aside {
+    path: PathBuf,
+    file: File,
+}
+
+impl Aside {
+    fn create(beside: &Path) -> io::Result<Self> {
+        let name = format!(".novcomet-{}-{}", std::process::id(), Cursor::now());
+        let path = beside.with_file_name(name);
+        let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+        Ok(Self { path, file })
+    }
+
+    /// Takes over the mode and, as far as that is allowed, the owner.
+    fn resemble(&self, other: &Metadata) -> io::Result<()> {
+        let _ = std::os::unix::fs::fchown(&self.file, Some(other.uid()), Some(other.gid()));
+        self.file.set_permissions(other.permissions())
+    }
+
+    /// Writes what `content` makes of the file's inode, and sets the time.
+    fn fill(&self, content: impl FnOnce(u64) -> Vec<u8>, time: Cursor) -> io::Result<()> {
+        let content = content(self.file.metadata()?.ino());
+        self.file.write_all_at(&content, 0)?;
+        set_time(&self.file, time)
+    }
+
+    fn place(&self, path: &Path, flags: RenameFlags) -> io::Result<()> {
+        Ok(renameat_with(CWD, &self.path, CWD, path, flags)?)
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        // After it was put in place there is nothing of this name.
+        let _ = fs::remove_file(&self.path);
     }
 }
 
@@ -140,29 +193,104 @@ impl<'a> EventFile<'a> {
         self.file.metadata().map_err(failed("read the time of", self.path))
     }
 
-    fn is_locked(&self) -> Result<bool, Error> {
-        sys::is_locked(&self.file).map_err(failed("look at the lock of", self.path))
+    /// What is news after `since`. The time is read before the messages: a
+    /// publisher that comes after that time was read gives its message a later
+    /// one, so nobody is told of a time behind which a message can hide.
+    fn read(&self, since: Since, limit: usize, retention: Retention) -> Result<Reading, Error> {
+        let before = self.metadata()?;
+        let (seen, settled) = self.settle(before)?;
+        let read = |since| self.messages(&seen, since, retention);
+        let time = if settled { time_of(&seen) } else { Cursor::SMALLEST };
+        let mut found = read(since)?;
+        let mut gap = self.is_gap(&seen, since, &found)?;
+        if let Since::Cursor(cursor) = since {
+            gap |= settled && cursor > found.last.max(time);
+        }
+        if gap {
+            found = read(Since::Earliest)?;
+        }
+        let (messages, more) = log::decode(&found.lines, limit);
+        let standing = match (messages.last(), since) {
+            (Some(last), _) if more => last.id,
+            (_, Since::Cursor(cursor)) if !gap => found.last.max(time).max(cursor),
+            _ => found.last.max(time),
+        };
+        let pending = (!settled && messages.is_empty()).then(|| time_of(&seen));
+        let is_new = |time: &Cursor| *time > standing;
+        Ok(Reading { messages, standing, pending: pending.filter(is_new), gap })
     }
 
-    fn is_still(&self, before: &Metadata) -> Result<bool, Error> {
+    /// Whether no publisher was at work when the file had the time that it was
+    /// seen with `before`: the lock is looked at between two looks at the time.
+    /// A file that has been replaced is not asked: its last time may be one
+    /// that no later publisher has seen.
+    fn settle(&self, before: Metadata) -> Result<(Metadata, bool), Error> {
+        if before.len() == 0 && is_publishers(&before) {
+            return Ok((before, true));
+        }
+        let locked =
+            sys::is_locked(&self.file).map_err(failed("look at the lock of", self.path))?;
         let now = self.metadata()?;
-        Ok(is_same_file(&now, before) && time_of(&now) == time_of(before))
+        let settled = !locked && now.nlink() > 0 && time_of(&now) == time_of(&before);
+        Ok((now, settled))
     }
 
-    /// Gives the file its next time; `None` when it is no longer the topic's.
-    fn publish(&self) -> Result<Option<Cursor>, Error> {
+    fn messages(&self, seen: &Metadata, since: Since, kept: Retention) -> Result<Messages, Error> {
+        if seen.len() == 0 || since == Since::Now {
+            let last = self.end(seen)?.last;
+            return Ok(Messages { lines: Vec::new(), last, dropped: None });
+        }
+        log::messages(&self.file, seen.len(), since, kept, Cursor::now())
+            .map_err(failed("read", self.path))
+    }
+
+    /// Whether messages after `since` are kept no longer, or `since` is older
+    /// than this life of the topic. (Where a topic stands that has no event is
+    /// before its life, whichever it will be.)
+    fn is_gap(&self, seen: &Metadata, since: Since, found: &Messages) -> Result<bool, Error> {
+        let Since::Cursor(cursor) = since else {
+            return Ok(false);
+        };
+        if found.dropped.is_some() {
+            return Ok(true);
+        }
+        let made = born_of(seen);
+        if made.is_some_and(|made| cursor >= made) {
+            return Ok(false);
+        }
+        let header = self.header(seen)?;
+        let dropped = header.and_then(|header| header.dropped);
+        let born = header.filter(|header| header.inode == seen.ino()).map(|header| header.born);
+        Ok(dropped.is_some_and(|dropped| cursor < dropped)
+            || cursor > Cursor::SMALLEST && born.or(made).is_some_and(|born| cursor < born))
+    }
+
+    fn header(&self, seen: &Metadata) -> Result<Option<Header>, Error> {
+        match seen.len() {
+            0 => Ok(None),
+            length => Header::read(&self.file, length).map_err(failed("read", self.path)),
+        }
+    }
+
+    fn end(&self, seen: &Metadata) -> Result<End, Error> {
+        match seen.len() {
+            0 => Ok(End { last: Cursor::SMALLEST, whole: 0 }),
+            length => log::end(&self.file, length).map_err(failed("read", self.path)),
+        }
+    }
+
+    /// Makes an event of the topic; `None` when the file is no longer the topic's.
+    fn publish(&self, data: Option<&str>, kept: Retention) -> Result<Option<Cursor>, Error> {
         self.lock()?;
-        if !regular_file(self.path)?
-            .is_some_and(|there| self.metadata().is_ok_and(|ours| is_same_file(&there, &ours)))
-        {
+        let seen = self.metadata()?;
+        if !regular_file(self.path)?.is_some_and(|there| is_same_file(&there, &seen)) {
             return Ok(None);
         }
-        loop {
-            let begun = Instant::now();
-            let cursor = self.advance()?;
-            if begun.elapsed() < PUBLISH_LIMIT {
-                return Ok(Some(cursor));
-            }
+        let end = self.end(&seen)?;
+        let last = time_of(&seen).max(end.last);
+        match data {
+            Some(data) => self.append(&seen, end, last, kept, data).map(Some),
+            None => self.advance(last).map(Some),
         }
     }
 
@@ -177,9 +305,99 @@ impl<'a> EventFile<'a> {
         Ok(())
     }
 
+    /// Under the lock: adds a message, and then sets the time of its event. A
+    /// line that is torn, or old messages beyond measure, make a new file.
+    fn append(
+        &self,
+        seen: &Metadata,
+        end: End,
+        last: Cursor,
+        kept: Retention,
+        data: &str,
+    ) -> Result<Cursor, Error> {
+        let message = Message { id: last.next(Cursor::now()), data: data.to_owned() };
+        let header = self.header(seen)?;
+        let mut added = log::line(&message);
+        if end.whole < seen.len() || self.is_overfull(end, &added, kept)? {
+            match self.replace(seen, header, &message, kept) {
+                Err(error) if is_forbidden(&error) => self.mend(end, &added, kept)?,
+                other => return other.map_err(failed("shorten", self.path)).map(|()| message.id),
+            }
+        }
+        if header.is_none() && end.whole == 0 {
+            let born = born_of(seen).unwrap_or(time_of(seen));
+            let header = Header { born, inode: seen.ino(), dropped: None };
+            added = [log::line(&header), added].concat();
+        }
+        self.write(seen, end.whole, &added)?;
+        match set_time(&self.file, message.id) {
+            // Of a file of another user the time of the write must do.
+            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
+                Err(failed("set the time of", self.path)(error))
+            }
+            _ => Ok(message.id),
+        }
+    }
+
+    /// All of `added`, or nothing of it.
+    fn write(&self, seen: &Metadata, end: u64, added: &[u8]) -> Result<(), Error> {
+        self.file.write_all_at(added, end).map_err(|error| {
+            let _ = self.file.set_len(end);
+            let before = FileTime::from_last_modification_time(seen);
+            let _ = filetime::set_file_handle_times(&self.file, Some(before), Some(before));
+            failed("write to", self.path)(error)
+        })
+    }
+
+    /// Twice what is kept: so each message is copied once on average.
+    fn is_overfull(&self, end: End, added: &[u8], kept: Retention) -> Result<bool, Error> {
+        if end.whole + added.len() as u64 > kept.bytes.saturating_mul(2) {
+            return Ok(true);
+        }
+        let oldest = log::oldest(&self.file, end.whole).map_err(failed("read", self.path))?;
+        Ok(oldest.is_some_and(|id| id.age(Cursor::now()) > kept.age.saturating_mul(2)))
+    }
+
+    /// Puts a file with what is kept and `message` in the place of this one.
+    fn replace(
+        &self,
+        seen: &Metadata,
+        header: Option<Header>,
+        message: &Message,
+        kept: Retention,
+    ) -> io::Result<()> {
+        let older = Retention { messages: kept.messages.saturating_sub(1), ..kept };
+        let found = log::messages(&self.file, seen.len(), Since::Earliest, older, Cursor::now())?;
+        let born = header.map_or_else(|| born_of(seen).unwrap_or(time_of(seen)), |it| it.born);
+        let dropped = found.dropped.or(header.and_then(|header| header.dropped));
+        let content = |inode| {
+            let mut content = log::line(&Header { born, inode, dropped });
+            for line in &found.lines {
+                content.extend_from_slice(line);
+                content.push(b'\n');
+            }
+            content.extend(log::line(message));
+            content
+        };
+        let aside = Aside::create(self.path)?;
+        aside.resemble(seen)?;
+        aside.fill(content, message.id)?;
+        aside.place(self.path, RenameFlags::empty())
+    }
+
+    /// Where the file may not be replaced (another user's, in a sticky
+    /// directory) a torn line is cut off in place, and the log may grow to
+    /// four times of what is kept.
+    fn mend(&self, end: End, added: &[u8], kept: Retention) -> Result<(), Error> {
+        if end.whole + added.len() as u64 > kept.bytes.saturating_mul(4) {
+            let cause = io::ErrorKind::PermissionDenied.into();
+            return Err(failed("shorten", self.path)(cause));
+        }
+        self.file.set_len(end.whole).map_err(failed("mend", self.path))
+    }
+
     /// Under the lock: sets a time later than the last.
-    fn advance(&self) -> Result<Cursor, Error> {
-        let last = time_of(&self.metadata()?);
+    fn advance(&self, last: Cursor) -> Result<Cursor, Error> {
         let next = last.next(Cursor::now());
         match set_time(&self.file, next) {
             Ok(()) => Ok(next),
@@ -230,15 +448,17 @@ fn is_publishers(metadata: &Metadata) -> bool {
     metadata.mtime_nsec() % 1000 == 0
 }
 
-/// Whether no publisher was at work when the file had the time that was read
-/// `before`: the lock is looked at between two looks at the time.
-fn is_unlocked(path: &Path, before: &Metadata) -> Result<bool, Error> {
-    match EventFile::open(path, OpenOptions::new().read(true)) {
-        Ok(Some(file)) => Ok(!file.is_locked()? && file.is_still(before)?),
-        Ok(None) => Ok(false),
-        // We may see its time but not open it: nothing else is to be learnt.
-        Err(_) => Ok(true),
-    }
+/// When the file was made; `None` if it cannot be known, or if its time was
+/// set by hand to one before.
+fn born_of(metadata: &Metadata) -> Option<Cursor> {
+    let made = FileTime::from_creation_time(metadata)?;
+    let made = Cursor::at(made.unix_seconds(), made.nanoseconds());
+    (made <= time_of(metadata)).then_some(made)
+}
+
+/// Whether only the owner of the file could have done it.
+fn is_forbidden(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
 }
 
 fn is_same_file(one: &Metadata, other: &Metadata) -> bool {

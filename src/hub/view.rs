@@ -1,0 +1,137 @@
+//! What a subscriber knows, and what the store holds for it.
+
+use std::time::Duration;
+
+use super::{News, Patience, Subscription};
+use crate::error::Error;
+use crate::event::{Cursor, Since, Topic};
+use crate::store::{Reading, Store};
+
+/// How soon a topic is read again that a publisher is at work on: a publish
+/// takes less than 40 µs. The pause doubles, so that a crowd of readers
+/// leaves the processor to that publisher.
+pub const UNSETTLED_PAUSE: Duration = Duration::from_millis(1);
+
+/// How long a publisher may be at work before its topic is taken as it is:
+/// there is an event, but nobody is told of its time.
+pub const UNSETTLED_LIMIT: Duration = Duration::from_secs(2);
+
+/// How much of messages one answer holds, in bytes, shared by its topics.
+const ANSWER: usize = 262_144;
+
+/// The topics of one subscriber.
+pub struct View {
+    topics: Vec<Viewed>,
+    /// Since when some topic has been unsettled.
+    unsettled: Option<Duration>,
+    /// Whether that has lasted too long to wait for it.
+    overdue: bool,
+}
+
+struct Viewed {
+    topic: Topic,
+    /// What the subscriber has; `Now` until the first look.
+    since: Since,
+    /// What it would be told now.
+    news: Option<News>,
+    /// An event of which it is told, but not of its time: a publisher hangs.
+    pending: Option<Cursor>,
+}
+
+impl View {
+    pub fn new(subscriptions: Vec<Subscription>, now: Cursor) -> Self {
+        let viewed = |Subscription { topic, since }| Viewed {
+            topic,
+            since: since.judged_at(now),
+            news: None,
+            pending: None,
+        };
+        let topics = subscriptions.into_iter().map(viewed).collect();
+        Self { topics, unsettled: None, overdue: false }
+    }
+
+    pub fn topics(&self) -> Vec<Topic> {
+        self.topics.iter().map(|viewed| viewed.topic.clone()).collect()
+    }
+
+    /// Reads every topic anew.
+    pub fn look(&mut self, store: &dyn Store, now: Duration) -> Result<(), Error> {
+        let lasting = |since| now.saturating_sub(since);
+        self.overdue = self.unsettled.is_some_and(|since| lasting(since) >= UNSETTLED_LIMIT);
+        let limit = ANSWER / self.topics.len().max(1);
+        let mut settled = true;
+        for viewed in &mut self.topics {
+            settled &= viewed.look(store, limit, self.overdue)?;
+        }
+        self.unsettled = if settled { None } else { self.unsettled.or(Some(now)) };
+        Ok(())
+    }
+
+    /// Whether every topic was seen as it is. A publisher at work holds back
+    /// all: publishers are quick.
+    pub fn is_settled(&self) -> bool {
+        self.unsettled.is_none() || self.overdue
+    }
+
+    pub fn has_news(&self) -> bool {
+        self.topics.iter().any(|viewed| viewed.news.is_some())
+    }
+
+    /// Hands over the news: from now on the subscriber has them.
+    pub fn take_news(&mut self) -> Vec<News> {
+        let take = |viewed: &mut Viewed| {
+            let news = viewed.news.take()?;
+            viewed.since = Since::Cursor(news.cursor);
+            Some(news)
+        };
+        self.topics.iter_mut().filter_map(take).collect()
+    }
+
+    /// Where the subscriber stands, without its news. A topic that has not
+    /// settled since the beginning is left out.
+    pub fn stand(&self) -> Vec<(Topic, Cursor)> {
+        let stand = |viewed: &Viewed| Some((viewed.topic.clone(), viewed.since.cursor()?));
+        self.topics.iter().filter_map(stand).collect()
+    }
+
+    pub fn next_look(&self, now: Duration, until: Duration, patience: Patience) -> Duration {
+        match self.unsettled {
+            Some(since) => {
+                let doubled = now + now.saturating_sub(since).max(UNSETTLED_PAUSE);
+                doubled.min((since + UNSETTLED_LIMIT).max(now + UNSETTLED_PAUSE))
+            }
+            None => until.min(now + patience.look),
+        }
+    }
+}
+
+impl Viewed {
+    /// `false` when a publisher is at work.
+    fn look(&mut self, store: &dyn Store, limit: usize, overdue: bool) -> Result<bool, Error> {
+        let found = store.read(&self.topic, self.since, limit)?;
+        let is_new = |&time: &Cursor| self.since == Since::Now || self.since.precedes(time);
+        let pending = found.pending.filter(is_new).filter(|_| found.pending != self.pending);
+        self.news = None;
+        if pending.is_some() && !overdue {
+            return Ok(false);
+        }
+        let is_told = pending.is_some() && self.since != Since::Now;
+        self.pending = found.pending;
+        if is_told || self.is_news(&found) {
+            self.news = Some(News {
+                topic: self.topic.clone(),
+                cursor: found.standing,
+                messages: found.messages,
+                gap: found.gap,
+            });
+        } else {
+            self.since = Since::Cursor(found.standing);
+        }
+        Ok(pending.is_none())
+    }
+
+    fn is_news(&self, found: &Reading) -> bool {
+        let has_event = self.since != Since::Earliest && self.since.precedes(found.standing);
+        has_event || found.gap || !found.messages.is_empty()
+    }
+}

@@ -1,0 +1,65 @@
+//! Standard output of a stream, that no slow reader holds for ever.
+
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// How long a reader may take nothing.
+const PROGRESS: Duration = Duration::from_secs(10);
+
+/// A pipe or socket that poll(2) calls writable takes so many bytes without
+/// blocking (`PIPE_BUF` in pipe(7)). To make it non-blocking instead would
+/// change it for everybody who shares it: a shell's terminal, say.
+const PIPE_BUF: usize = 4096;
+
+/// Somebody's output.
+pub struct Output<W> {
+    to: W,
+    begun: bool,
+}
+
+impl<W: Write + AsFd> Output<W> {
+    /// Nothing has been written yet.
+    pub fn new(to: W) -> Self {
+        Self { to, begun: false }
+    }
+
+    /// Whether something has been written.
+    pub fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// Writes a whole answer at once: the server takes it, however large.
+    ///
+    /// # Errors
+    /// What write(2) says; EPIPE when nobody listens any more.
+    pub fn answer(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.begun = true;
+        self.to.write_all(bytes)?;
+        self.to.flush()
+    }
+
+    /// Writes a part of a stream.
+    ///
+    /// # Errors
+    /// `TimedOut` when the reader makes no progress for 10 s, and what poll(2)
+    /// and write(2) say.
+    pub fn stream(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.begun = true;
+        for part in bytes.chunks(PIPE_BUF) {
+            self.await_reader()?;
+            self.to.write_all(part)?;
+        }
+        self.to.flush()
+    }
+
+    fn await_reader(&self) -> io::Result<()> {
+        let mut fds = [PollFd::new(&self.to, PollFlags::OUT)];
+        match poll(&mut fds, Timespec::try_from(PROGRESS).ok().as_ref())? {
+            0 => Err(ErrorKind::TimedOut.into()),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! What an event file holds: one line of JSON for each message, oldest first,
+//! after a line that says when this life of the topic began.
+//!
+//! A line counts when its line feed is there; what comes after the last line
+//! feed is torn, by a publisher that was killed or has not finished. Lines that
+//! are no messages (a shell's `echo`) are passed over.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use serde::{Deserialize, Serialize};
+
+use super::Retention;
+use crate::event::{Cursor, Message, Since};
+
+/// How much of the end is read first, in bytes: most readers want one message.
+const FIRST_PART: u64 = 4096;
+/// By how much the next part is larger.
+const GROWTH: u64 = 8;
+/// Longest header, in bytes.
+const HEADER_MAX: u64 = 128;
+
+/// The first line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// Older cursors are of another life of the topic.
+    pub born: Cursor,
+    /// The file that this was written for; in any other it is a copy.
+    pub inode: u64,
+    /// The last message that is no longer kept.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub dropped: Option<Cursor>,
+}
+
+impl Header {
+    /// The header of a log, if it has one.
+    ///
+    /// # Errors
+    /// What pread(2) says.
+    pub fn read(file: &File, length: u64) -> io::Result<Option<Self>> {
+        let part = read_part(file, 0, length.min(HEADER_MAX))?;
+        let first = part.split_inclusive(|&byte| byte == b'\n').next().unwrap_or_default();
+        Ok(serde_json::from_slice(first.strip_suffix(b"\n").unwrap_or_default()).ok())
+    }
+}
+
+/// A line of a log, with its line feed.
+#[must_use]
+pub fn line(content: &impl Serialize) -> Vec<u8> {
+    let mut line = serde_json::to_vec(content).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
+
+/// The end of a log, as its next publisher needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// The last message, [`Cursor::SMALLEST`] if there is none.
+    pub last: Cursor,
+    /// Where the last whole line ends; the rest is torn.
+    pub whole: u64,
+}
+
+/// The messages of a log that a reader wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Messages {
+    /// Their lines, oldest first.
+    pub lines: Vec<Vec<u8>>,
+    /// The last message of the log, [`Cursor::SMALLEST`] if there is none.
+    pub last: Cursor,
+    /// The last message that was wanted too, but is no longer kept.
+    pub dropped: Option<Cursor>,
+}
+
+/// Finds the end.
+///
+/// # Errors
+/// What pread(2) says.
+pub fn end(file: &File, length: u64) -> io::Result<End> {
+    parts(file, length, |part| {
+        let whole = part.start + part.bytes.len() as u64;
+        let last = part.lines_from_the_end().find_map(|line| Some((id_of(line)?, whole)));
+        match last {
+            Some((last, whole)) => Some(End { last, whole }),
+            None => part.is_first().then_some(End { last: Cursor::SMALLEST, whole }),
+        }
+    })
+}
+
+/// The oldest message of the log, if it is near the beginning.
+///
+/// # Errors
+/// What pread(2) says.
+pub fn oldest(file: &File, length: u64) -> io::Result<Option<Cursor>> {
+    let part = read_part(file, 0, length.min(FIRST_PART))?;
+    Ok(part.split(|&byte| byte == b'\n').take(2).find_map(first_id))
+}
+
+/// The messages of the first `length` bytes that are later than `since` and
+/// kept by `retention` at `now`.
+///
+/// # Errors
+/// What pread(2) says.
+pub fn messages(
+    file: &File,
+    length: u64,
+    since: Since,
+    retention: Retention,
+    now: Cursor,
+) -> io::Result<Messages> {
+    let age = u64::try_from(retention.age.as_micros()).unwrap_or(u64::MAX);
+    let oldest = Cursor::from_micros(now.micros().saturating_sub(age));
+    parts(file, length, |part| part.messages(since, retention, oldest))
+}
+
+/// Tries larger and larger parts of the end until `find` has what it wants;
+/// the whole log always has.
+fn parts<T>(file: &File, length: u64, find: impl Fn(&Part) -> Option<T>) -> io::Result<T> {
+    let mut size = FIRST_PART;
+    loop {
+        let start = length.saturating_sub(size);
+        if let Some(found) = find(&Part::new(start, read_part(file, start, length - start)?)) {
+            return Ok(found);
+        }
+        size = size.saturating_mul(GROWTH);
+    }
+}
+
+fn read_part(file: &File, start: u64, length: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+    let mut read = 0;
+    while read < bytes.len() {
+        match file.read_at(&mut bytes[read..], start + read as u64) {
+            Ok(0) => break,
+            Ok(more) => read += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(read);
+    Ok(bytes)
+}
+
+/// Some whole lines of a log, up to its last.
+struct Part {
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Part {
+    /// Cuts off what is not whole on either side.
+    fn new(mut start: u64, mut bytes: Vec<u8>) -> Self {
+        let is_feed = |&byte: &u8| byte == b'\n';
+        bytes.truncate(bytes.iter().rposition(is_feed).map_or(0, |feed| feed + 1));
+        if start > 0 {
+            let cut = bytes.iter().position(is_feed).map_or(bytes.len(), |feed| feed + 1);
+            bytes.drain(..cut);
+            start += cut as u64;
+        }
+        Self { start, bytes }
+    }
+
+    fn is_first(&self) -> bool {
+        self.start == 0
+    }
+
+    fn lines_from_the_end(&self) -> impl Iterator<Item = &[u8]> {
+        let whole = self.bytes.strip_suffix(b"\n").unwrap_or(&self.bytes);
+        whole.rsplit(|&byte| byte == b'\n')
+    }
+
+    /// `None` if older messages are wanted than this part has.
+    fn messages(&self, since: Since, retention: Retention, oldest: Cursor) -> Option<Messages> {
+        let mut found = Messages { lines: Vec::new(), last: Cursor::SMALLEST, dropped: None };
+        let mut bytes = 0;
+        for line in self.lines_from_the_end() {
+            let Some(id) = id_of(line) else { continue };
+            found.last = found.last.max(id);
+            bytes += line.len() as u64 + 1;
+            let is_newest = found.lines.is_empty();
+            let is_kept = is_newest
+                || found.lines.len() < retention.messages
+                    && bytes <= retention.bytes
+                    && id >= oldest;
+            if !since.precedes(id) || !is_kept {
+                found.dropped = since.precedes(id).then_some(id);
+                found.lines.reverse();
+                return Some(found);
+            }
+            found.lines.push(line.to_vec());
+        }
+        found.lines.reverse();
+        self.is_first().then_some(found)
+    }
+}
+
+/// `None` for a line that is no message.
+fn id_of(line: &[u8]) -> Option<Cursor> {
+    #[derive(Deserialize)]
+    struct Line<'a> {
+        id: Cursor,
+        #[serde(borrow, rename = "data")]
+        _data: Cow<'a, str>,
+    }
+    serde_json::from_slice(line).ok().map(|Line { id, .. }| id)
+}
+
+/// As `id_of`, but also of a line that is cut off somewhere.
+fn first_id(line: &[u8]) -> Option<Cursor> {
+    let number = line.strip_prefix(br#"{"id":"#)?.split(|&byte| byte == b',').next()?;
+    serde_json::from_slice(number).ok()
+}
+
+/// The messages of `lines`, up to `limit` bytes but at least one; whether
+/// there are more.
+#[must_use]
+pub fn decode(lines: &[Vec<u8>], limit: usize) -> (Vec<Message>, bool) {
+    let mut size = 0;
+    let fits = |line: &&Vec<u8>| {
+        let first = size == 0;
+        size += line.len();
+        first || size <= limit
+    };
+    let taken: Vec<_> = lines.iter().take_while(fits).collect();
+    let more = taken.len() < lines.len();
+    (taken.into_iter().filter_map(|line| serde_json::from_slice(line).ok()).collect(), more)
+}
