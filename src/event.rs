@@ -92,6 +92,12 @@ impl Cursor {
         Self(micros)
     }
 
+    /// So much later.
+    #[must_use]
+    pub fn after(self, time: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)))
+    }
+
     /// How long ago it was at `now`.
     #[must_use]
     pub fn age(self, now: Self) -> Duration {

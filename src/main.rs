@@ -9,13 +9,13 @@ use std::process::ExitCode;
 use novcomet::{Served, cgi, run};
 
 const USAGE: &str = "\
-usage: QUERY_STRING='publish=ID' comet.cgi
+usage: QUERY_STRING='publish=ID&data=TEXT' comet.cgi
        QUERY_STRING='subscribed[ID]=0&wait=10' comet.cgi
+       QUERY_STRING='subscribed[ID]=earliest&stream=1' comet.cgi
        comet.cgi --help | --version
 
 Publishes an event, or waits for one, as a web server would have it do.
-Settings: NOVCOMET_STORE (file:///dev/shm), NOVCOMET_TRIES (20),
-NOVCOMET_SLEEP (2, seconds). More: man comet.cgi
+Settings: NOVCOMET_STORE (file:///dev/shm) and others: man comet.cgi
 ";
 
 fn main() -> ExitCode {

@@ -1,7 +1,6 @@
 //! Where events are kept: the contract, and which store a URL names.
 
 mod file;
-mod log;
 mod watch;
 
 use std::os::fd::BorrowedFd;

@@ -12,15 +12,15 @@ use std::os::unix::fs::FileExt;
 
 use serde::{Deserialize, Serialize};
 
-use super::Retention;
 use crate::event::{Cursor, Message, Since};
+use crate::store::Retention;
 
 /// How much of the end is read first, in bytes: most readers want one message.
 const FIRST_PART: u64 = 4096;
 /// By how much the next part is larger.
 const GROWTH: u64 = 8;
-/// Longest header, in bytes.
-const HEADER_MAX: u64 = 128;
+/// More than a header and the id after it, in bytes.
+const HEAD_PART: u64 = 256;
 
 /// The first line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,15 +34,27 @@ pub struct Header {
     pub dropped: Option<Cursor>,
 }
 
-impl Header {
-    /// The header of a log, if it has one.
+/// The beginning of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Its first line, if that is a header.
+    pub header: Option<Header>,
+    /// Its oldest message.
+    pub oldest: Option<Cursor>,
+}
+
+impl Head {
+    /// Reads no more than the two lines' beginnings.
     ///
     /// # Errors
     /// What pread(2) says.
-    pub fn read(file: &File, length: u64) -> io::Result<Option<Self>> {
-        let part = read_part(file, 0, length.min(HEADER_MAX))?;
-        let first = part.split_inclusive(|&byte| byte == b'\n').next().unwrap_or_default();
-        Ok(serde_json::from_slice(first.strip_suffix(b"\n").unwrap_or_default()).ok())
+    pub fn read(file: &File, length: u64) -> io::Result<Self> {
+        let part = read_part(file, 0, length.min(HEAD_PART))?;
+        let mut lines = part.splitn(3, |&byte| byte == b'\n');
+        let first = lines.next().filter(|first| first.len() < part.len()).unwrap_or_default();
+        let header = serde_json::from_slice(first).ok();
+        let oldest = if header.is_some() { lines.next() } else { Some(first) };
+        Ok(Self { header, oldest: oldest.and_then(id_at_the_beginning) })
     }
 }
 
@@ -87,15 +99,6 @@ pub fn end(file: &File, length: u64) -> io::Result<End> {
             None => part.is_first().then_some(End { last: Cursor::SMALLEST, whole }),
         }
     })
-}
-
-/// The oldest message of the log, if it is near the beginning.
-///
-/// # Errors
-/// What pread(2) says.
-pub fn oldest(file: &File, length: u64) -> io::Result<Option<Cursor>> {
-    let part = read_part(file, 0, length.min(FIRST_PART))?;
-    Ok(part.split(|&byte| byte == b'\n').take(2).find_map(first_id))
 }
 
 /// The messages of the first `length` bytes that are later than `since` and
@@ -207,8 +210,8 @@ fn id_of(line: &[u8]) -> Option<Cursor> {
     serde_json::from_slice(line).ok().map(|Line { id, .. }| id)
 }
 
-/// As `id_of`, but also of a line that is cut off somewhere.
-fn first_id(line: &[u8]) -> Option<Cursor> {
+/// The id of a line that is cut off somewhere.
+fn id_at_the_beginning(line: &[u8]) -> Option<Cursor> {
     let number = line.strip_prefix(br#"{"id":"#)?.split(|&byte| byte == b',').next()?;
     serde_json::from_slice(number).ok()
 }

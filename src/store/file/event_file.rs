@@ -1,0 +1,186 @@
+//! One event file, as a reader sees it.
+
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use filetime::FileTime;
+
+use super::log::{self, End, Head, Messages};
+use crate::error::Error;
+use crate::event::{Cursor, Since};
+use crate::store::{Reading, Retention};
+use crate::sys;
+
+/// How far the kernel's time of a file may be behind the clock: a tick, which
+/// is 10 ms at most.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Never follows a link, never hangs on a FIFO, never becomes our terminal.
+const SAFELY: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+
+/// An open event file.
+pub struct EventFile<'a> {
+    pub path: &'a Path,
+    pub file: File,
+}
+
+impl<'a> EventFile<'a> {
+    /// Without `O_CREAT`: with it the kernel refuses a file of somebody else
+    /// in a sticky directory (`fs.protected_regular`).
+    pub fn open(path: &'a Path, how: &mut OpenOptions) -> Result<Option<Self>, Error> {
+        match how.custom_flags(SAFELY).open(path) {
+            Ok(file) => {
+                let opened = Self { path, file };
+                match opened.metadata()?.is_file() {
+                    true => Ok(Some(opened)),
+                    false => Err(Error::NotAFile(path.into())),
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => match regular_file(path)? {
+                Some(_) => Err(failed("open", path)(error)),
+                None => Ok(None),
+            },
+        }
+    }
+
+    pub fn metadata(&self) -> Result<Metadata, Error> {
+        self.file.metadata().map_err(failed("read the time of", self.path))
+    }
+
+    /// What is news after `since`. The time is read before the messages: a
+    /// publisher that comes after that time was read gives its message a later
+    /// one, so nobody is told of a time behind which a message can hide.
+    pub fn read(&self, since: Since, limit: usize, retention: Retention) -> Result<Reading, Error> {
+        let before = self.metadata()?;
+        let (seen, settled) = self.settle(before)?;
+        let read = |since| self.messages(&seen, since, retention);
+        let time = if settled { time_of(&seen) } else { Cursor::SMALLEST };
+        let mut found = read(since)?;
+        let mut gap = self.is_gap(&seen, since, &found)?;
+        if let Since::Cursor(cursor) = since {
+            gap |= settled && cursor > found.last.max(time);
+        }
+        if gap {
+            found = read(Since::Earliest)?;
+        }
+        let (messages, more) = log::decode(&found.lines, limit);
+        let standing = match (messages.last(), since) {
+            (Some(last), _) if more => last.id,
+            (_, Since::Cursor(cursor)) if !gap => found.last.max(time).max(cursor),
+            _ => found.last.max(time),
+        };
+        let pending = (!settled && messages.is_empty()).then(|| time_of(&seen));
+        let is_new = |time: &Cursor| *time > standing;
+        Ok(Reading { messages, standing, pending: pending.filter(is_new), gap })
+    }
+
+    /// Whether no publisher was at work when the file had the time that it was
+    /// seen with `before`: the lock is looked at between two looks at the time.
+    /// A file that has been replaced is not asked: its last time may be one
+    /// that no later publisher has seen.
+    fn settle(&self, before: Metadata) -> Result<(Metadata, bool), Error> {
+        if before.len() == 0 && is_publishers(&before) {
+            return Ok((before, true));
+        }
+        let locked =
+            sys::is_locked(&self.file).map_err(failed("look at the lock of", self.path))?;
+        let now = self.metadata()?;
+        let settled = !locked && now.nlink() > 0 && time_of(&now) == time_of(&before);
+        Ok((now, settled))
+    }
+
+    fn messages(&self, seen: &Metadata, since: Since, kept: Retention) -> Result<Messages, Error> {
+        if seen.len() == 0 || since == Since::Now {
+            let last = self.end(seen)?.last;
+            return Ok(Messages { lines: Vec::new(), last, dropped: None });
+        }
+        log::messages(&self.file, seen.len(), since, kept, Cursor::now())
+            .map_err(failed("read", self.path))
+    }
+
+    /// Whether messages after `since` are kept no longer, or `since` is older
+    /// than this life of the topic. (Where a topic stands that has no event is
+    /// before its life, whichever it will be.)
+    fn is_gap(&self, seen: &Metadata, since: Since, found: &Messages) -> Result<bool, Error> {
+        let Since::Cursor(cursor) = since else {
+            return Ok(false);
+        };
+        if found.dropped.is_some() {
+            return Ok(true);
+        }
+        let made = born_of(seen);
+        if made.is_some_and(|made| cursor > made.after(TICK)) {
+            return Ok(false);
+        }
+        let header = self.head(seen)?.header;
+        let dropped = header.and_then(|header| header.dropped);
+        let born = match header {
+            Some(header) if header.inode == seen.ino() => Some(header.born),
+            // A copy, and all of it older than the file.
+            Some(_) => made.map(|made| made.after(TICK)),
+            None => made,
+        };
+        Ok(dropped.is_some_and(|dropped| cursor < dropped)
+            || cursor > Cursor::SMALLEST && born.is_some_and(|born| cursor < born))
+    }
+
+    /// The beginning of its log.
+    pub fn head(&self, seen: &Metadata) -> Result<Head, Error> {
+        match seen.len() {
+            0 => Ok(Head { header: None, oldest: None }),
+            length => Head::read(&self.file, length).map_err(failed("read", self.path)),
+        }
+    }
+
+    /// The end of its log.
+    pub fn end(&self, seen: &Metadata) -> Result<End, Error> {
+        match seen.len() {
+            0 => Ok(End { last: Cursor::SMALLEST, whole: 0 }),
+            length => log::end(&self.file, length).map_err(failed("read", self.path)),
+        }
+    }
+}
+
+pub fn time_of(metadata: &Metadata) -> Cursor {
+    let time = FileTime::from_last_modification_time(metadata);
+    Cursor::at(time.unix_seconds(), time.nanoseconds())
+}
+
+/// Whether a publisher of ours set this time: those are whole microseconds,
+/// the kernel's own have nanoseconds. It is the last that its publisher sets,
+/// so nobody needs to wait for the lock to be free, which under a crowd of
+/// woken waiters may take long.
+pub fn is_publishers(metadata: &Metadata) -> bool {
+    metadata.mtime_nsec() % 1000 == 0
+}
+
+/// When the file was made; `None` if it cannot be known, or if its time was
+/// set by hand to one before.
+pub fn born_of(metadata: &Metadata) -> Option<Cursor> {
+    let made = FileTime::from_creation_time(metadata)?;
+    let made = Cursor::at(made.unix_seconds(), made.nanoseconds());
+    (made <= time_of(metadata)).then_some(made)
+}
+
+pub fn is_same_file(one: &Metadata, other: &Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+/// What stands at `path`, without following a link.
+pub fn regular_file(path: &Path) -> Result<Option<Metadata>, Error> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_file() => Ok(Some(found)),
+        Ok(_) => Err(Error::NotAFile(path.into())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed("read the time of", path)(error)),
+    }
+}
+
+pub fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |cause| Error::Store { doing, path, cause }
+}

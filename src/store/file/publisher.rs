@@ -1,0 +1,263 @@
+//! Publishing to one event file, under its lock.
+
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, fchown};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use filetime::FileTime;
+use rustix::fs::{CWD, RenameFlags, Timespec, Timestamps, UTIME_NOW, futimens, renameat_with};
+
+use super::event_file::{EventFile, born_of, failed, is_same_file, regular_file, time_of};
+use super::log::{self, End, Head, Header};
+use crate::error::Error;
+use crate::event::{Cursor, Message, Since};
+use crate::store::Retention;
+use crate::sys;
+
+/// How long a publisher waits for the others of its topic. A healthy one
+/// is done in less than 40 µs.
+const LOCK_LIMIT: Duration = Duration::from_secs(2);
+
+/// Between two tries to get the lock.
+const LOCK_PAUSE: Duration = Duration::from_micros(100);
+
+/// Puts a new event file in place, complete with its message and its time;
+/// `None` when somebody else was first.
+pub fn create(path: &Path, data: Option<&str>) -> Result<Option<Cursor>, Error> {
+    let cursor = Cursor::SMALLEST.next(Cursor::now());
+    let aside = Aside::create(path).map_err(failed("create", path))?;
+    let content = |inode| data.map(|data| log_of(cursor, inode, data)).unwrap_or_default();
+    let placed =
+        aside.fill(content, cursor).and_then(|()| aside.place(path, RenameFlags::NOREPLACE));
+    match placed {
+        Ok(()) => Ok(Some(cursor)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+        Err(error) => Err(failed("create", path)(error)),
+    }
+}
+
+/// A log with its first message.
+fn log_of(id: Cursor, inode: u64, data: &str) -> Vec<u8> {
+    let mut content = log::line(&Header { born: id, inode, dropped: None });
+    content.extend(log::line(&Message { id, data: data.to_owned() }));
+    content
+}
+
+impl EventFile<'_> {
+    /// Makes an event of the topic; `None` when the file is no longer the topic's.
+    pub fn publish(&self, data: Option<&str>, kept: Retention) -> Result<Option<Cursor>, Error> {
+        self.lock()?;
+        let seen = self.metadata()?;
+        if !regular_file(self.path)?.is_some_and(|there| is_same_file(&there, &seen)) {
+            return Ok(None);
+        }
+        let (head, end) = (self.head(&seen)?, self.end(&seen)?);
+        let publisher = Publisher { file: self, seen, head, end, kept };
+        match data {
+            Some(data) => publisher.append(data).map(Some),
+            None => publisher.advance().map(Some),
+        }
+    }
+
+    fn lock(&self) -> Result<(), Error> {
+        let deadline = Instant::now() + LOCK_LIMIT;
+        while !sys::try_lock(&self.file).map_err(failed("lock", self.path))? {
+            if Instant::now() >= deadline {
+                return Err(Error::LockHeld(self.path.into()));
+            }
+            thread::sleep(LOCK_PAUSE);
+        }
+        Ok(())
+    }
+}
+
+/// Who holds the lock of an event file, and what it found there.
+struct Publisher<'a> {
+    file: &'a EventFile<'a>,
+    seen: Metadata,
+    head: Head,
+    end: End,
+    kept: Retention,
+}
+
+impl Publisher<'_> {
+    /// The last event's time, or the last message's if that was killed before
+    /// it could set its time.
+    fn last(&self) -> Cursor {
+        time_of(&self.seen).max(self.end.last)
+    }
+
+    /// Adds a message, and then sets the time of its event. A line that is
+    /// torn, or old messages beyond measure, make a new file.
+    fn append(&self, data: &str) -> Result<Cursor, Error> {
+        let message = Message { id: self.last().next(Cursor::now()), data: data.to_owned() };
+        let line = log::line(&message);
+        if self.end.whole < self.seen.len() || self.is_overfull(line.len()) {
+            match self.replace(&message) {
+                Err(error) if is_forbidden(&error) => self.mend(line.len())?,
+                other => return other.map(|()| message.id).map_err(self.failed("shorten")),
+            }
+        }
+        self.write(&match self.end.whole {
+            0 => [log::line(&self.header(self.seen.ino(), None)), line].concat(),
+            _ => line,
+        })?;
+        match set_time(&self.file.file, message.id) {
+            // Of a file of another user the time of the write must do.
+            Err(error) if !is_forbidden(&error) => Err(self.failed("set the time of")(error)),
+            _ => Ok(message.id),
+        }
+    }
+
+    /// A header of this life of the topic.
+    fn header(&self, inode: u64, dropped: Option<Cursor>) -> Header {
+        let ours = self.head.header.filter(|header| header.inode == self.seen.ino());
+        let made = || born_of(&self.seen).unwrap_or(time_of(&self.seen));
+        Header { born: ours.map_or_else(made, |header| header.born), inode, dropped }
+    }
+
+    /// All of `added`, or nothing of it.
+    fn write(&self, added: &[u8]) -> Result<(), Error> {
+        let file = &self.file.file;
+        file.write_all_at(added, self.end.whole).map_err(|error| {
+            let _ = file.set_len(self.end.whole);
+            let before = FileTime::from_last_modification_time(&self.seen);
+            let _ = filetime::set_file_handle_times(file, Some(before), Some(before));
+            self.failed("write to")(error)
+        })
+    }
+
+    /// Twice what is kept: so each message is copied once on average.
+    fn is_overfull(&self, added: usize) -> bool {
+        let is_old = |id: Cursor| id.age(Cursor::now()) > self.kept.age.saturating_mul(2);
+        self.size_with(added) > self.kept.bytes.saturating_mul(2)
+            || self.head.oldest.is_some_and(is_old)
+    }
+
+    fn size_with(&self, added: usize) -> u64 {
+        self.end.whole + added as u64
+    }
+
+    /// Puts a file with what is kept and `message` in the place of this one.
+    fn replace(&self, message: &Message) -> io::Result<()> {
+        let older = self.kept.messages.saturating_sub(1);
+        let older = Retention { messages: older, ..self.kept };
+        let length = self.seen.len();
+        let found = log::messages(&self.file.file, length, Since::Earliest, older, Cursor::now())?;
+        let dropped = self.head.header.and_then(|header| header.dropped);
+        let content = |inode| {
+            let mut content = log::line(&self.header(inode, found.dropped.or(dropped)));
+            for line in &found.lines {
+                content.extend_from_slice(line);
+                content.push(b'\n');
+            }
+            content.extend(log::line(message));
+            content
+        };
+        let aside = Aside::create(self.file.path)?;
+        aside.resemble(&self.seen)?;
+        aside.fill(content, message.id)?;
+        aside.place(self.file.path, RenameFlags::empty())
+    }
+
+    /// Where the file may not be replaced (another user's, in a sticky
+    /// directory) a torn line is cut off in place, and the log may grow to
+    /// four times of what is kept.
+    fn mend(&self, added: usize) -> Result<(), Error> {
+        if self.size_with(added) > self.kept.bytes.saturating_mul(4) {
+            return Err(self.failed("shorten")(io::ErrorKind::PermissionDenied.into()));
+        }
+        self.file.file.set_len(self.end.whole).map_err(self.failed("mend"))
+    }
+
+    /// Sets a time later than the last.
+    fn advance(&self) -> Result<Cursor, Error> {
+        let next = self.last().next(Cursor::now());
+        match set_time(&self.file.file, next) {
+            Ok(()) => Ok(next),
+            Err(error) if is_forbidden(&error) => self.touch(),
+            Err(error) => Err(self.failed("set the time of")(error)),
+        }
+    }
+
+    /// A file of another user can only be given the kernel's own time, which
+    /// before Linux 6.13 moves by ticks of up to 10 ms.
+    fn touch(&self) -> Result<Cursor, Error> {
+        const TICKS: u32 = 50;
+        for _ in 0..TICKS {
+            let touched = futimens(&self.file.file, &NOW);
+            touched.map_err(|error| self.failed("touch")(error.into()))?;
+            let now = time_of(&self.file.metadata()?);
+            if now > self.last() {
+                return Ok(now);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Err(Error::TimeAhead(self.file.path.into()))
+    }
+
+    fn failed(&self, doing: &'static str) -> impl FnOnce(io::Error) -> Error {
+        failed(doing, self.file.path)
+    }
+}
+
+/// A file that is prepared beside the one it will be: it appears at once and
+/// whole. Removed if it does not come to that.
+struct Aside {
+    path: PathBuf,
+    file: File,
+}
+
+impl Aside {
+    fn create(beside: &Path) -> io::Result<Self> {
+        let name = format!(".novcomet-{}-{}", std::process::id(), Cursor::now());
+        let path = beside.with_file_name(name);
+        let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+        Ok(Self { path, file })
+    }
+
+    /// Takes over the mode and, as far as that is allowed, the owner.
+    fn resemble(&self, other: &Metadata) -> io::Result<()> {
+        let _ = fchown(&self.file, Some(other.uid()), Some(other.gid()));
+        self.file.set_permissions(other.permissions())
+    }
+
+    /// Writes what `content` makes of the file's inode, and sets the time.
+    fn fill(&self, content: impl FnOnce(u64) -> Vec<u8>, time: Cursor) -> io::Result<()> {
+        let content = content(self.file.metadata()?.ino());
+        self.file.write_all_at(&content, 0)?;
+        set_time(&self.file, time)
+    }
+
+    fn place(&self, path: &Path, flags: RenameFlags) -> io::Result<()> {
+        Ok(renameat_with(CWD, &self.path, CWD, path, flags)?)
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        // After it was put in place there is nothing of this name.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+const NOW: Timestamps = {
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    Timestamps { last_access: now, last_modification: now }
+};
+
+/// Both times, as touch(1) does: with only one of them the kernel reports
+/// another kind of change (`IN_MODIFY` for `IN_ATTRIB`).
+fn set_time(file: &File, cursor: Cursor) -> io::Result<()> {
+    let seconds = i64::try_from(cursor.seconds()).unwrap_or(i64::MAX);
+    let time = FileTime::from_unix_time(seconds, cursor.nanoseconds());
+    filetime::set_file_handle_times(file, Some(time), Some(time))
+}
+
+/// Whether only the owner of the file could have done it.
+fn is_forbidden(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
+}
