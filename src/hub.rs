@@ -85,6 +85,10 @@ pub fn publish(
     topics.into_iter().map(publish).collect::<Result<_, _>>().map(Outcome::Published)
 }
 
+/// What a subscriber is woken by. It outlives the wait: to take down an inotify
+/// instance costs the kernel some 7 ms, and nobody shall wait for that.
+pub type Alarm = Option<Box<dyn Watch>>;
+
 /// Waits until one of `subscriptions` has news.
 ///
 /// # Errors
@@ -92,10 +96,11 @@ pub fn publish(
 pub fn wait(
     store: &dyn Store,
     clock: &mut dyn Clock,
+    alarm: &mut Alarm,
     subscriptions: Vec<Subscription>,
     patience: Patience,
 ) -> Result<Outcome, Error> {
-    let mut subscriber = Subscriber::new(store, clock, subscriptions, patience);
+    let mut subscriber = Subscriber::new(store, clock, alarm, subscriptions, patience);
     Ok(match subscriber.hear(patience.total)? {
         Heard::News => Outcome::News(subscriber.view.take_news()),
         Heard::Silence | Heard::Terminated => Outcome::Quiet(subscriber.view.stand()),
@@ -111,11 +116,12 @@ pub fn wait(
 pub fn stream(
     store: &dyn Store,
     clock: &mut dyn Clock,
+    alarm: &mut Alarm,
     subscriptions: Vec<Subscription>,
     patience: Patience,
     send: &mut dyn FnMut(&Part) -> bool,
 ) -> Result<(), Error> {
-    let mut subscriber = Subscriber::new(store, clock, subscriptions, patience);
+    let mut subscriber = Subscriber::new(store, clock, alarm, subscriptions, patience);
     let mut heard = subscriber.hear(Duration::ZERO)?;
     let mut listening = send(&Part::Begin(subscriber.view.stand()));
     while listening {
@@ -138,8 +144,8 @@ pub fn stream(
 struct Subscriber<'a> {
     store: &'a dyn Store,
     clock: &'a mut dyn Clock,
+    alarm: &'a mut Alarm,
     view: View,
-    watch: Option<Box<dyn Watch>>,
     patience: Patience,
 }
 
@@ -154,11 +160,12 @@ impl<'a> Subscriber<'a> {
     fn new(
         store: &'a dyn Store,
         clock: &'a mut dyn Clock,
+        alarm: &'a mut Alarm,
         subscriptions: Vec<Subscription>,
         patience: Patience,
     ) -> Self {
         let view = View::new(subscriptions, clock.wall());
-        Self { store, clock, view, watch: None, patience }
+        Self { store, clock, alarm, view, patience }
     }
 
     fn elapsed(&self) -> Duration {
@@ -177,11 +184,10 @@ impl<'a> Subscriber<'a> {
     /// The watch is armed before the look, so an event between the look and the
     /// sleep ends the sleep. A wake-up is only a hint: the store is read after
     /// each, and every `patience.look` without any. There is no watch before the
-    /// first look: many an answer is known at once, and to take down an inotify
-    /// instance costs the kernel 7 ms.
+    /// first look: many an answer is known at once.
     fn hear(&mut self, until: Duration) -> Result<Heard, Error> {
         loop {
-            if let Some(watch) = &mut self.watch {
+            if let Some(watch) = self.alarm {
                 watch.arm();
             }
             self.view.look(self.store, self.clock.elapsed())?;
@@ -191,11 +197,11 @@ impl<'a> Subscriber<'a> {
             if self.view.is_settled() && self.clock.elapsed() >= until {
                 return Ok(Heard::Silence);
             }
-            if self.watch.is_none() && self.patience.total > Duration::ZERO {
-                self.watch = Some(self.store.watch(&self.view.topics())?);
+            if self.alarm.is_none() && self.patience.total > Duration::ZERO {
+                *self.alarm = Some(self.store.watch(&self.view.topics())?);
                 continue;
             }
-            let fd = self.watch.as_ref().and_then(|watch| watch.fd());
+            let fd = self.alarm.as_ref().and_then(|watch| watch.fd());
             let next_look = self.view.next_look(self.clock.elapsed(), until, self.patience);
             match self.clock.sleep(fd, next_look) {
                 Wake::ClientGone => return Ok(Heard::ClientGone),
@@ -309,7 +315,8 @@ mod tests {
     }
 
     fn run(store: &Script, clock: &mut FakeClock, since: Since) -> Outcome {
-        wait(store, clock, vec![Subscription { topic: topic(), since }], PATIENCE).unwrap()
+        wait(store, clock, &mut None, vec![Subscription { topic: topic(), since }], PATIENCE)
+            .unwrap()
     }
 
     fn run_script(readings: &[Reading], since: Since) -> Outcome {
@@ -429,7 +436,7 @@ mod tests {
     fn parts(store: &Script, clock: &mut FakeClock, since: Since, enough: usize) -> Vec<Part> {
         let mut sent = Vec::new();
         let subscriptions = vec![Subscription { topic: topic(), since }];
-        stream(store, clock, subscriptions, PATIENCE, &mut |part| {
+        stream(store, clock, &mut None, subscriptions, PATIENCE, &mut |part| {
             sent.push(part.clone());
             sent.len() < enough
         })

@@ -23,7 +23,7 @@ use cgi::{Request, Response};
 use clock::{Clock, ProcessClock};
 use config::Config;
 use error::Error;
-use hub::{Patience, Subscription};
+use hub::{Alarm, Part, Patience, Subscription};
 use output::Output;
 use protocol::Command;
 use protocol::stream::{self, Format};
@@ -41,7 +41,8 @@ pub enum Served {
 }
 
 /// Serves the request that the environment describes: reads `stdin`, answers
-/// on `stdout`, and says on `log` what is our own fault.
+/// on `stdout`, says on `log` what is our own fault, and closes the standard
+/// streams of the process.
 pub fn run(
     variable: impl Fn(&str) -> Option<OsString> + Copy,
     stdin: impl Read,
@@ -55,12 +56,13 @@ pub fn run(
         Ok(Some(request)) => Ok(request),
         Err(error) => Err(error),
     };
-    let mut output = Output::new(stdout);
+    let (mut output, mut alarm) = (Output::new(stdout), None);
     let served = config.and_then(|config| {
         let under_server = cgi::is_cgi(variable);
-        Service { config, under_server, output: &mut output }.serve(&request?)
+        let service = Service { config, under_server, output: &mut output, alarm: &mut alarm };
+        service.serve(&request?)
     });
-    match served {
+    let served = match served {
         Ok(None) => Served::Answered,
         Ok(Some(response)) => {
             // Who does not listen any more loses nothing: the events are in the store.
@@ -77,7 +79,12 @@ pub fn run(
             }
             Served::Refused
         }
-    }
+    };
+    // The server waits for their end; the alarm's may take a while.
+    drop(output);
+    sys::hang_up();
+    drop(alarm);
+    served
 }
 
 /// What it takes to serve one request.
@@ -85,6 +92,7 @@ struct Service<'a, W> {
     config: Config,
     under_server: bool,
     output: &'a mut Output<W>,
+    alarm: &'a mut Alarm,
 }
 
 impl<W: Write + AsFd> Service<'_, W> {
@@ -100,7 +108,8 @@ impl<W: Write + AsFd> Service<'_, W> {
             Command::Subscribe(subscriptions, wait) => {
                 let mut clock = ProcessClock::start(self.under_server);
                 let patience = self.patience(wait, self.config.wait());
-                hub::wait(self.store()?.as_ref(), &mut clock, subscriptions, patience)?
+                let store = self.store()?;
+                hub::wait(store.as_ref(), &mut clock, self.alarm, subscriptions, patience)?
             }
             Command::Stream(subscriptions, wait, format) => {
                 return self.stream(subscriptions, wait, format).map(|()| None);
@@ -120,14 +129,15 @@ impl<W: Write + AsFd> Service<'_, W> {
         let store = self.store()?;
         let mut writer = stream::Writer::new(format);
         let mut head = Some(stream::head());
-        hub::stream(store.as_ref(), &mut clock, subscriptions, patience, &mut |part| {
+        let mut send = |part: &Part| {
             let text = writer.write(part);
             let bytes = match head.take() {
                 Some(head) => head.body(text).bytes(),
                 None => text.into_bytes(),
             };
             self.output.stream(&bytes).is_ok()
-        })
+        };
+        hub::stream(store.as_ref(), &mut clock, self.alarm, subscriptions, patience, &mut send)
     }
 
     fn store(&self) -> Result<Box<dyn store::Store>, Error> {

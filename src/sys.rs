@@ -99,6 +99,18 @@ fn fcntl_lock(file: &File, command: i32) -> io::Result<libc::flock> {
     Ok(lock)
 }
 
+/// Closes standard input, output and error. Who reads our answer waits for the
+/// end of it: `mod_cgid`, for whom input and output are one socket, for that of
+/// both, `mod_cgi` for that of the error log too. At exit the kernel would take
+/// down an inotify instance first.
+pub fn hang_up() {
+    for fd in 0..=2 {
+        // SAFETY: the standard streams belong to the process, std opens nothing
+        // in their place, and nothing is read or written after this.
+        unsafe { libc::close(fd) };
+    }
+}
+
 fn check(result: i32) -> io::Result<i32> {
     if result == -1 {
         return Err(io::Error::last_os_error());
