@@ -63,8 +63,8 @@ describe('the interface of the seed', () => {
     await poll.answer({s: 1, k: {a: 6.000001, b: 7.5}});
     const k = {a: 6.000001, b: 7.5};
     assert.deepEqual(heard, [
-      [k, {id: 'a', cursor: 6.000001, data: undefined}],
-      [k, {id: 'b', cursor: 7.5, data: undefined}],
+      [k, {id: 'a', cursor: 6.000001, data: undefined, gap: false}],
+      [k, {id: 'b', cursor: 7.5, data: undefined, gap: false}],
     ]);
   });
 
@@ -337,8 +337,33 @@ describe('publishing', () => {
     assert.equal(init.method, 'POST');
     assert.equal(`${init.body}`, 'publish=a%26b%3D%C3%BC');
     assert.equal(init.keepalive, true);
-    await world.last.answer(true);
-    assert.equal(await answer, true);
+    const stands = {s: 1, k: {'a&b=ü': 1795415403.163847}};
+    await world.last.answer(stands);
+    assert.deepEqual(await answer, stands);
+  });
+
+  it('sends a message with it, as a text', async () => {
+    const world = new World();
+    const bodies = ['a=1&b=\n€\r', '', 0, false, null, undefined].map(data => {
+      world.client.publish('a', data);
+      return `${world.last.init.body}`;
+    });
+    await settle();
+    assert.deepEqual(bodies, [
+      'publish=a&data=a%3D1%26b%3D%0A%E2%82%AC%0D', 'publish=a&data=', 'publish=a&data=0',
+      'publish=a&data=false', 'publish=a&data=null', 'publish=a',
+    ]);
+  });
+
+  it('lets no more outlive the page than browsers bear: 64 KiB at a time', async () => {
+    const world = new World(), kept = () => world.requests.map(({init}) => init.keepalive);
+    for (let i = 0; i < 7; i++) world.client.publish('a', 'x'.repeat(10e3));
+    assert.deepEqual(kept(), [true, true, true, true, true, false, false]);
+    for (const request of world.requests.slice(0, 6)) await request.answer({s: 1, k: {a: 6.5}});
+    await world.last.fail();
+    world.client.publish('a', '€'.repeat(5e3));
+    world.client.publish('a', '€'.repeat(5e3));
+    assert.deepEqual(kept().slice(7), [true, false]);
   });
 
   it('rejects with what the server says', async () => {

@@ -1,23 +1,33 @@
 // What a page in TypeScript may write; compiled, never run.
-import NovComet, {Client, type Event, type Failure, type State} from '../../htdocs/NovComet.mjs';
+import NovComet, {Client, type Event, type Failure, type Published, type State, type Transport} from '../../htdocs/NovComet.mjs';
 
 NovComet.init('comet.cgi').subscribe('a', (k, event: Event) => {
   const cursor: number = event.cursor + (k[event.id] ?? 0);
   const data: string | undefined = event.data;
-  console.log(cursor, data);
+  const gap: boolean = event.gap;
+  console.log(cursor, data, gap);
 }).run();
 
 const client: Client = new NovComet.Client('comet.php', {fetch, setTimeout, clearTimeout, Date, Math});
 client.on('state', (state: State) => state === 'waiting').on('error', (error: Failure) => error.status);
 client.subscribe('b', () => {}, 1795415403.163846).unsubscribe('b').stop();
+client.subscribe('c', () => {}, 'earliest');
 client.sleepTime = 1000;
+client.transport = 'poll';
+const transport: Transport = new NovComet.Client('comet.cgi', {transport: 'stream'}).transport;
 
 const {publish} = NovComet;
-publish('a').then(() => {}, (error: Failure) => error.message);
+publish('a').then(({k}: Published) => k['a'], (error: Failure) => error.message);
+publish('a', transport);
+publish('a', 1);
 
 // @ts-expect-error: there is no such event
 client.on('message', () => {});
 // @ts-expect-error: the client says it
 client.state = 'waiting';
+// @ts-expect-error: no message
+publish('a', {});
+// @ts-expect-error: no transport
+client.transport = 'socket';
 
 globalThis.NovComet.run();

@@ -4,8 +4,14 @@ import NovComet from '../../htdocs/NovComet.mjs';
 /** Lets everything run that waits for nothing but promises. */
 const settle = () => new Promise(resolve => setImmediate(resolve));
 
+/** The lines of a stream for an answer that is an object, or JSON. */
+const event = answer =>
+  `id: hof6g6si4m\ndata: ${typeof answer === 'string' ? answer : JSON.stringify(answer)}\n\n`;
+
 /** A request the client made: the test answers it when and how it likes. */
 class Request {
+  #body;
+
   constructor(url, init, at) {
     Object.assign(this, {url, init, at, open: true});
     this.promise = new Promise((resolve, reject) => Object.assign(this, {resolve, reject}));
@@ -24,9 +30,34 @@ class Request {
     await settle();
   }
 
+  /** Answers with a stream: `send`, `say`, `end` and `fail` go on with it. */
+  async stream({headers = {'Content-Type': 'text/event-stream'}, ...more} = {}) {
+    const body = new ReadableStream({start: controller => { this.#body = controller; }});
+    this.resolve({status: 200, ok: true, headers: new Headers(headers), body, ...more});
+    await settle();
+  }
+
+  /** What one `write` of the server's, or one packet, may carry: a text or bytes. */
+  async send(chunk) {
+    this.#body.enqueue(typeof chunk === 'string' ? new TextEncoder().encode(chunk) : chunk);
+    await settle();
+  }
+
+  /** An event of a stream, whole. */
+  async say(answer) {
+    await this.send(event(answer));
+  }
+
+  async end() {
+    this.open = false;
+    this.#body.close();
+    await settle();
+  }
+
   async fail(error = new TypeError('Failed to fetch')) {
     this.open = false;
     this.reject(error);
+    this.#body?.error(error);
     await settle();
   }
 }
@@ -40,8 +71,9 @@ export class World {
   window = new EventTarget();
   #timer = 0;
 
-  constructor(url) {
+  constructor(url, options) {
     this.client = new NovComet.Client(url, {
+      transport: 'poll',
       Date: {now: () => this.now},
       Math: {__proto__: Math, random: () => this.luck},
       fetch: (url, init) => {
@@ -50,13 +82,11 @@ export class World {
         this.onrequest?.(request);
         return request.promise;
       },
-      setTimeout: (f, ms = 0) => {
-        this.timers.set(++this.#timer, {f, due: this.now + ms});
-        return this.#timer;
-      },
-      clearTimeout: timer => this.timers.delete(timer),
+      setTimeout: (f, ms = 0) => this.after(ms, f),
+      clearTimeout: timer => this.clear(timer),
       addEventListener: (...args) => this.window.addEventListener(...args),
       removeEventListener: (...args) => this.window.removeEventListener(...args),
+      ...options,
     });
     this.states = [];
     this.errors = [];
@@ -65,6 +95,13 @@ export class World {
   }
 
   get last() { return this.requests.at(-1); }
+
+  after(ms, f) {
+    this.timers.set(++this.#timer, {f, due: this.now + ms});
+    return this.#timer;
+  }
+
+  clear(timer) { this.timers.delete(timer); }
 
   /** Passes the time, timer by timer. */
   async pass(ms) {
@@ -94,6 +131,23 @@ export class World {
     return this.last;
   }
 
+  /** The same up to a stream that has begun. */
+  async flow(...ids) {
+    for (const id of ids) this.client.subscribe(id, this.hear ?? (() => {}));
+    this.client.run();
+    await settle();
+    const k = Object.fromEntries(ids.map(id => [id, 5.5]));
+    if (this.last.query.endsWith('wait=0')) await this.last.answer({s: 0, k});
+    await this.begin(k);
+    return this.last;
+  }
+
+  /** Lets the stream that was asked for begin. */
+  async begin(k) {
+    await this.last.stream();
+    await this.last.send(': novcomet\nretry: 1000\n' + event({s: 0, k}));
+  }
+
   #next(end) {
     const [first] = [...this.timers].sort(([, a], [, b]) => a.due - b.due);
     return first?.[1].due <= end && first;
@@ -110,4 +164,4 @@ export class World {
   }
 }
 
-export {settle};
+export {event, settle};

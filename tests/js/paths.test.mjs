@@ -1,0 +1,227 @@
+// A server that numbers its messages, and between it and the client a path that does its worst:
+// whatever happens, each message is delivered once, in order.
+import assert from 'node:assert/strict';
+import {describe, it} from 'node:test';
+import {World, event} from './world.mjs';
+
+const HEARTBEAT = 15e3, STREAM = 300e3, WAIT = 40e3, MOST = 4;
+
+/** Always the same numbers from the same seed (mulberry32). */
+const dice = seed => () => {
+  seed = seed + 0x6d2b79f5 | 0;
+  let t = Math.imul(seed ^ seed >>> 15, 1 | seed);
+  t = t + Math.imul(t ^ t >>> 7, 61 | t) ^ t;
+  return ((t ^ t >>> 14) >>> 0) / 2 ** 32;
+};
+
+/** Answers as docs/protocol.md says, at most MOST messages at a time. */
+class Hub {
+  topics = new Map();       // id → its messages
+  waiting = new Set();
+
+  constructor(world) { this.world = world; }
+
+  publish(id) {
+    const messages = this.topics.get(id) ?? [];
+    this.topics.set(id, [...messages, {id: messages.length + 1.5, data: `${messages.length}`}]);
+    for (const wake of [...this.waiting]) wake();
+  }
+
+  stand(id) { return this.topics.get(id)?.at(-1).id ?? 0.1; }
+
+  /** The cursors of a query; those that are no numbers yet become ones, as the server hears of them. */
+  cursors(query) {
+    return Object.fromEntries([...query.matchAll(/subscribed\[(\w+)\]=([\d.]+)/g)]
+      .map(([, id, cursor]) => [id, Number(cursor) || this.stand(id)]));
+  }
+
+  /** What is later than the cursors; moves them on. */
+  news(cursors) {
+    const m = Object.fromEntries(Object.keys(cursors)
+      .map(id => [id, (this.topics.get(id) ?? []).filter(message => message.id > cursors[id]).slice(0, MOST)])
+      .filter(([, messages]) => messages.length));
+    const k = Object.fromEntries(Object.entries(m).map(([id, messages]) => [id, messages.at(-1).id]));
+    Object.assign(cursors, k);
+    return Object.keys(k).length && {s: 1, k, m};
+  }
+
+  poll(query, answer) {
+    const cursors = this.cursors(query);
+    const look = () => {
+      const news = this.news(cursors);
+      if (news) finish(news);
+      return news;
+    };
+    const finish = news => {
+      this.waiting.delete(look);
+      this.world.clear(timer);
+      answer(news);
+    };
+    const wait = query.endsWith('wait=0') ? 0 : WAIT;
+    const timer = this.world.after(wait, () => finish({s: 0, k: cursors}));
+    if (!look()) this.waiting.add(look);
+  }
+
+  stream(query, send, end) {
+    const cursors = this.cursors(query), begun = this.world.now;
+    const look = () => {
+      for (let news; (news = this.news(cursors));) send(event(news));
+    };
+    const beat = () => {
+      if (this.world.now - begun >= STREAM) {
+        this.waiting.delete(look);
+        return end();
+      }
+      send(':\n');
+      this.world.after(HEARTBEAT, beat);
+    };
+    send(': novcomet\nretry: 1000\n' + event({s: 0, k: cursors}));
+    look();
+    this.waiting.add(look);
+    this.world.after(HEARTBEAT, beat);
+  }
+}
+
+/** What a path does to one stream: passes on some of `send` and `end`. */
+const paths = {
+  clear: ({send, end}) => ({send, end}),
+  mute: () => ({send() {}, end() {}}),
+  buffering({send, end}, random) {
+    let held = '';
+    const size = 1000 + random() * 3000;
+    return {
+      send(text) {
+        held += text;
+        if (held.length < size) return;
+        send(held);
+        held = '';
+      },
+      end() {
+        send(held);
+        end();
+      },
+    };
+  },
+  /** Passes on so many bytes and no more, perhaps to the middle of a line. */
+  cutting({send, end, fail}, random) {
+    let left = random() * 2000 | 0;
+    const stop = [end, fail, () => {}][random() * 3 | 0];
+    return {
+      send(text) {
+        if (left > 0) send(text.slice(0, left));
+        if (left > 0 && left <= text.length) stop();
+        left -= text.length;
+      },
+      end() { if (left > 0) end(); },
+    };
+  },
+  refusing({refuse}) {
+    refuse();
+    return {send() {}, end() {}};
+  },
+};
+
+/** A client and the hub, and between them what `choose` says for each request. */
+const connect = (world, hub, choose, random) => {
+  world.onrequest = request => {
+    const alive = f => (...args) => { if (request.open) f.apply(request, args); };
+    const fail = alive(() => { request.fail(); });
+    const kind = choose(request);
+    if (!request.query.endsWith('stream=json')) {
+      const answer = alive(answer => { request.answer(JSON.stringify(answer)); });
+      return world.after(20, () => kind === 'clear' ? hub.poll(request.query, answer) : hub.poll(request.query, fail));
+    }
+    const ends = {send: alive(request.send), end: alive(request.end), fail};
+    const refuse = alive(() => { request.answer('<h1>No</h1>', {status: 502}); });
+    const {send, end} = paths[kind]({...ends, refuse}, random);
+    let begun = false;
+    const begin = text => {
+      if (!begun && request.open) request.stream();
+      begun = true;
+      send(text);
+    };
+    world.after(20, () => hub.stream(request.query, kind === 'refusing' ? send : begin, end));
+  };
+};
+
+/** Publishes for `minutes`, with a path as it is `chosen`, and then for one more with a clear one. */
+const live = async ({seed, transport, choose, minutes, disturb}) => {
+  const world = new World(undefined, {transport}), hub = new Hub(world), random = dice(seed), heard = {a: [], b: []};
+  world.luck = 0.5;
+  let over = false, first = true;
+  connect(world, hub, request => {
+    const kind = over || first ? 'clear' : choose(random, request);
+    first = false;
+    return kind;
+  }, random);
+  world.hear = (k, {id, data}) => heard[id].push(data);
+  world.client.subscribe('a', world.hear).subscribe('b', world.hear).run();
+  await world.pass(30);
+  for (let t = 0; t < minutes * 60; t++) {
+    if (random() < 0.7) hub.publish(random() < 0.8 ? 'a' : 'b');
+    await disturb?.(world, random);
+    await world.pass(random() * 2000);
+  }
+  over = true;
+  world.client.run();
+  await world.dispatch('online');
+  await world.pass(60e3);
+  return {world, hub, heard};
+};
+
+const assertAll = ({hub, heard}) => {
+  for (const id of ['a', 'b']) assert.deepEqual(heard[id], hub.topics.get(id).map(({data}) => data));
+  assert.ok(heard.a.length > 50);
+};
+
+const count = (world, like) => world.requests.filter(({query}) => like.test(query)).length;
+
+describe('nothing is lost or doubled', () => {
+  for (const path of Object.keys(paths)) {
+    for (const transport of ['auto', 'stream']) {
+      it(`by ${transport} when every stream's path is ${path}`, async () => {
+        const result = await live({seed: 7, transport, minutes: 5, choose: (random, {query}) =>
+          query.endsWith('stream=json') ? path : 'clear'});
+        assertAll(result);
+        const polls = count(result.world, /wait=60$/), streams = count(result.world, /stream=json$/);
+        assert.equal(polls > 0, transport === 'auto' && path !== 'clear');
+        assert.ok(streams > 0);
+      });
+    }
+  }
+
+  for (let seed = 1; seed <= 30; seed++) {
+    const transport = ['auto', 'stream', 'poll'][seed % 3];
+    it(`by ${transport} on a path that changes all the time, and under a page that does (${seed})`, async () => {
+      assertAll(await live({
+        seed, transport, minutes: 10,
+        choose: random => ['clear', 'clear', ...Object.keys(paths)][random() * 7 | 0],
+        async disturb({client, window}, random) {
+          if (random() < 0.02) client.stop();
+          if (random() < 0.1) client.run();
+          if (random() < 0.02) window.dispatchEvent(new Event(random() < 0.5 ? 'online' : 'offline'));
+          if (random() < 0.03) client.transport = ['auto', 'stream', 'poll'][random() * 3 | 0];
+          if (random() < 0.03) client.subscribe('c', () => {});
+          if (random() < 0.03) client.unsubscribe('c');
+        },
+      }));
+    });
+  }
+
+  it('by a page that reads one message at a time', async () => {
+    const world = new World(undefined, {transport: 'auto'}), hub = new Hub(world), heard = [];
+    connect(world, hub, () => 'clear', dice(1));
+    world.client.subscribe('a', (k, {data}) => {
+      heard.push(data);
+      world.client.stop();
+    }).run();
+    await world.pass(1e3);
+    for (let i = 0; i < 20; i++) hub.publish('a');
+    for (let i = 0; i < 30; i++) {
+      world.client.run();
+      await world.pass(10e3);
+      world.client.stop();
+    }
+    assert.deepEqual(heard, Array.from({length: 20}, (_, i) => `${i}`));
+  });
+});

@@ -1,0 +1,663 @@
+// Streams, and how 'auto' finds out whether they come through.
+import assert from 'node:assert/strict';
+import {describe, it} from 'node:test';
+import NovComet from '../../htdocs/NovComet.mjs';
+import {World, event, settle} from './world.mjs';
+
+const MINUTE = 60e3;
+const stream = 'subscribed[a]=5.5&stream=json', poll = 'subscribed[a]=5.5&wait=60', look = 'subscribed[a]=5.5&wait=0';
+
+const make = transport => {
+  const world = new World(undefined, {transport}), heard = [];
+  world.hear = (k, {data}) => heard.push(data);
+  return {world, heard};
+};
+
+const one = {s: 1, k: {a: 6.5}, m: {a: [{id: 6.5, data: 'one'}]}};
+const two = {s: 1, k: {a: 7.5}, m: {a: [{id: 7.5, data: 'two'}]}};
+
+/** What was asked since `from`, without the cursors. */
+const kinds = (world, from = 0) => world.requests.slice(from)
+  .map(({query}) => query.match(/wait=0$|wait=60$|stream=json$/)[0].replace('=json', ''));
+
+/** All at once: a stream that begins, and ends. */
+const brief = (request, text = event({s: 0, k: {a: 5.5}})) => {
+  request.stream();
+  request.send(text);
+  request.end();
+};
+
+/** The state that the demo page would show, and no trouble. */
+const assertCalm = world => {
+  assert.deepEqual(world.errors, []);
+  assert.equal(world.client.state, 'waiting');
+};
+
+describe('a stream', () => {
+  it('begins with where the topics stand: no look before it', async () => {
+    const {world, heard} = make('stream');
+    world.client.subscribe('a', world.hear).subscribe('b', world.hear, 4.5).run();
+    await settle();
+    assert.equal(world.last.query, 'subscribed[a]=0&subscribed[b]=4.5&stream=json');
+    await world.last.stream();
+    assert.equal(world.client.state, 'connecting');
+    await world.last.send(': novcomet\nretry: 1000\nid: hof6g6si4m-255s\n');
+    assert.equal(world.client.state, 'connecting');
+    await world.last.send('data: {"s":0,"k":{"a":1795415403.163846,"b":4.500000}}\n\n');
+    assertCalm(world);
+    await world.pass(2e3);
+    await world.last.end();
+    await world.pass(100);
+    assert.equal(world.last.query, 'subscribed[a]=1795415403.163846&subscribed[b]=4.5&stream=json');
+    assert.deepEqual(heard, []);
+  });
+
+  it('brings one answer after the other by one request', async () => {
+    const {world, heard} = make('stream');
+    const request = await world.flow('a');
+    await request.say(one);
+    await request.send(event(two) + event({s: 1, k: {a: 8.5}}));
+    assert.deepEqual(heard, ['one', 'two', undefined]);
+    assert.equal(world.last, request);
+  });
+
+  const text = `: novcomet\nretry: 1000\n${event({s: 0, k: {a: 5.5}})}:\n` + event(
+    {s: 1, k: {a: 6.5}, m: {a: [{id: 6.5, data: 'ü€😀\n\r"\u2028data: {}\n\n'}]}}) + event(two);
+  const bytes = new TextEncoder().encode(text);
+  const read = async (...chunks) => {
+    const {world, heard} = make('stream');
+    world.client.subscribe('a', world.hear).run();
+    await settle();
+    await world.last.stream();
+    for (const chunk of chunks) await world.last.send(chunk);
+    assert.deepEqual(heard, ['ü€😀\n\r"\u2028data: {}\n\n', 'two']);
+    assertCalm(world);
+  };
+
+  it('may be cut into packets anywhere, in a line or a character', async () => {
+    for (let at = 0; at <= bytes.length; at++) await read(bytes.subarray(0, at), bytes.subarray(at));
+  });
+
+  it('may come byte by byte', () => read(...Array.from(bytes, byte => Uint8Array.of(byte))));
+
+  it('delivers a line when it is complete, and not before', async () => {
+    const {world, heard} = make('stream');
+    await world.flow('a');
+    const {length} = JSON.stringify(one);
+    await world.last.send(`data: ${JSON.stringify(one)}`.slice(0, length));
+    assert.deepEqual(heard, []);
+    await world.last.send(`data: ${JSON.stringify(one)}\n`.slice(length));
+    assert.deepEqual(heard, ['one']);
+  });
+
+  it('may have what is not for us: other fields, no blank, carriage returns', async () => {
+    const {world, heard} = make('stream');
+    await world.flow('a');
+    await world.last.send(`event: x\r\nid\nfoo: data: 1\ndatabase: 2\n data: 3\ndata:${JSON.stringify(one)}\r\n\r\n`);
+    assert.deepEqual(heard, ['one']);
+    assertCalm(world);
+  });
+
+  it('that ends after its five minutes goes on at once, where it was', async () => {
+    const {world, heard} = make('stream');
+    await world.flow('a');
+    for (let i = 0; i < 20; i++) {
+      await world.pass(15e3);
+      await world.last.send(':\n');
+    }
+    await world.last.say(one);
+    await world.last.end();
+    await world.pass(99);
+    assert.equal(world.requests.length, 1);
+    await world.pass(1);
+    assert.equal(world.last.query, 'subscribed[a]=6.5&stream=json');
+    await world.begin({a: 6.5});
+    await world.last.say(two);
+    assert.deepEqual(heard, ['one', 'two']);
+    assertCalm(world);
+    assert.deepEqual(world.states, ['connecting', 'waiting']);
+  });
+
+  it('sleeps sleepTime and keeps to Retry-After before the next', async () => {
+    const {world} = make('stream');
+    world.client.sleepTime = 1000;
+    world.client.subscribe('a', () => {}, 5.5).run();
+    await settle();
+    await world.last.stream({headers: {'Content-Type': 'text/event-stream; charset=utf-8', 'Retry-After': '7'}});
+    await world.last.say({s: 0, k: {a: 5.5}});
+    await world.pass(2e3);
+    await world.last.end();
+    await world.pass(8099);
+    assert.equal(world.requests.length, 1);
+    await world.pass(1);
+    assert.equal(world.requests.length, 2);
+  });
+
+  for (const transport of ['stream', 'auto']) {
+    it(`that ends early, again and again, does not spin (${transport})`, async () => {
+      const {world} = make(transport);
+      world.onrequest = request => request.query.endsWith('stream=json')
+        ? brief(request) : request.answer({s: 0, k: {a: 5.5}});
+      world.client.subscribe('a', () => {}, 5.5).run();
+      await world.pass(5 * MINUTE);
+      assert.ok(world.requests.length <= 16, `${world.requests.length} requests`);
+      assert.deepEqual(world.errors, []);
+    });
+  }
+
+  it('that ends early with news is only bounded', async () => {
+    const {world, heard} = make('stream');
+    let cursor = 6;
+    world.luck = 0;
+    world.onrequest = request =>
+      brief(request, event({s: 0, k: {a: cursor + 0.5}}) + event({s: 1, k: {a: ++cursor + 0.5}}));
+    world.client.subscribe('a', world.hear).run();
+    await world.pass(MINUTE);
+    assert.ok(heard.length > 200 && heard.length <= 60 * 4 + 11, `${heard.length} requests`);
+  });
+
+  it('that is silent for 25 s is dead: it goes on where it was', async () => {
+    const {world} = make('stream');
+    const request = await world.flow('a');
+    await request.say(one);
+    await world.pass(25e3);
+    assert.ok(request.open);
+    await world.pass(5e3);
+    assert.ok(!request.open);
+    assert.deepEqual(world.errors.map(({message}) => message), ['no answer in time']);
+    await world.pass(1e3);
+    assert.equal(world.last.query, 'subscribed[a]=6.5&stream=json');
+    await world.begin({a: 6.5});
+    assert.deepEqual(world.states, ['connecting', 'waiting', 'offline', 'waiting']);
+  });
+
+  it('lives as long as its heart beats', async () => {
+    const {world} = make('stream');
+    const request = await world.flow('a');
+    for (let i = 0; i < 100; i++) {
+      await world.pass(15e3);
+      await request.send(':\n');
+    }
+    assert.equal(world.last, request);
+    assertCalm(world);
+  });
+
+  it('is given up soon after a laptop wakes', async () => {
+    const {world} = make('auto');
+    const request = await world.flow('a');
+    await world.pass(3e3);
+    world.sleep(8 * 60 * MINUTE);
+    await world.pass(6e3);
+    assert.ok(request.init.signal.aborted);
+    assert.equal(world.last.query, look);
+    await world.last.answer({s: 0, k: {a: 5.5}});
+    assert.equal(world.last.query, stream);
+  });
+
+  const broken = {
+    'a line that is no JSON': request => request.send('data: {"s":1,"k"\n'),
+    'a line that is no answer': request => request.send('data: {"ok":true}\n'),
+    'no connection': request => request.fail(),
+  };
+  for (const [name, happen] of Object.entries(broken)) {
+    it(`breaks off by ${name}: comes back with the same cursor`, async () => {
+      const {world, heard} = make('stream');
+      const request = await world.flow('a');
+      await request.say(one);
+      await happen(request);
+      assert.ok(request.init.signal.aborted);
+      assert.equal(world.client.state, 'offline');
+      assert.equal(world.errors.length, 1);
+      await world.pass(1e3);
+      assert.equal(world.last.query, 'subscribed[a]=6.5&stream=json');
+      await world.begin({a: 6.5});
+      await world.last.say(two);
+      assert.deepEqual(heard, ['one', 'two']);
+    });
+  }
+
+  it('that ends without a word is none', async () => {
+    const {world} = make('stream');
+    world.client.subscribe('a', () => {}, 5.5).run();
+    await settle();
+    await world.last.stream();
+    await world.last.send(': novcomet\n');
+    await world.last.end();
+    assert.equal(world.client.state, 'offline');
+    assert.deepEqual(world.errors.map(({message}) => message), ['no answer of NovComet']);
+  });
+
+  it('that is refused is tried again ever slower', async () => {
+    const {world} = make('stream');
+    world.onrequest = request => request.answer({title: 'Service Unavailable'}, {status: 503});
+    world.client.subscribe('a', () => {}).run();
+    await world.pass(200e3);
+    const gaps = world.requests.slice(1).map(({at}, i) => at - world.requests[i].at);
+    assert.deepEqual(gaps.slice(0, 8), [1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000]);
+    assert.equal(world.errors[0].status, 503);
+  });
+
+  it('that never begins is tried again ever slower', async () => {
+    const {world} = make('stream');
+    world.client.subscribe('a', () => {}).run();
+    await world.pass(5 * MINUTE);
+    assert.ok(world.requests.length <= 14, `${world.requests.length} requests`);
+    assert.ok(world.requests.length >= 10 && world.requests.filter(({open}) => open).length <= 1);
+  });
+});
+
+describe('a change of topics', () => {
+  it('reopens the stream, from the cursors of now', async () => {
+    const {world, heard} = make('stream');
+    const request = await world.flow('a');
+    await request.say(one);
+    world.client.subscribe('b', world.hear).subscribe('c', world.hear, 4.5);
+    await settle();
+    assert.ok(request.init.signal.aborted);
+    assert.equal(world.last.query, 'subscribed[a]=6.5&subscribed[b]=0&subscribed[c]=4.5&stream=json');
+    await world.begin({a: 6.5, b: 7.5, c: 4.5});
+    world.client.unsubscribe('a');
+    await settle();
+    assert.equal(world.last.query, 'subscribed[b]=7.5&subscribed[c]=4.5&stream=json');
+    assertCalm(world);
+    assert.deepEqual(world.states, ['connecting', 'waiting']);
+    assert.deepEqual(heard, ['one']);
+  });
+
+  it('lets a stream begin first: its cursors are the only ones there are', async () => {
+    const {world, heard} = make('stream');
+    world.client.subscribe('a', world.hear).run();
+    await settle();
+    const request = world.last;
+    world.client.subscribe('b', world.hear);
+    await settle();
+    assert.ok(request.open);
+    await world.begin({a: 6.5});
+    assert.ok(!request.open);
+    assert.equal(world.last.query, 'subscribed[a]=6.5&subscribed[b]=0&stream=json');
+    await world.begin({a: 6.5, b: 0.1});
+    await world.last.say(two);
+    assert.deepEqual(heard, ['two']);
+    assertCalm(world);
+  });
+
+  it('in a callback lets the answer come to its end, and nothing after it', async () => {
+    const {world, heard} = make('stream');
+    const request = await world.flow('a', 'b');
+    world.client.subscribe('a', (k, {data}) => {
+      heard.push(data);
+      world.client.subscribe('c', world.hear, 4.5);
+    });
+    const m = {a: [{id: 6.5, data: 'one'}, {id: 7.5, data: 'two'}], b: [{id: 7.5, data: 'b'}]};
+    await request.send(event({s: 1, k: {a: 7.5, b: 7.5}, m}) + event({s: 1, k: {a: 8.5}}));
+    assert.deepEqual(heard, ['one', 'two', 'b']);
+    assert.equal(world.last.query, 'subscribed[a]=7.5&subscribed[b]=7.5&subscribed[c]=4.5&stream=json');
+    assert.equal(world.requests.length, 2);
+  });
+
+  it('to none ends it', async () => {
+    const {world} = make('stream');
+    const request = await world.flow('a');
+    world.client.unsubscribe('a');
+    await settle();
+    assert.ok(!request.open);
+    assert.equal(world.client.state, 'stopped');
+    await world.pass(MINUTE);
+    assert.equal(world.last, request);
+  });
+});
+
+describe('stop, and the page', () => {
+  it('a stop ends the stream, a run takes up where it was', async () => {
+    const {world} = make('stream');
+    const request = await world.flow('a');
+    await request.say(one);
+    world.client.stop();
+    await world.pass(MINUTE);
+    assert.ok(request.init.signal.aborted);
+    assert.equal(world.last, request);
+    world.client.run();
+    await settle();
+    assert.equal(world.last.query, 'subscribed[a]=6.5&stream=json');
+    assert.deepEqual(world.errors, []);
+  });
+
+  it('a page in the back/forward cache has no stream', async () => {
+    const {world} = make('auto');
+    const request = await world.flow('a');
+    await world.dispatch('pagehide', {persisted: true});
+    await world.pass(MINUTE);
+    assert.ok(request.init.signal.aborted);
+    assert.equal(world.last, request);
+    await world.dispatch('pageshow', {persisted: true});
+    assert.equal(world.last.query, look);
+    await world.last.answer({s: 0, k: {a: 5.5}});
+    assert.equal(world.last.query, stream);
+  });
+});
+
+describe('the transport', () => {
+  it('is auto unless it is told otherwise', () => {
+    assert.equal(NovComet.transport, 'auto');
+    assert.equal(new NovComet.Client('x', {transport: undefined}).transport, 'auto');
+    assert.equal(new NovComet.Client('x', {transport: 'poll'}).transport, 'poll');
+  });
+
+  it('is not what a page happens to call so', t => {
+    globalThis.transport = 'poll';
+    t.after(() => delete globalThis.transport);
+    assert.equal(new NovComet.Client('x').transport, 'auto');
+  });
+
+  it('may be set, and counts from the next request', async () => {
+    const {world} = make('poll');
+    const request = await world.wait('a');
+    world.client.transport = 'stream';
+    await settle();
+    assert.ok(request.open);
+    await request.answer(one);
+    await world.pass(200);
+    assert.equal(world.last.query, 'subscribed[a]=6.5&stream=json');
+    await world.begin({a: 6.5});
+    world.client.transport = 'poll';
+    await world.last.say(two);
+    await world.pass(1e3);
+    await world.last.end();
+    await world.pass(200);
+    assert.equal(world.last.query, 'subscribed[a]=7.5&wait=60');
+  });
+
+  it('poll never streams', async () => {
+    const {world} = make('poll');
+    world.onrequest = request => setImmediate(() => request.answer({s: 0, k: {a: 5.5}}));
+    world.client.subscribe('a', () => {}).run();
+    await world.pass(20 * MINUTE);
+    assert.ok(world.requests.length > 30);
+    assert.ok(!kinds(world).includes('stream'));
+  });
+
+  for (const [name, happen] of Object.entries({
+    'it is mute': () => {},
+    'it gets JSON': request => request.answer({s: 0, k: {a: 5.5}}),
+    'it is refused': request => request.answer('<h1>No</h1>', {status: 403}),
+    'it ends early': request => brief(request),
+  })) {
+    it(`stream never polls, even if ${name}`, async () => {
+      const {world} = make('stream');
+      world.onrequest = happen;
+      world.client.subscribe('a', () => {}).run();
+      await world.pass(10 * MINUTE);
+      assert.deepEqual([...new Set(kinds(world))], ['stream']);
+      assert.ok(world.requests.length >= 5 && world.requests.length < 40, `${world.requests.length} requests`);
+    });
+  }
+
+  it('stream takes the news of who answers with JSON', async () => {
+    const {world, heard} = make('stream');
+    world.client.subscribe('a', world.hear, 5.5).run();
+    await settle();
+    await world.last.answer(one);
+    await world.pass(200);
+    assert.equal(world.last.query, 'subscribed[a]=6.5&stream=json');
+    assert.deepEqual(heard, ['one']);
+    assertCalm(world);
+  });
+});
+
+describe('auto', () => {
+  it('looks first, then streams', async () => {
+    const {world, heard} = make('auto');
+    await world.flow('a');
+    assert.deepEqual(kinds(world), ['wait=0', 'stream']);
+    await world.last.say(one);
+    assert.deepEqual(heard, ['one']);
+    assertCalm(world);
+  });
+
+  it('looks no more once streams come through', async () => {
+    const {world} = make('auto');
+    await world.flow('a');
+    world.client.subscribe('b', () => {});
+    await settle();
+    await world.begin({a: 5.5, b: 6.5});
+    await world.pass(2e3);
+    await world.last.end();
+    await world.pass(200);
+    assert.deepEqual(kinds(world), ['wait=0', 'stream', 'stream', 'stream']);
+    assert.equal(world.last.query, 'subscribed[a]=5.5&subscribed[b]=6.5&stream=json');
+  });
+
+  /** Up to a stream that was asked for and has not begun. */
+  const ask = async (setup = make('auto')) => {
+    const {world} = setup;
+    world.client.subscribe('a', world.hear, 5.5).run();
+    await settle();
+    await world.last.answer({s: 0, k: {a: 5.5}});
+    assert.equal(world.last.query, stream);
+    return {...setup, request: world.last};
+  };
+
+  for (const [name, happen] of Object.entries({
+    'does not even get a head': () => {},
+    'does not begin': request => request.stream(),
+    'gets stuck in its first event': async request => {
+      await request.stream();
+      await request.send(': novcomet\nretry: 1000\nid: hof6g6si4m-255s\ndata: {"s":0,"k":{"a":');
+    },
+  })) {
+    it(`polls within seconds when a stream ${name}, and nobody is alarmed`, async () => {
+      const {world, heard, request} = await ask();
+      await happen(request);
+      await world.pass(3999);
+      assert.ok(request.open);
+      await world.pass(2e3);
+      assert.ok(request.init.signal.aborted);
+      assert.equal(world.last.query, look);
+      await world.last.answer(one);
+      assert.equal(world.last.query, 'subscribed[a]=6.5&wait=60');
+      await world.last.answer(two);
+      assert.deepEqual(heard, ['one', 'two']);
+      assertCalm(world);
+      assert.deepEqual(world.states, ['connecting', 'waiting']);
+    });
+  }
+
+  for (const [name, happen] of Object.entries({
+    'the page of a proxy, 502': request => request.answer('<h1>Bad Gateway</h1>', {status: 502}),
+    'the page of a proxy, 403': request => request.answer('<h1>No media</h1>', {status: 403}),
+    'the page of a proxy, 200': request => request.answer('<h1>Please log in</h1>'),
+    'the end of the connection': request => request.fail(),
+    'its own end': async request => {
+      await request.stream();
+      await request.end();
+    },
+    'a body that cannot be read as it comes': request => request.stream({body: null}),
+    'a body without a reader': request => request.stream({body: {}}),
+  })) {
+    it(`polls when all that a stream brings is ${name}`, async () => {
+      const {world, request} = await ask();
+      await happen(request);
+      assert.ok(request.init.signal.aborted);
+      assert.equal(world.last.query, look);
+      await world.last.answer({s: 0, k: {a: 5.5}});
+      assert.equal(world.last.query, poll);
+      assertCalm(world);
+    });
+  }
+
+  it('polls where there is no TextDecoder', async () => {
+    const world = new World(undefined, {transport: 'auto', TextDecoder: undefined});
+    const {request} = await ask({world});
+    await request.stream();
+    assert.equal(world.last.query, look);
+    await world.last.answer({s: 0, k: {a: 5.5}});
+    assert.equal(world.last.query, poll);
+    assertCalm(world);
+  });
+
+  it('takes the news of a server that knows no streams, then polls', async () => {
+    const {world, heard, request} = await ask();
+    await request.answer(one);
+    await world.pass(200);
+    assert.equal(world.last.query, 'subscribed[a]=6.5&wait=60');
+    assert.deepEqual(heard, ['one']);
+    assertCalm(world);
+  });
+
+  it('takes the word of our own server for it that something is wrong, and does not poll instead', async () => {
+    const {world} = make('auto');
+    world.onrequest = request => request.query.endsWith('wait=0')
+      ? request.answer({s: 0, k: {a: 5.5}})
+      : request.answer({title: 'Service Unavailable', detail: 'no store'}, {status: 503});
+    world.client.subscribe('a', () => {}, 5.5).run();
+    await world.pass(5 * MINUTE);
+    assert.deepEqual([...new Set(kinds(world))], ['wait=0', 'stream']);
+    assert.ok(world.requests.length <= 34, `${world.requests.length} requests`);
+    assert.equal(world.errors[0].message, 'no store');
+  });
+
+  it('looks again after a failure, and streams when the server is back', async () => {
+    const {world, heard} = make('auto');
+    const request = await world.flow('a');
+    await world.pass(2e3);
+    await request.fail();
+    assert.equal(world.client.state, 'offline');
+    for (let i = 0; i < 5; i++) {
+      await world.pass(30e3);
+      assert.equal(world.last.query, look);
+      await world.last.fail();
+    }
+    await world.pass(30e3);
+    await world.last.answer(one);
+    assert.equal(world.last.query, 'subscribed[a]=6.5&stream=json');
+    await world.begin({a: 6.5});
+    await world.last.say(two);
+    assert.deepEqual(heard, ['one', 'two']);
+    assert.equal(world.client.state, 'waiting');
+  });
+
+  /** A stream that begins and then says nothing: the client gives it up after 25 to 30 s. */
+  const mute = async world => {
+    assert.match(world.last.query, /stream=json$/);
+    await world.begin({a: 5.5});
+    await world.pass(31e3);
+    if (world.last.query.endsWith('wait=0')) await world.last.answer({s: 0, k: {a: 5.5}});
+  };
+
+  it('bears that a stream goes mute once, but not twice in a row', async () => {
+    const {world} = await ask();
+    await mute(world);
+    assert.equal(world.last.query, stream);
+    await mute(world);
+    assert.equal(world.last.query, poll);
+    assert.equal(world.errors.length, 1);
+    assert.equal(world.client.state, 'waiting');
+  });
+
+  it('forgets that one went mute when there is a new beginning', async () => {
+    const {world} = await ask();
+    await mute(world);
+    world.client.stop().run();
+    await settle();
+    await world.last.answer({s: 0, k: {a: 5.5}});
+    await mute(world);
+    assert.equal(world.last.query, stream);
+  });
+
+  it('forgets that one went mute when the next one flows', async () => {
+    const {world} = await ask();
+    for (let i = 0; i < 5; i++) {
+      await mute(world);
+      assert.equal(world.last.query, stream);
+      await world.begin({a: 5.5});
+      await world.pass(15e3);
+      await world.last.send(':\n');
+      await world.last.end();
+      await world.pass(200);
+    }
+    assert.equal(world.last.query, stream);
+  });
+
+  for (const [name, end] of Object.entries({
+    'end early': request => request.end(),
+    'are cut off early': request => request.fail(),
+  })) {
+    it(`polls when two streams in a row ${name}`, async () => {
+      const {world, heard} = await ask();
+      for (let i = 0; i < 2; i++) {
+        assert.equal(world.last.query, stream);
+        await world.begin({a: 5.5});
+        await end(world.last);
+        await world.pass(1e3);
+        if (world.last.query === look) await world.last.answer({s: 0, k: {a: 5.5}});
+      }
+      assert.equal(world.last.query, poll);
+      await world.last.answer(one);
+      assert.deepEqual(heard, ['one']);
+      assert.equal(world.client.state, 'waiting');
+    });
+  }
+
+  /** Up to the long poll behind a proxy that mutes streams. */
+  const stepDown = async () => {
+    const setup = await ask(), {world} = setup;
+    await world.pass(6e3);
+    await world.last.answer({s: 0, k: {a: 5.5}});
+    assert.equal(world.last.query, poll);
+    return setup;
+  };
+
+  it('tries a stream again ten minutes later', async () => {
+    const {world, heard} = await stepDown(), from = world.now, before = world.requests.length;
+    while (world.last.query === poll) {
+      await world.pass(40e3);
+      await world.last.answer({s: 0, k: {a: 5.5}});
+      await world.pass(200);
+    }
+    assert.ok(world.now - from >= 590e3 && world.now - from <= 645e3, `${world.now - from} ms`);
+    assert.deepEqual(kinds(world, before), [...Array(kinds(world, before).length - 1).fill('wait=60'), 'stream']);
+    await world.begin({a: 5.5});
+    await world.last.say(one);
+    assert.deepEqual(heard, ['one']);
+    assertCalm(world);
+    assert.deepEqual(world.states, ['connecting', 'waiting']);
+  });
+
+  it('polls on, without alarm, if that one is mute too', async () => {
+    const {world} = await stepDown();
+    while (world.last.query === poll) {
+      await world.pass(40e3);
+      await world.last.answer({s: 0, k: {a: 5.5}});
+      await world.pass(200);
+    }
+    await world.pass(6e3);
+    await world.last.answer({s: 0, k: {a: 5.5}});
+    assert.equal(world.last.query, poll);
+    assertCalm(world);
+  });
+
+  for (const [name, happen] of Object.entries({
+    'a stop and a run': world => world.client.stop().run(),
+    'the network is another': world => world.dispatch('online'),
+    'the page comes back': async world => {
+      await world.dispatch('pagehide', {persisted: true});
+      await world.dispatch('pageshow', {persisted: true});
+    },
+  })) {
+    it(`tries a stream again when there was ${name}`, async () => {
+      const {world} = await stepDown();
+      await happen(world);
+      await settle();
+      assert.equal(world.last.query, look);
+      await world.last.answer({s: 0, k: {a: 5.5}});
+      assert.equal(world.last.query, stream);
+    });
+  }
+
+  it('asks a new topic by a look while it polls', async () => {
+    const {world} = await stepDown();
+    world.client.subscribe('b', () => {});
+    await settle();
+    assert.equal(world.last.query, 'subscribed[b]=0&wait=0');
+  });
+});
