@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import fs from 'node:fs/promises';
 import {createRequire} from 'node:module';
 import {after, afterEach, before, describe, it} from 'node:test';
-import {Server, launch, until} from './support.mjs';
+import {Server, hears, launch, openDemo, until} from './support.mjs';
 
 const jquery = createRequire(import.meta.url).resolve('jquery/dist/jquery.js');
 
@@ -81,17 +81,20 @@ describe('a page of 2011', () => {
   });
 
   it('and one of today share the topic', async () => {
-    const old = await open(), young = await browser.newPage();
-    await young.goto(server.page);
+    const old = await open(), young = await openDemo(await browser.newContext(), server);
     await young.fill('#id', 'door');
     await young.keyboard.press('Enter');
     await until(() => server.waiters(/subscribed\[door\]=\d+\.\d+&wait=60/));
     await young.getByRole('button', {name: 'publish door'}).click();
     await rings(old, 1, 0);
-    await young.locator('#log b', {hasText: 'door'}).waitFor();
+    await hears(young, 'door');
     await listening(old);
     await old.click('a.phone');
     await rings(old, 1, 1);
-    assert.equal(await young.locator('#log li').count(), 1);
+    await listening(old);
+    await server.publish('phone', 'a message that the old page does not know of');
+    await rings(old, 1, 2);
+    assert.equal(await young.locator('.log li').count(), 2);
+    await young.context().close();
   });
 });

@@ -1,7 +1,7 @@
 // The demo page in Chromium, through Apache as it is shipped.
 import assert from 'node:assert/strict';
 import {after, afterEach, before, beforeEach, describe, it} from 'node:test';
-import {Proxy, Server, heard, hears, launch, open, polls, run, until, waiting} from './support.mjs';
+import {Proxy, Server, bothListen, heard, hears, launch, openDemo, run, until} from './support.mjs';
 
 let server, browser, context;
 
@@ -26,6 +26,11 @@ after(async () => {
 
 const click = (page, id) => page.getByRole('button', {name: `publish ${id}`, exact: true}).click();
 
+const say = async (page, text) => {
+  await page.fill('#text', text);
+  await page.getByRole('button', {name: 'Publish', exact: true}).click();
+};
+
 const subscribe = async (page, id) => {
   await page.fill('#id', id);
   await page.keyboard.press('Enter');
@@ -35,17 +40,60 @@ const subscribe = async (page, id) => {
 
 describe('two tabs', () => {
   it('a click in one is heard in both, and only the one that clicked knows how long it took', async () => {
-    const one = await open(context, server.page), two = await open(context, server.page);
+    const one = await openDemo(context, server), two = await openDemo(context, server);
     await click(one, 'customAlert');
     await hears(two, 'customAlert');
     await hears(one, 'customAlert');
-    assert.deepEqual(await heard(two, 'customAlert'), [['customAlert', 'from elsewhere']]);
-    assert.match((await heard(one, 'customAlert'))[0][1], /^from here, [\d.]+ ms$/);
-    assert.deepEqual(await heard(two, 'customAlert2'), []);
+    for (const transport of ['stream', 'poll']) {
+      await until(async () => /^from here, [\d.]+ ms$/.test((await heard(one, 'customAlert', transport))[0][1]));
+      const [[, whence, message]] = await heard(two, 'customAlert', transport);
+      assert.match(whence, /^from elsewhere(, \+[\d.]+ ms)?$/);
+      assert.equal(message, undefined);
+      assert.deepEqual(await heard(two, 'customAlert2', transport), []);
+      assert.match(await one.locator(`[data-transport=${transport}] output`).textContent(), /^1 event, median [\d.]+ ms$/);
+      assert.equal(await two.locator(`[data-transport=${transport}] output`).textContent(), '1 event');
+    }
+  });
+
+  it('a message in one is shown in both, by the stream and by the poll', async () => {
+    const one = await openDemo(context, server), two = await openDemo(context, server);
+    const texts = ['Hello', ' <b>€ ü</b> & ', 'x'.repeat(500)];
+    for (const [i, text] of texts.entries()) {
+      await say(one, text);
+      for (const page of [one, two]) await hears(page, 'customAlert', i + 1);
+    }
+    for (const page of [one, two]) for (const transport of ['stream', 'poll']) {
+      const shown = (await heard(page, 'customAlert', transport)).map(([, , message]) => message);
+      assert.deepEqual(shown, texts.toReversed());
+    }
+    await one.selectOption('#to', 'customAlert2');
+    await say(one, 'to the other');
+    await hears(two, 'customAlert2');
+  });
+
+  it('a third one takes no connection away: who is hidden gives its own back', async () => {
+    const pages = [];
+    for (let i = 0; i < 5; i++) {
+      pages.push(await openDemo(context, server));
+      await pages[i].evaluate(() => {
+        Object.defineProperty(document, 'hidden', {get: () => window.away ?? false});
+        window.hide = away => {
+          window.away = away;
+          document.dispatchEvent(new Event('visibilitychange'));
+        };
+      });
+      if (i > 0) await pages[i - 1].evaluate(() => hide(true));
+    }
+    await say(pages[4], 'Hello');
+    await hears(pages[4], 'customAlert');
+    assert.deepEqual(await heard(pages[0], 'customAlert'), []);
+    await pages[4].evaluate(() => hide(true));
+    await pages[0].evaluate(() => hide(false));
+    await hears(pages[0], 'customAlert');
   });
 
   it('click after click is heard', async () => {
-    const one = await open(context, server.page), two = await open(context, server.page);
+    const one = await openDemo(context, server), two = await openDemo(context, server);
     for (let i = 1; i <= 10; i++) {
       await click(i % 2 ? one : two, 'customAlert2');
       await hears(one, 'customAlert2', i);
@@ -55,7 +103,7 @@ describe('two tabs', () => {
   });
 
   it('what the other subscribes to later is heard too, whatever its name', async () => {
-    const one = await open(context, server.page), two = await open(context, server.page);
+    const one = await openDemo(context, server), two = await openDemo(context, server);
     const ids = ['__proto__', 'a][b', 'Zürich €', '<img src=x onerror=alert(1)>', 'x&y=z', '100%', 'up/../down', "it's"];
     for (const id of ids) {
       await subscribe(one, id);
@@ -66,19 +114,19 @@ describe('two tabs', () => {
       await hears(one, id);
       await hears(two, id);
     }
-    assert.equal(await one.locator('#log img, #topics img').count(), 0);
+    assert.equal(await one.locator('.log img, #topics img').count(), 0);
   });
 });
 
 describe('the shell', () => {
   it('a touch is heard', async () => {
-    const page = await open(context, server.page);
+    const page = await openDemo(context, server);
     await server.touch('customAlert2');
     await hears(page, 'customAlert2');
   });
 
   it('the lines that the page shows do what it says', async () => {
-    const page = await open(context, server.page);
+    const page = await openDemo(context, server);
     for (const id of ['customAlert', "it's 100%/day"]) {
       if (id !== 'customAlert') await subscribe(page, id);
       await page.selectOption('#which', id);
@@ -87,18 +135,23 @@ describe('the shell', () => {
       const before = (await heard(page, id)).length;
       await run('sh', ['-c', await line('curl')]);
       await hears(page, id, before + 1);
+      assert.equal((await heard(page, id))[0][2], 'Hello from a shell');
       const waiter = run('sh', ['-c', await line('wait')]);
       await until(async () => await server.waiters(/subscribed\[[^&]*\]=0(\0|$)/));
       await run('sh', ['-c', await line('touch')]);
       await hears(page, id, before + 2);
       const answer = JSON.parse((await waiter).stdout);
       assert.deepEqual([answer.s, Object.keys(answer.k)], [1, [id]]);
+      const {stdout} = await run('sh', ['-c', (await line('stream')).replace('stream=1', 'stream=1&wait=1')]);
+      assert.match(stdout, /^: novcomet\n/);
+      const [, event] = stdout.match(/^event: (.*)\nid: .*\ndata: Hello from a shell\n/m);
+      assert.equal(event, id);
     }
   });
 
   it('the lines can be copied', async () => {
     await context.grantPermissions(['clipboard-read', 'clipboard-write']);
-    const page = await open(context, server.page);
+    const page = await openDemo(context, server);
     await page.locator('[data-line=touch] button').click();
     await page.getByRole('button', {name: 'Copied'}).waitFor();
     assert.equal(await page.evaluate(() => navigator.clipboard.readText()), 'touch /dev/shm/customAlert.comet');
@@ -107,237 +160,72 @@ describe('the shell', () => {
 
 describe('trouble', () => {
   it('the server is stopped and started again: nothing published in between is lost', async () => {
-    const pages = [await open(context, server.page), await open(context, server.page)];
+    const pages = [await openDemo(context, server), await openDemo(context, server)];
     for (const page of pages) await subscribe(page, 'third');
-    for (const page of pages) await polls(page);
     await server.stop();
-    for (const page of pages) await page.locator('#state[data-state=offline]').waitFor();
-    await server.touch('customAlert');
+    for (const page of pages) await page.locator('.state[data-state=offline]').first().waitFor();
+    await server.publishBeside('customAlert', 'one');
     await server.touch('third');
     await server.start();
     for (const page of pages) {
       await hears(page, 'customAlert');
       await hears(page, 'third');
-      await waiting(page);
+      await bothListen(page);
       assert.deepEqual(await heard(page, 'customAlert2'), []);
       assert.equal(await page.locator('#trouble').textContent(), '');
     }
   });
 
-  it('the network goes and comes back', async () => {
-    const page = await open(context, server.page);
-    await context.setOffline(true);
-    await page.locator('#state[data-state=offline]').waitFor();
-    await server.publish('customAlert');
-    await context.setOffline(false);
-    await hears(page, 'customAlert');
-    await waiting(page);
-  });
-
   it('a publish that fails is said to have', async () => {
-    const page = await open(context, server.page);
+    const page = await openDemo(context, server);
     await context.setOffline(true);
     await click(page, 'customAlert');
     await until(() => page.locator('#trouble').textContent());
     await context.setOffline(false);
-    await waiting(page);
+    await bothListen(page);
     await click(page, 'customAlert');
     await hears(page, 'customAlert');
   });
 
-  describe('through a proxy', () => {
-    let proxy;
-    beforeEach(async () => { proxy = await Proxy.start(server); });
-    afterEach(() => proxy.close());
-
-    it('every connection is cut, in the middle of the wait', async () => {
-      const page = await open(context, proxy.page);
-      await polls(page);
-      proxy.trouble = (request, response) => response.destroy();
-      proxy.cut();
-      await page.locator('#state[data-state=offline]').waitFor();
-      await server.publish('customAlert');
-      proxy.trouble = null;
-      await hears(page, 'customAlert');
-    });
-
-    for (const [name, status] of [['an error page', 502], ['a page for the login', 200]]) {
-      it(`it answers ${name} instead of JSON`, async () => {
-        const page = await open(context, proxy.page);
-        await polls(page);
-        proxy.trouble = (request, response) => response
-          .writeHead(status, {'Content-Type': 'text/html'}).end('<!doctype html><h1>Not now</h1>');
-        proxy.cut();
-        await until(async () => (await page.locator('#trouble').textContent()).includes(status === 200 ? 'JSON' : status));
-        assert.equal(await page.locator('#state').getAttribute('data-state'), 'offline');
-        await server.publish('customAlert2');
-        proxy.trouble = null;
-        await hears(page, 'customAlert2');
-        await waiting(page);
-      });
-    }
-
-    it('it cuts an answer short', async () => {
-      const page = await open(context, proxy.page);
-      await polls(page);
-      let cuts = 0;
-      proxy.trouble = (request, response) => {
-        if (++cuts > 2) proxy.trouble = null;
-        response.writeHead(200, {'Content-Type': 'application/json', 'Content-Length': 100});
-        response.write('{"s":1,"k":{"customAl', () => response.destroy());
-      };
-      proxy.cut();
-      await until(() => cuts > 2);
-      await server.publish('customAlert');
-      await hears(page, 'customAlert');
-    });
-
-    const answers = {
-      'that all is as it was': () => ({s: 0, k: {customAlert: 5.5, customAlert2: 5.5}}),
-      'that there is something new': now => ({s: 1, k: {customAlert: now, customAlert2: 5.5}}),
-    };
-    for (const [name, answer] of Object.entries(answers)) {
-      it(`something answers ${name}, at once and for ever: at most ten requests, then four a second`, async () => {
-        let cursor = 6.5;
-        proxy.trouble = (request, response) => response
-          .writeHead(200, {'Content-Type': 'application/json'}).end(JSON.stringify(answer(cursor++)));
-        const page = await open(context, proxy.page);
-        const began = proxy.requests[0].at, enough = name.includes('new') ? 26 : 6;
-        await until(() => proxy.requests.length >= enough);
-        const bound = 11 + (performance.now() - began) / 1e3 * 4;
-        assert.ok(proxy.requests.length <= bound, `${proxy.requests.length} requests, ${bound} allowed`);
-        assert.equal(await page.locator('#state').getAttribute('data-state'), 'waiting');
-      });
-    }
-
-    it('and keeps to Retry-After', async () => {
-      const page = await open(context, proxy.page);
-      await polls(page);
-      proxy.trouble = (request, response) => {
-        proxy.trouble = null;
-        response.writeHead(503, {'Content-Type': 'application/problem+json', 'Retry-After': '2'})
-          .end(JSON.stringify({title: 'Service Unavailable', detail: 'come back later', status: 503}));
-      };
-      proxy.cut();
-      await page.getByText('come back later').waitFor();
-      const {length} = proxy.requests;
-      await waiting(page);
-      assert.ok(proxy.requests[length].at - proxy.requests[length - 1].at >= 2000);
-    });
+  it('what a proxy or the server says is shown', async () => {
+    const proxy = await Proxy.start(server), page = await openDemo(context, {page: `${proxy.url}/novcomet/`});
+    proxy.trouble = (request, response) => response
+      .writeHead(503, {'Content-Type': 'application/problem+json'})
+      .end(JSON.stringify({title: 'Service Unavailable', detail: 'come back later', status: 503}));
+    proxy.cut();
+    await page.getByText(/^The (stream|poll): the server says: come back later$/).waitFor();
+    proxy.trouble = null;
+    await bothListen(page);
+    assert.equal(await page.locator('#trouble').textContent(), '');
+    await proxy.close();
   });
 });
 
 describe('coming and going', () => {
-  it('away and back, through the back/forward cache: what happened meanwhile is heard', async () => {
+  it('away and back: what happened meanwhile is heard', async () => {
     await server.serve('elsewhere.html', '<!doctype html><title>elsewhere</title>');
-    const page = await open(context, server.page);
+    const page = await openDemo(context, server);
     await page.evaluate(() => {
-      window.kept = true;
       addEventListener('pageshow', ({persisted}) => { window.persisted = persisted; });
     });
-    await polls(page);
     await page.goto(`${server.url}/elsewhere.html`);
-    await server.touch('customAlert');
+    await server.publish('customAlert', 'one');
     await page.evaluate(() => { history.back(); });
-    await page.locator('#log').waitFor();
+    await page.locator('.log').first().waitFor();
     assert.equal(await page.evaluate(() => window.persisted), true);
     await hears(page, 'customAlert');
-    await waiting(page);
+    await bothListen(page);
     await click(page, 'customAlert2');
     await hears(page, 'customAlert2');
   });
 
   it('away and back, as a new page', async () => {
-    await server.serve('elsewhere.html', '<!doctype html><title>elsewhere</title>');
-    const page = await open(context, server.page);
-    await page.goto(`${server.url}/elsewhere.html`);
+    const page = await openDemo(context, server);
+    await page.goto(`${server.url}/client.html`);
     await page.goto(server.page);
-    await waiting(page);
+    await bothListen(page);
     await click(page, 'customAlert');
     await hears(page, 'customAlert');
-  });
-
-  it('a click on a link that leads away still publishes', async () => {
-    const page = await open(context, server.page);
-    await server.serve('leave.html', `<!doctype html><title>leave</title>
-      <script src="/novcomet/NovComet.js"></script>
-      <a href="whose" onclick="NovComet.init('/comet.cgi').publish('customAlert')">go</a>`);
-    const leaver = await context.newPage();
-    for (let i = 1; i <= 5; i++) {
-      await leaver.goto(`${server.url}/leave.html`);
-      await leaver.click('a');
-      await hears(page, 'customAlert', i);
-    }
-  });
-
-  it('a frozen tab thaws', async () => {
-    const page = await open(context, server.page);
-    await polls(page);
-    const tab = await context.newCDPSession(page);
-    await tab.send('Page.setWebLifecycleState', {state: 'frozen'});
-    await server.publish('customAlert');
-    await tab.send('Page.setWebLifecycleState', {state: 'active'});
-    await hears(page, 'customAlert');
-    await waiting(page);
-  });
-});
-
-describe('a page', () => {
-  const serve = async (name, script) => {
-    await server.serve(name, `<!doctype html><title>${name}</title>${script}`);
-    const page = await context.newPage();
-    page.mistakes = [];
-    page.on('pageerror', error => page.mistakes.push(error));
-    await page.goto(`${server.url}/${name}`);
-    return page;
-  };
-
-  it('with 50 subscriptions hears of each', async () => {
-    const page = await serve('fifty.html', `<script src="/novcomet/NovComet.js"></script><script>
-      const heard = [];
-      NovComet.init('/comet.cgi').on('state', state => { document.title = state; });
-      for (let i = 0; i < 50; i++) NovComet.subscribe('topic ' + i, (k, {id}) => heard.push(id));
-      NovComet.run();
-    </script>`);
-    await page.waitForFunction(() => document.title === 'waiting');
-    const all = Array.from({length: 50}, (_, i) => `topic ${i}`);
-    await Promise.all(all.map(id => server.publish(id)));
-    await page.waitForFunction(() => new Set(heard).size === 50);
-    assert.deepEqual((await page.evaluate(() => heard)).sort(), [...all].sort());
-  });
-
-  it('that is a module hears, by a client of its own', async () => {
-    const page = await serve('module.html', `<script type="module">
-      import NovComet, {Client} from '/novcomet/NovComet.mjs';
-      window.heard = [];
-      window.same = NovComet === globalThis.NovComet && Client === NovComet.Client;
-      window.client = new Client('/comet.cgi')
-        .on('state', state => { document.title = state; })
-        .subscribe('customAlert', (k, event) => heard.push({k, event}))
-        .run();
-    </script>`);
-    await page.waitForFunction(() => document.title === 'waiting');
-    assert.equal(await page.evaluate(() => same), true);
-    assert.equal(await page.evaluate(() => client.publish('customAlert')), true);
-    await page.waitForFunction(() => heard.length === 1);
-    const [{k, event}] = await page.evaluate(() => heard);
-    assert.deepEqual(k, {customAlert: event.cursor});
-    assert.equal(event.id, 'customAlert');
-  });
-
-  it('whose callback throws goes on, and its window hears of the error', async () => {
-    const page = await serve('throws.html', `<script src="/novcomet/NovComet.js"></script><script>
-      const heard = [], seen = [];
-      addEventListener('error', event => { seen.push(event.message); event.preventDefault(); });
-      NovComet.init('/comet.cgi').on('state', state => { document.title = state; })
-        .subscribe('customAlert', () => { heard.push(1); throw new Error('bang'); }).run();
-    </script>`);
-    await page.waitForFunction(() => document.title === 'waiting');
-    for (let i = 1; i <= 2; i++) {
-      await server.publish('customAlert');
-      await page.waitForFunction(i => heard.length === i && seen.length === i, i);
-    }
-    page.mistakes = [];
   });
 });
 
@@ -346,13 +234,13 @@ describe('the demo page', () => {
     const page = await context.newPage(), hosts = new Set();
     page.on('request', request => hosts.add(new URL(request.url()).host));
     await page.goto(server.page);
-    await waiting(page);
+    await bothListen(page);
     hosts.delete('');     // the icon, a data: URL
     assert.deepEqual([...hosts], [new URL(server.url).host]);
   });
 
   it('works by the keyboard', async () => {
-    const page = await open(context, server.page);
+    const page = await openDemo(context, server);
     const press = async (...keys) => { for (const key of keys) await page.keyboard.press(key); };
     const link = page.getByRole('button', {name: 'publish customAlert', exact: true});
     await link.focus();
@@ -360,6 +248,9 @@ describe('the demo page', () => {
     await hears(page, 'customAlert');
     await press('Space');
     await hears(page, 'customAlert', 2);
+    await page.focus('#text');
+    await press('Enter');
+    await hears(page, 'customAlert', 3);
     await page.focus('#id');
     await page.keyboard.type('mine');
     await press('Enter');
@@ -370,22 +261,37 @@ describe('the demo page', () => {
   });
 
   it('stops and starts, and hears what was published in between', async () => {
-    const page = await open(context, server.page);
+    const page = await openDemo(context, server);
     await page.getByRole('button', {name: 'Stop'}).click();
-    await page.locator('#state[data-state=stopped]').waitFor();
+    await until(async () => await page.locator('.state[data-state=stopped]').count() === 2);
     await server.publish('customAlert');
     await page.getByRole('button', {name: 'Start'}).click();
     await hears(page, 'customAlert');
   });
 
+  it('says where messages are missing, and clears one log at a time', async () => {
+    const page = await openDemo(context, server);
+    await say(page, 'old');
+    await hears(page, 'customAlert');
+    await page.getByRole('button', {name: 'Stop'}).click();
+    await server.empty();
+    await server.publish('customAlert', 'new');
+    await page.getByRole('button', {name: 'Start'}).click();
+    await hears(page, 'customAlert', 2);
+    assert.equal(await page.locator('.log em').count(), 2);
+    await page.locator('[data-transport=stream]').getByRole('button', {name: 'Clear'}).click();
+    assert.deepEqual(await heard(page, 'customAlert'), []);
+    assert.equal((await heard(page, 'customAlert', 'poll')).length, 2);
+  });
+
   for (const colorScheme of ['light', 'dark']) {
     it(`fits a narrow phone, and can be read in the ${colorScheme}`, async () => {
       const narrow = await browser.newContext({viewport: {width: 320, height: 640}, colorScheme});
-      const page = await open(narrow, server.page);
-      await click(page, 'customAlert');
+      const page = await openDemo(narrow, server);
+      await say(page, 'a message that needs more than one line on a narrow phone, and a_word_that_is_too_long_for_it');
       await hears(page, 'customAlert');
       assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 320);
-      const ratio = await page.evaluate(contrast, ['body', '.publish', '#state', '.soft', '#log span', 'code']);
+      const ratio = await page.evaluate(contrast, ['body', '.publish', '.state', '.soft', '.log span', 'code']);
       for (const [selector, value] of Object.entries(ratio)) assert.ok(value >= 4.5, `${selector}: ${value}`);
       await narrow.close();
     });

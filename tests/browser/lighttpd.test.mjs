@@ -1,6 +1,6 @@
-// The same page through lighttpd.
+// The demo page through lighttpd.
 import {after, before, describe, it} from 'node:test';
-import {Server, hears, launch, open, polls, until, waiting} from './support.mjs';
+import {Server, bothListen, hears, launch, openDemo, until} from './support.mjs';
 
 describe('through lighttpd', () => {
   let server, browser, one, two;
@@ -9,8 +9,8 @@ describe('through lighttpd', () => {
     server = await Server.start('lighttpd');
     browser = await launch();
     const context = await browser.newContext();
-    one = await open(context, server.page);
-    two = await open(context, server.page);
+    one = await openDemo(context, server);
+    two = await openDemo(context, server);
   });
 
   after(async () => {
@@ -31,20 +31,20 @@ describe('through lighttpd', () => {
   });
 
   it('the server is stopped and started again: nothing published in between is lost', async () => {
-    await polls(one);
-    await polls(two);
     await server.stop();
-    await one.locator('#state[data-state=offline]').waitFor();
-    await server.touch('customAlert');
+    await one.locator('.state[data-state=offline]').first().waitFor();
+    await server.publishBeside('customAlert', 'one');
     await server.start();
     await hears(one, 'customAlert', 2);
     await hears(two, 'customAlert', 2);
-    await waiting(one);
+    await bothListen(one);
+    await bothListen(two);
   });
 
-  it('a tab that is closed frees its place at once', async () => {
-    await until(async () => await server.waiters(/wait=60/) === 2);
+  it('a tab that is closed frees its places at once', async () => {
+    const places = () => server.waiters(/(wait=60|stream=json)(\0|$)/);
+    await until(async () => await places() === 4);
     await two.close();
-    await until(async () => await server.waiters(/wait=60/) === 1);
+    await until(async () => await places() === 2);
   });
 });

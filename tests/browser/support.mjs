@@ -1,4 +1,5 @@
 // Real servers, with the configuration that is shipped, a proxy to make trouble, and Chromium.
+import assert from 'node:assert/strict';
 import {execFile, spawn} from 'node:child_process';
 import {once} from 'node:events';
 import fs from 'node:fs/promises';
@@ -72,6 +73,7 @@ export class Server {
     await fs.copyFile(`${SOURCE}/cgi-bin/comet.cgi`, `${this.root}/${CGI}`);
     await fs.cp(`${SOURCE}/htdocs`, `${this.root}/${HTDOCS}`, {recursive: true});
     await this.serve('whose', this.root);
+    await this.serve('client.html', await fs.readFile(new URL('client.html', import.meta.url)));
   }
 
   /** Puts a file at the top of the site. */
@@ -123,9 +125,18 @@ export class Server {
     for (const name of await fs.readdir(this.store)) await fs.rm(`${this.store}/${name}`);
   }
 
-  async publish(id) {
-    const answer = await fetch(`${this.url}/comet.cgi`, {method: 'POST', body: new URLSearchParams({publish: id})});
+  async publish(id, data) {
+    const body = new URLSearchParams(data === undefined ? {publish: id} : {publish: id, data});
+    const answer = await fetch(`${this.url}/comet.cgi`, {method: 'POST', body});
     if (!answer.ok) throw new Error(await answer.text());
+    return answer.json();
+  }
+
+  /** The same without the web server, by its user. */
+  async publishBeside(id, data) {
+    const env = {NOVCOMET_STORE: `file://${this.store}`, QUERY_STRING: `${new URLSearchParams({publish: id, data})}`};
+    const user = process.getuid() === 0 ? ['--reuid', 'www-data', '--regid', 'www-data', '--clear-groups'] : [];
+    await run('setpriv', [...user, `${this.root}/${CGI}`], {env: {...process.env, ...env}});
   }
 
   /**
@@ -162,6 +173,8 @@ const proc = (pid, file) => fs.readFile(`/proc/${pid}/${file}`, 'utf8').catch(()
 export class Proxy {
   requests = [];        // what the browser asked of comet.cgi, and when
   trouble = null;
+  buffering = false;    // hands on an answer of comet.cgi when it is complete, as nginx may do
+  rewrite = url => url; // of what is handed on
 
   static async start(server) {
     const proxy = new Proxy();
@@ -172,7 +185,7 @@ export class Proxy {
     return proxy;
   }
 
-  get page() { return `http://127.0.0.1:${this.http.address().port}/novcomet/`; }
+  get url() { return `http://127.0.0.1:${this.http.address().port}`; }
 
   /** Cuts every connection, as a cable does. */
   cut() { this.http.closeAllConnections(); }
@@ -188,10 +201,12 @@ export class Proxy {
       if (this.trouble) return this.trouble(request, response);
     }
     const {method, headers, url} = request;
-    const onward = http.request({port: this.server.port, host: '127.0.0.1', method, headers, path: url, agent: false});
-    onward.on('response', answer => {
+    const onward = http.request({port: this.server.port, host: '127.0.0.1', method, headers, path: this.rewrite(url), agent: false});
+    onward.on('response', async answer => {
+      const held = this.buffering && url.includes('comet.cgi') ? await answer.toArray().catch(() => []) : null;
       response.writeHead(answer.statusCode, answer.headers);
-      answer.pipe(response).on('error', () => {});
+      if (held) response.end(Buffer.concat(held));
+      else answer.pipe(response).on('error', () => {});
     });
     onward.on('error', () => response.destroy());
     response.on('close', () => onward.destroy());
@@ -209,33 +224,67 @@ export function launch() {
   });
 }
 
-/** The demo page in a tab of its own; what it throws fails the test. */
+/** A page in a tab of its own; what it throws fails the test. */
 export async function open(context, url) {
   const page = await context.newPage();
   page.mistakes = [];
   page.on('pageerror', error => page.mistakes.push(error));
-  page.polls = new Set();
-  page.on('request', request => isPoll(request) && page.polls.add(request));
-  for (const end of ['requestfinished', 'requestfailed']) page.on(end, request => page.polls.delete(request));
+  page.asked = [];              // by what requests it listened: 'wait=0', 'wait=60', 'stream=json'
+  page.pending = new Set();     // those under way
+  page.on('request', request => {
+    const how = request.url().match(/&(wait=\d+|stream=json)$/)?.[1];
+    if (how) page.asked.push(how);
+    if (how && how !== 'wait=0') page.pending.add(request);
+  });
+  for (const end of ['requestfinished', 'requestfailed']) page.on(end, request => page.pending.delete(request));
   await page.goto(url);
-  await waiting(page);
   return page;
 }
 
-const isPoll = request => request.url().includes('&wait=60');
+// The demo page
 
-/** Waits until a long poll of the page's is under way. */
-export const polls = page => until(() => page.polls.size > 0, 'a poll is under way');
+export async function openDemo(context, server) {
+  const page = await open(context, server.page);
+  await bothListen(page);
+  return page;
+}
 
-export const waiting = page => page.locator('#state[data-state=waiting]').waitFor();
+const count = (page, selector, number) =>
+  until(async () => await page.locator(selector).count() === number, `${number} of ${selector}`);
 
-/** The lines of the demo page's log about a topic, as [topic, whence]. */
-export const heard = async (page, id) => {
-  const lines = await page.locator('#log li').evaluateAll(lines =>
-    lines.map(line => [line.querySelector('b').textContent, line.querySelector('span').textContent]));
+export const bothListen = page => count(page, '.state[data-state=waiting]', 2);
+
+/** The lines of one of its logs about a topic, as [topic, whence, message]. */
+export const heard = async (page, id, transport = 'stream') => {
+  const lines = await page.locator(`[data-transport=${transport}] .log li`).evaluateAll(lines =>
+    lines.map(line => ['b', 'span', 'q'].map(part => line.querySelector(part)?.textContent)));
   return lines.filter(([topic]) => topic === id);
 };
 
-/** Waits until the page's log has so many events of a topic: a `touch` that makes the file may be two. */
-export const hears = (page, id, count = 1) =>
-  until(async () => (await heard(page, id)).length >= count, `${count} of ${id}`);
+/** Waits until both logs have so many events of a topic: a `touch` that makes the file may be two. */
+export const hears = (page, id, number = 1) => until(async () =>
+  (await heard(page, id, 'stream')).length >= number && (await heard(page, id, 'poll')).length >= number,
+`${number} of ${id}`);
+
+// The page with nothing but a client
+
+/** `where` is a server or a proxy. */
+export async function listen(context, where, transport = 'auto') {
+  const page = await open(context, `${where.url}/client.html?${transport}`);
+  await state(page, 'waiting');
+  return page;
+}
+
+export const state = (page, state) => page.waitForFunction(state => client.state === state, state);
+
+/** Waits until a poll or a stream of the page's is under way. */
+export const asks = page => until(() => page.pending.size > 0, 'the page asks');
+
+/** The messages it has got; an event without one is null. */
+export const messages = page => page.evaluate(() => heard.map(({data}) => data ?? null));
+
+/** Waits until it has got these messages, each once and in this order. */
+export const gets = async (page, ...expected) => {
+  await until(async () => (await messages(page)).length >= expected.length, `all of ${expected.length}`);
+  assert.deepEqual(await messages(page), expected);
+};
