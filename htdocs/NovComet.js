@@ -287,13 +287,11 @@
 
     /** The JSON of an answer, or of each in a stream; or an Error. */
     const ask = async function* (query, init, mine) {
-      const base = self._baseurl, args = [self._args, query].filter(Boolean).join('&');
-      const url = args ? base + (base.includes('?') ? '&' : '?') + args : base;
       const {signal} = mine.abort = new AbortController();
       mine.begun = mine.seen = Date.now();
       guard(mine);
       try {
-        const response = await fetch(url, {...init, signal, cache: 'no-store'});
+        const response = await fetch(address(query), {...init, signal, cache: 'no-store'});
         if (!response.ok) throw await refusal(response);
         mine.retry = retryAfter(response);
         mine.flows = /event-stream/.test(response.headers.get('Content-Type'));
@@ -305,6 +303,11 @@
         clearTimeout(mine.timer);
         mine.abort.abort();
       }
+    };
+
+    const address = query => {
+      const base = self._baseurl, args = [self._args, query].filter(Boolean).join('&');
+      return args ? base + (base.includes('?') ? '&' : '?') + args : base;
     };
 
     const read = async function* (reader, mine) {
