@@ -198,7 +198,13 @@ impl Head {
     /// The head is complete; what follows is the body.
     #[must_use]
     pub fn body(self, body: impl Into<Vec<u8>>) -> Response {
-        Response { head: self, body: body.into() }
+        Response { head: self, body: body.into(), is_whole: true }
+    }
+
+    /// As `body`, but there is more to come.
+    #[must_use]
+    pub fn begin(self, body: impl Into<Vec<u8>>) -> Response {
+        Response { is_whole: false, ..self.body(body) }
     }
 }
 
@@ -206,10 +212,13 @@ impl Head {
 pub struct Response {
     head: Head,
     body: Vec<u8>,
+    is_whole: bool,
 }
 
 impl Response {
-    /// All of it as one, so that the server passes it on as one.
+    /// All of it as one, so that the server passes it on as one; with its
+    /// length, so that the client need not wait for the server to see our end
+    /// (`mod_cgid` may look for that only every 10 ms).
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
         let mut out = format!("Status: {}\r\n", status_line(self.head.status)).into_bytes();
@@ -217,6 +226,9 @@ impl Response {
             for part in [name, ": ", value, "\r\n"] {
                 out.extend_from_slice(part.as_bytes());
             }
+        }
+        if !self.body.is_empty() && self.is_whole {
+            out.extend_from_slice(format!("Content-Length: {}\r\n", self.body.len()).as_bytes());
         }
         out.extend_from_slice(b"\r\n");
         out.extend_from_slice(&self.body);

@@ -62,27 +62,22 @@ pub fn run(
         let service = Service { config, under_server, output: &mut output, alarm: &mut alarm };
         service.serve(&request?)
     });
-    let served = match served {
-        Ok(None) => Served::Answered,
-        Ok(Some(response)) => {
-            // Who does not listen any more loses nothing: the events are in the store.
-            let _ = output.answer(&response.bytes());
-            Served::Answered
-        }
-        Err(error) => {
-            if let Some(line) = error.log_line() {
-                // In one write(2): mod_cgi makes a line of each.
-                let _ = log.write_all(format!("novcomet: {line}\n").as_bytes());
-            }
-            if !output.has_begun() {
-                let _ = output.answer(&protocol::refusal(&error).bytes());
-            }
-            Served::Refused
-        }
-    };
-    // The server waits for their end; the alarm's may take a while.
-    drop(output);
+    if let Some(line) = served.as_ref().err().and_then(Error::log_line) {
+        // In one write(2): mod_cgi makes a line of each.
+        let _ = log.write_all(format!("novcomet: {line}\n").as_bytes());
+    }
+    // The server waits for the end of these and of `output`, and may poll for
+    // ours if that comes late: all that is left to do is to write and to close.
     sys::hang_up();
+    let (response, served) = match served {
+        Ok(response) => (response, Served::Answered),
+        Err(error) => (Some(protocol::refusal(&error)), Served::Refused),
+    };
+    if let Some(response) = response.filter(|_| !output.has_begun()) {
+        // Who does not listen any more loses nothing: the events are in the store.
+        let _ = output.answer(&response.bytes());
+    }
+    drop(output);
     drop(alarm);
     served
 }
@@ -132,7 +127,7 @@ impl<W: Write + AsFd> Service<'_, W> {
         let mut send = |part: &Part| {
             let text = writer.write(part);
             let bytes = match head.take() {
-                Some(head) => head.body(text).bytes(),
+                Some(head) => head.begin(text).bytes(),
                 None => text.into_bytes(),
             };
             self.output.stream(&bytes).is_ok()
