@@ -284,6 +284,9 @@ fn messages_byte_for_byte() {
     assert_eq!(one.answer().body, quote(&gap));
 }
 
+/// The first line of every stream.
+const GREETING: &str = ": novcomet: events as they happen; a colon alone is a sign of life";
+
 #[test]
 fn an_event_stream_byte_for_byte() {
     let store = example();
@@ -292,11 +295,11 @@ fn an_event_stream_byte_for_byte() {
     let answer = call(query).variable("HTTP_ACCEPT", "text/event-stream").answer();
     assert!(answer.head.contains("\r\nContent-Type: text/event-stream\r\n"));
     assert!(answer.head.ends_with("\r\nX-Accel-Buffering: no"));
-    let begin = ": novcomet\nretry: 1000\nid: hof6g6si4m-255s\n\n";
+    let begin = format!("{GREETING}\nretry: 1000\nid: hof6g6si4m-255s\n\n");
     let one = "event: a\nid: hof6g6si4n-255s\ndata: one\n\n";
     let two = "event: a\nid: hof6g6si4o-255s\ndata: two\n\n";
     assert_eq!(answer.body, format!("{begin}{one}{two}"));
-    for block in [begin, one] {
+    for block in [begin.as_str(), one] {
         block.lines().filter(|line| !line.is_empty()).for_each(|line| {
             quote(line);
         });
@@ -325,7 +328,7 @@ fn a_stream_of_json_byte_for_byte() {
     let since = "subscribed[a]=1795415403.163846&subscribed[b]=0&wait=0&stream=json";
     let body = keep(store.query(since)).answer().body;
     let begin = [
-        quote(": novcomet"),
+        quote(GREETING),
         quote("retry: 1000"),
         quote("id: hof6g6si4m-255s"),
         quote(r#"data: {"s":0,"k":{"a":1795415403.163846,"b":0.100000}}"#),

@@ -9,15 +9,6 @@ use std::time::{Duration, Instant};
 
 use support::{Exchange, Kind, Reply, Server};
 
-/// Every story with every server.
-macro_rules! stories {
-    ($($story:ident)*) => {
-        mod apache_event { $(#[test] fn $story() { super::$story(super::Kind::ApacheEvent); })* }
-        mod apache_prefork { $(#[test] fn $story() { super::$story(super::Kind::ApachePrefork); })* }
-        mod lighttpd { $(#[test] fn $story() { super::$story(super::Kind::Lighttpd); })* }
-    };
-}
-
 stories! {
     a_publish_is_confirmed
     a_subscriber_hears_a_publish

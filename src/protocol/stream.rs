@@ -12,6 +12,11 @@ use crate::hub::{News, Part, Subscription};
 /// How long a client waits before it reconnects, in milliseconds.
 const RETRY: u32 = 1000;
 
+/// What a stream begins with. Apache's `mod_deflate` holds an answer back until
+/// it has 69 bytes of it or its end, even one that it is told not to compress:
+/// with this line the beginning is never shorter.
+const GREETING: &str = ": novcomet: events as they happen; a colon alone is a sign of life";
+
 /// How the events of a stream look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -70,7 +75,7 @@ impl Writer {
         match part {
             Part::Begin(standing) => {
                 self.standing.clone_from(standing);
-                let _ = write!(text, ": novcomet\nretry: {RETRY}\n");
+                let _ = write!(text, "{GREETING}\nretry: {RETRY}\n");
                 let data = (self.format == Format::Json).then(|| quiet(standing));
                 self.block(&mut text, None, data.as_deref());
             }
@@ -194,6 +199,12 @@ mod tests {
         for id in ["hof6g6si4m", "a-b-c", "a-", "a-+b", "-", "a-zzzzzzzzzzzzzzzzzzzz", "a-é"] {
             assert_eq!(resume(id, &mut two).unwrap_err().status(), 400, "{id}");
         }
+    }
+
+    #[test]
+    fn the_beginning_is_long_enough_for_mod_deflate() {
+        let text = Writer::new(Format::Events { named: true }).write(&Part::Begin(Vec::new()));
+        assert!(text.len() > 68, "{text}");
     }
 
     #[test]

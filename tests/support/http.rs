@@ -1,6 +1,6 @@
 //! An HTTP/1.1 client that can leave a request in flight.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -22,7 +22,7 @@ impl Exchange {
             message += header;
             message += "\r\n";
         }
-        if !body.is_empty() {
+        if !body.is_empty() || request.starts_with("POST") {
             message += "Content-Length: ";
             message += &body.len().to_string();
             message += "\r\n";
@@ -37,6 +37,16 @@ impl Exchange {
         let mut bytes = Vec::new();
         self.0.read_to_end(&mut bytes).expect("a whole answer");
         Reply::parse(&bytes)
+    }
+
+    /// Waits for the head of the answer; the body is still to be read.
+    pub fn head(self) -> (Reply, BufReader<TcpStream>) {
+        let mut wire = BufReader::new(self.0);
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            assert!(wire.read_until(b'\n', &mut head).expect("a head") > 0, "no complete head");
+        }
+        (Reply::of_head(&head), wire)
     }
 
     /// Whether the connection ends, with whatever was sent before.
@@ -67,19 +77,24 @@ impl Reply {
         found.map(|(_, value)| value.as_str())
     }
 
-    fn parse(bytes: &[u8]) -> Self {
-        let (head, body) = split(bytes, b"\r\n\r\n").unwrap_or_else(|| {
-            panic!("no complete head in {:?}", String::from_utf8_lossy(bytes));
-        });
+    /// An answer without its body.
+    fn of_head(head: &[u8]) -> Self {
         let head = std::str::from_utf8(head).expect("a head in ASCII");
         let (status_line, headers) = head.split_once("\r\n").unwrap_or((head, ""));
         let status = status_line.split(' ').nth(1).and_then(|code| code.parse().ok());
         let headers = headers.lines().filter_map(|line| line.split_once(": "));
-        let mut reply = Self {
+        Self {
             status: status.expect("a status"),
             headers: headers.map(|(name, value)| (name.into(), value.into())).collect(),
             body: String::new(),
-        };
+        }
+    }
+
+    fn parse(bytes: &[u8]) -> Self {
+        let (head, body) = split(bytes, b"\r\n\r\n").unwrap_or_else(|| {
+            panic!("no complete head in {:?}", String::from_utf8_lossy(bytes));
+        });
+        let mut reply = Self::of_head(head);
         let chunked = reply.header("Transfer-Encoding") == Some("chunked");
         let body = if chunked { dechunked(body) } else { body.to_vec() };
         reply.body = String::from_utf8(body).expect("a body in UTF-8");

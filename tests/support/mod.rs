@@ -9,6 +9,7 @@ mod dir;
 mod http;
 mod kind;
 mod process;
+mod stream;
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -20,6 +21,17 @@ use std::time::{Duration, Instant};
 use dir::{PrivateDir, make_dir, make_file};
 pub use http::{Exchange, Reply};
 pub use kind::{Kind, SOURCE};
+pub use stream::{Block, Stream, whole_blocks};
+
+/// Every story with every server.
+#[macro_export]
+macro_rules! stories {
+    ($($story:ident)*) => {
+        mod apache_event { $(#[test] fn $story() { super::$story(super::Kind::ApacheEvent); })* }
+        mod apache_prefork { $(#[test] fn $story() { super::$story(super::Kind::ApachePrefork); })* }
+        mod lighttpd { $(#[test] fn $story() { super::$story(super::Kind::Lighttpd); })* }
+    };
+}
 
 /// Between two looks at something that will be so soon.
 const TICK: Duration = Duration::from_millis(5);
@@ -194,7 +206,25 @@ impl Server {
 
     /// Sends `METHOD target` and leaves it in flight.
     pub fn send(&self, request: &str) -> Exchange {
-        Exchange::send(self.port(), request, &[], b"")
+        self.send_with(request, &[])
+    }
+
+    /// The same with headers.
+    pub fn send_with(&self, request: &str, headers: &[&str]) -> Exchange {
+        Exchange::send(self.port(), request, headers, b"")
+    }
+
+    /// Publishes a message.
+    pub fn publish(&self, topic: &str, data: &str) {
+        let (request, text) =
+            (format!("POST /comet.cgi?publish={topic}"), "Content-Type: text/plain");
+        let reply = Exchange::send(self.port(), &request, &[text], data.as_bytes()).reply();
+        assert!(reply.body.starts_with(r#"{"s":1,"k":{"#), "{reply:?}");
+    }
+
+    /// Opens an event stream and waits for its head.
+    pub fn stream(&self, query: &str, headers: &[&str]) -> Stream {
+        Stream::of(self.send_with(&format!("GET /comet.cgi?{query}"), headers))
     }
 
     /// Sends a subscription and waits until its process waits for events.
@@ -208,6 +238,15 @@ impl Server {
     /// How many subscribers wait for events.
     pub fn waiters(&self) -> usize {
         process::asleep(&self.root.path().join(PROGRAM))
+    }
+
+    /// Waits until no process of ours is left, asleep or not.
+    pub fn await_nobody(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while process::running(&self.root.path().join(PROGRAM)) > 0 {
+            assert!(Instant::now() < deadline, "a process is left: {:?}", self.complaints());
+            thread::sleep(TICK);
+        }
     }
 
     /// Waits until exactly so many subscribers wait.

@@ -10,6 +10,11 @@ pub fn asleep(program: &Path) -> usize {
     pids().filter(|&pid| runs(pid, program) && state(pid) == Some('S')).count()
 }
 
+/// The processes that run `program`.
+pub fn running(program: &Path) -> usize {
+    pids().filter(|&pid| runs(pid, program)).count()
+}
+
 /// Ends, at once, whatever runs from `root` or was started with it as an argument.
 pub fn kill_all_of(root: &Path) {
     let victims: Vec<_> = pids().filter(|&pid| belongs(pid, root)).collect();

@@ -1,0 +1,148 @@
+//! An event stream as it arrives: RFC 9112 §7.1 inside, WHATWG HTML §9.2 outside.
+
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::net::TcpStream;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::{Exchange, Reply};
+
+/// An answer of which the head has come.
+pub struct Stream {
+    pub head: Reply,
+    body: BufReader<Chunked<BufReader<TcpStream>>>,
+}
+
+impl Stream {
+    /// Waits for the head.
+    pub fn of(exchange: Exchange) -> Self {
+        let (head, wire) = exchange.head();
+        assert_eq!(head.header("Transfer-Encoding"), Some("chunked"), "{head:?}");
+        Self { head, body: BufReader::new(Chunked { wire, left: 0, begun: false, ended: false }) }
+    }
+
+    /// The next block as soon as it is there; `None` when the stream has ended
+    /// as it should, with the last chunk and no part of a block.
+    pub fn next(&mut self) -> Option<Block> {
+        next_block(&mut self.body).expect("a whole block, or the last chunk")
+    }
+
+    /// The next block that has data.
+    pub fn event(&mut self) -> Option<Block> {
+        std::iter::from_fn(|| self.next()).find(|block| block.field("data").is_some())
+    }
+
+    /// The next so many bytes of the body, as whole as they happen to be.
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.body.read_exact(&mut bytes).expect("more of the stream");
+        bytes
+    }
+
+    /// All that still comes, until the connection ends, whether cleanly or not.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let _ = self.body.read_to_end(&mut bytes);
+        bytes
+    }
+}
+
+/// To poll(2): it becomes readable when more has come, unless that was read
+/// ahead with what [`Stream::next`] gave.
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.body.get_ref().wire.get_ref().as_fd()
+    }
+}
+
+/// The lines between two empty ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Block(Vec<String>);
+
+impl Block {
+    /// The values of a field; its lines joined, as `EventSource` does.
+    pub fn field(&self, name: &str) -> Option<String> {
+        let value = |line: &String| {
+            let value = line.strip_prefix(name)?.strip_prefix(':')?;
+            Some(value.strip_prefix(' ').unwrap_or(value).to_owned())
+        };
+        let values: Vec<_> = self.0.iter().filter_map(value).collect();
+        (!values.is_empty()).then(|| values.join("\n"))
+    }
+
+    /// Where the client stands after it.
+    pub fn id(&self) -> String {
+        self.field("id").unwrap_or_else(|| panic!("no id in {self:?}"))
+    }
+
+    /// `:` alone.
+    pub fn is_heartbeat(&self) -> bool {
+        self.0 == [":"]
+    }
+}
+
+/// The whole blocks of a stream that was cut anywhere.
+pub fn whole_blocks(mut bytes: &[u8]) -> Vec<Block> {
+    std::iter::from_fn(|| next_block(&mut bytes).ok().flatten()).collect()
+}
+
+/// `UnexpectedEof` when it ends within a block.
+fn next_block(body: &mut impl BufRead) -> io::Result<Option<Block>> {
+    let mut lines = Vec::new();
+    loop {
+        let mut line = Vec::new();
+        let is_end = body.read_until(b'\n', &mut line)? == 0;
+        let is_whole = line.pop() == Some(b'\n');
+        match String::from_utf8(line).map_err(|_| ErrorKind::InvalidData)? {
+            _ if is_end && lines.is_empty() => return Ok(None),
+            _ if !is_whole => return Err(ErrorKind::UnexpectedEof.into()),
+            line if line.is_empty() => return Ok(Some(Block(lines))),
+            line => lines.push(line),
+        }
+    }
+}
+
+/// Takes the chunks off. Its end is the last chunk, and nothing else.
+struct Chunked<R> {
+    wire: R,
+    left: usize,
+    begun: bool,
+    ended: bool,
+}
+
+impl<R: BufRead> Chunked<R> {
+    fn next_chunk(&mut self) -> io::Result<()> {
+        if self.begun {
+            self.line()?;
+        }
+        self.begun = true;
+        let size = self.line()?;
+        self.left = usize::from_str_radix(&size, 16).map_err(|_| ErrorKind::InvalidData)?;
+        self.ended = self.left == 0;
+        Ok(())
+    }
+
+    fn line(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        self.wire.read_line(&mut line)?;
+        let line = line.strip_suffix("\r\n").ok_or(ErrorKind::UnexpectedEof)?;
+        Ok(line.to_owned())
+    }
+}
+
+impl<R: BufRead> Read for Chunked<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 && !self.ended {
+            self.next_chunk()?;
+        }
+        if self.ended {
+            return Ok(0);
+        }
+        let most = buffer.len().min(self.left);
+        let read = self.wire.read(&mut buffer[..most])?;
+        self.left -= read;
+        match read {
+            0 => Err(ErrorKind::UnexpectedEof.into()),
+            _ => Ok(read),
+        }
+    }
+}
