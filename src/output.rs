@@ -1,13 +1,18 @@
 //! Standard output of a stream, that no slow reader holds for ever.
 
 use std::io::{self, ErrorKind, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::sys;
+
 /// How long a reader may take nothing.
 const PROGRESS: Duration = Duration::from_secs(10);
+
+/// The same after SIGTERM: enough for who reads to get the rest of an event.
+const FAREWELL: Duration = Duration::from_millis(100);
 
 /// A pipe or socket that poll(2) calls writable takes so many bytes without
 /// blocking (`PIPE_BUF` in pipe(7)). To make it non-blocking instead would
@@ -55,11 +60,25 @@ impl<W: Write + AsFd> Output<W> {
         self.to.flush()
     }
 
+    /// Until the reader takes more. SIGTERM, which the clock has taken, makes
+    /// that a short wait: a server that stops waits for us.
     fn await_reader(&self) -> io::Result<()> {
-        let mut fds = [PollFd::new(&self.to, PollFlags::OUT)];
-        match poll(&mut fds, Timespec::try_from(PROGRESS).ok().as_ref())? {
-            0 => Err(ErrorKind::TimedOut.into()),
-            _ => Ok(()),
+        if self.is_writable(Duration::ZERO, None)? {
+            return Ok(());
         }
+        let signals = sys::signal_fd(&[libc::SIGTERM]).ok();
+        let told = signals.as_ref().map(AsFd::as_fd);
+        if self.is_writable(PROGRESS, told)? || self.is_writable(FAREWELL, None)? {
+            return Ok(());
+        }
+        Err(ErrorKind::TimedOut.into())
+    }
+
+    /// Waits for that, or until `or` is readable.
+    fn is_writable(&self, patience: Duration, or: Option<BorrowedFd<'_>>) -> io::Result<bool> {
+        let mut fds = vec![PollFd::new(&self.to, PollFlags::OUT)];
+        fds.extend(or.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        poll(&mut fds, Timespec::try_from(patience).ok().as_ref())?;
+        Ok(fds.first().is_some_and(|fd| !fd.revents().is_empty()))
     }
 }

@@ -1,0 +1,141 @@
+//! The real binary streams to a reader that is slow, or does not read at all:
+//! through a pipe, as under Apache's `mod_cgi` and lighttpd, and through a unix
+//! socket, as under `mod_cgid`.
+
+mod comet;
+
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use comet::{Store, Waiter, eventually};
+
+/// More than a pipe or a socket holds, and in one event.
+const LARGE: usize = 1_000_000;
+
+/// What its output is: our end, and its own.
+type Way = fn() -> (Box<dyn Read + Send>, OwnedFd);
+
+fn pipe() -> (Box<dyn Read + Send>, OwnedFd) {
+    let (reader, writer) = io::pipe().unwrap();
+    (Box::new(reader), writer.into())
+}
+
+fn socket() -> (Box<dyn Read + Send>, OwnedFd) {
+    let (reader, writer) = UnixStream::pair().unwrap();
+    (Box::new(reader), writer.into())
+}
+
+/// A story of a reader, and of a process that has filled all there is between
+/// them and is in the middle of an event.
+fn by_each_way(story: impl Fn(Box<dyn Read + Send>, Waiter) + Sync) {
+    let store = store();
+    thread::scope(|scope| {
+        for way in [pipe as Way, socket] {
+            let (store, story) = (&store, &story);
+            scope.spawn(move || {
+                let (reader, stdout) = way();
+                let waiter = start(store, stdout);
+                await_stall(&waiter);
+                story(reader, waiter);
+            });
+        }
+    });
+}
+
+fn start(store: &Store, stdout: OwnedFd) -> Waiter {
+    let mut call = store.query("subscribed[a]=earliest&stream=1&wait=3600");
+    call = call.variable("NOVCOMET_STREAM", "3600");
+    call.command.stdout(Stdio::from(stdout));
+    call.start()
+}
+
+/// With one message that is too large for whatever lies between.
+fn store() -> Store {
+    let store = Store::new();
+    let limit = ("NOVCOMET_MAX_DATA", LARGE.to_string());
+    let call = store.query("publish=a").variable(limit.0, &limit.1).method("POST");
+    let mut call = call.variable("CONTENT_LENGTH", &limit.1).variable("CONTENT_TYPE", "text/plain");
+    call.stdin = vec![b'x'; LARGE];
+    assert!(call.answer().body.starts_with(r#"{"s":1"#));
+    store
+}
+
+/// What is in the way of a write(2) is full.
+fn await_stall(waiter: &Waiter) {
+    let written = || {
+        let io = waiter.read_proc("io");
+        io.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse::<usize>().ok())
+    };
+    eventually(|| written().is_some_and(|written| written > 40_000));
+    waiter.await_sleep();
+}
+
+/// Without a word: to have no reader is no failure.
+fn assert_good_end(waiter: Waiter) {
+    let output = waiter.take().wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+}
+
+#[test]
+fn who_reads_nothing_is_cut_off_in_the_middle_of_an_event() {
+    by_each_way(|_reader, waiter| assert_good_end(waiter));
+}
+
+/// A page a second is progress.
+#[test]
+fn who_reads_slowly_gets_all() {
+    by_each_way(|mut reader, waiter| {
+        let mut seen = 0;
+        for _ in 0..13 {
+            thread::sleep(Duration::from_secs(1));
+            seen += reader.read(&mut [0; 4_096]).unwrap();
+        }
+        let mut buffer = [0; 65_536];
+        while seen < LARGE {
+            let read = reader.read(&mut buffer).unwrap();
+            assert!(read > 0, "cut off after {seen} bytes");
+            seen += read;
+        }
+        drop(reader);
+        assert_good_end(waiter);
+    });
+}
+
+/// Much less than the 10 s for which it would wait: lighttpd and Apache stop
+/// when their last CGI has ended.
+#[test]
+fn told_to_leave_it_does_not_wait_for_who_reads_nothing() {
+    by_each_way(|_reader, waiter| {
+        let begin = Instant::now();
+        waiter.signal("TERM");
+        assert_good_end(waiter);
+        assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    });
+}
+
+#[test]
+fn told_to_leave_it_finishes_the_event_for_who_reads() {
+    by_each_way(|mut reader, waiter| {
+        let reading = thread::spawn(move || {
+            let mut seen = String::new();
+            reader.read_to_string(&mut seen).map(|_| seen).unwrap()
+        });
+        waiter.signal("TERM");
+        assert_good_end(waiter);
+        let seen = reading.join().unwrap();
+        assert!(seen.len() > LARGE && seen.ends_with("x\n\n"), "a part of an event");
+    });
+}
+
+#[test]
+fn who_goes_away_while_it_writes_is_noticed_at_once() {
+    by_each_way(|reader, waiter| {
+        drop(reader);
+        assert_good_end(waiter);
+    });
+}
