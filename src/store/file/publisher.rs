@@ -105,11 +105,10 @@ impl Publisher<'_> {
             0 => [log::line(&self.header(self.seen.ino(), None)), line].concat(),
             _ => line,
         })?;
-        match set_time(&self.file.file, message.id) {
-            // Of a file of another user the time of the write must do.
-            Err(error) if !is_forbidden(&error) => Err(self.failed("set the time of")(error)),
-            _ => Ok(message.id),
-        }
+        // From here on readers have the message, so it is published. Where its time
+        // cannot be set (another user's file, a bad disk) that of the write must do.
+        let _ = set_time(&self.file.file, message.id);
+        Ok(message.id)
     }
 
     /// A header of this life of the topic.
