@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -102,6 +103,23 @@ impl Call {
 
     pub fn argument(mut self, argument: &str) -> Self {
         self.command.arg(argument);
+        self
+    }
+
+    /// Has another program start it, as strace(1) does: `arguments`, then the binary.
+    pub fn by(mut self, program: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(program);
+        command.args(arguments).arg(COMET).args(self.command.get_args()).env_clear();
+        let variables = self.command.get_envs().filter_map(|(name, value)| Some((name, value?)));
+        command.envs(variables).env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.command = command;
+        self
+    }
+
+    /// As this user, which only root can do.
+    pub fn user(mut self, id: u32) -> Self {
+        self.command.uid(id).gid(id);
         self
     }
 
