@@ -38,6 +38,12 @@ pub fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
     }
 }
 
+/// Lets `signal` pass unnoticed by this process (signal(2)).
+pub fn ignore(signal: i32) {
+    // SAFETY: SIG_IGN is no handler of ours that could be run at a bad moment.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
+}
+
 /// Has `signal` sent to this process when its parent ends
 /// (`PR_SET_PDEATHSIG` in prctl(2)).
 ///

@@ -52,6 +52,8 @@ impl FileStore {
 impl Store for FileStore {
     fn publish(&self, topic: &Topic, data: Option<&str>) -> Result<Cursor, Error> {
         let path = self.path(topic)?;
+        // A file larger than is allowed (`ulimit -f`) is an error, not our end.
+        sys::ignore(libc::SIGXFSZ);
         loop {
             let published = match EventFile::open(&path, OpenOptions::new().read(true).write(true))?
             {

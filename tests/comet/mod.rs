@@ -52,7 +52,11 @@ impl Store {
     }
 
     pub fn names(&self) -> Vec<String> {
-        let names = fs::read_dir(&self.0).unwrap().flatten();
+        Self::names_in(&self.0)
+    }
+
+    pub fn names_in(directory: &Path) -> Vec<String> {
+        let names = fs::read_dir(directory).unwrap().flatten();
         names.map(|entry| entry.file_name().into_string().unwrap()).collect()
     }
 
