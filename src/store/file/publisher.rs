@@ -212,10 +212,17 @@ struct Aside {
 
 impl Aside {
     fn create(beside: &Path) -> io::Result<Self> {
-        let name = format!(".novcomet-{}-{}", std::process::id(), Cursor::now());
-        let path = beside.with_file_name(name);
-        let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-        Ok(Self { path, file })
+        loop {
+            let name = format!(".novcomet-{}-{}", std::process::id(), Cursor::now());
+            let path = beside.with_file_name(name);
+            match OpenOptions::new().write(true).create_new(true).open(&path) {
+                Ok(file) => return Ok(Self { path, file }),
+                // Another thread, or a process of the same number in another
+                // container, has this microsecond.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Takes over the mode and, as far as that is allowed, the owner.
