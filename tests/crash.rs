@@ -419,6 +419,92 @@ fn refused_permission_or_unlucky_with_the_disk_at_any_system_call() {
     refused(&["EACCES", "EIO"]);
 }
 
+// A line that was cut off.
+
+/// A log of a file with this history, and who comes after the cut.
+struct Log {
+    store: Store,
+    publisher: Option<u32>,
+    whole: Vec<u8>,
+    lines: Vec<Message>,
+}
+
+impl Log {
+    /// One that was compacted, so that its header knows what is no longer kept,
+    /// with messages that have characters of two to four bytes.
+    fn new(publisher: Option<u32>) -> Self {
+        let store = Store::new();
+        many(&store);
+        let open = open(&store);
+        for data in ["é", "\u{2028}", "\u{1f600}\n\"", ""] {
+            open.publish(&topic("a"), Some(data)).unwrap();
+        }
+        let (path, whole) = (store.file("a"), fs::read(store.file("a")).unwrap());
+        assert!(whole.windows(11).any(|part| part == b",\"dropped\":"));
+        if publisher.is_some() {
+            fs::set_permissions(&path, PermissionsExt::from_mode(0o666)).unwrap();
+            chown(&path, Some(OWNER), Some(OWNER)).unwrap();
+        }
+        let lines = lines(&path);
+        Self { store, publisher, whole, lines }
+    }
+
+    fn publish(&self) {
+        let call = self.store.query("publish=a&data=my");
+        let call = match self.publisher {
+            Some(user) => call.user(user),
+            None => call,
+        };
+        let answer = call.answer();
+        assert_eq!(answer.body, "true", "{answer:?}");
+    }
+
+    /// What is left of it after `length` bytes, and how it goes on.
+    fn cut(&self, length: usize) {
+        fs::write(self.store.file("a"), &self.whole[..length]).unwrap();
+        let feeds = self.whole[..length].split(|&byte| byte == b'\n').count() - 1;
+        let left = &self.lines[..feeds.saturating_sub(1)];
+        let read = |since| open_all(&self.store).read(&topic("a"), since, WHOLE).unwrap();
+        let reading = read(Since::Earliest);
+        assert_eq!(reading.messages, left, "{length}");
+        self.publish();
+        let next = read(Since::Cursor(reading.standing));
+        assert_eq!((texts(&next), next.gap), (vec![NEXT], false), "{length}");
+        let all = [left, &next.messages].concat();
+        assert_eq!(read(Since::Earliest).messages, all, "{length}");
+        assert!(next.messages[0].id > self.lines[self.lines.len() - 1].id);
+        assert_log(&self.store.file("a"), &all);
+        if feeds > 0 {
+            let before = Cursor::from_micros(self.lines[0].id.micros() - 1_000_000);
+            assert!(read(Since::Cursor(before)).gap, "{length}: the header is forgotten");
+        }
+    }
+}
+
+fn open_all(store: &Store) -> Box<dyn store::Store> {
+    let url = format!("file://{}", store.0.display());
+    store::open(&url, Retention { bytes: 1 << 30, ..KEEP }).unwrap()
+}
+
+#[test]
+fn a_log_cut_at_any_byte_has_its_whole_lines_and_takes_the_next() {
+    let log = Log::new(None);
+    (0..=log.whole.len()).for_each(|length| log.cut(length));
+}
+
+#[test]
+fn a_log_cut_at_any_byte_is_mended_in_place_by_a_stranger() {
+    if !is_root() {
+        eprintln!("NOT RUN: mended_in_place_by_a_stranger needs root to make a file of another");
+        return;
+    }
+    let log = Log::new(Some(STRANGER));
+    let inode = || std::os::unix::fs::MetadataExt::ino(&fs::metadata(log.store.file("a")).unwrap());
+    let before = inode();
+    (0..=log.whole.len()).for_each(|length| log.cut(length));
+    assert_eq!(inode(), before, "in place");
+}
+
 fn report(text: &str) {
     // Past the test harness, which keeps what is printed to itself.
     io::stderr().write_all(text.as_bytes()).unwrap();
