@@ -13,6 +13,7 @@ use super::watch::DirectoryWatch;
 use super::{Reading, Retention, Store, Watch};
 use crate::error::Error;
 use crate::event::{Cursor, Since, Topic};
+use crate::sys;
 use event_file::{EventFile, failed, is_publishers, regular_file, time_of};
 use publisher::create;
 

@@ -49,6 +49,20 @@ impl Exchange {
         (Reply::of_head(&head), wire)
     }
 
+    /// The body as it comes; `None` if the connection ends before the head.
+    pub fn incoming(mut self) -> Option<Incoming> {
+        let mut bytes = Vec::new();
+        loop {
+            if let Some((head, rest)) = split(&bytes, b"\r\n\r\n") {
+                let empty = Reply::parse(&[head, b"\r\n\r\n0\r\n\r\n"].concat());
+                let chunked = empty.header("Transfer-Encoding") == Some("chunked");
+                let rest = rest.to_vec();
+                return Some(Incoming { stream: self.0, status: empty.status, chunked, rest });
+            }
+            read_more(&mut self.0, &mut bytes)?;
+        }
+    }
+
     /// Whether the connection ends, with whatever was sent before.
     pub fn ends(mut self) -> bool {
         self.0.read_to_end(&mut Vec::new()).is_ok()
@@ -60,6 +74,47 @@ impl AsFd for Exchange {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// An answer whose end nobody has seen, and that may never have one.
+pub struct Incoming {
+    stream: TcpStream,
+    pub status: u16,
+    chunked: bool,
+    /// What came and was not handed on.
+    rest: Vec<u8>,
+}
+
+impl Incoming {
+    /// The next part of the body, `None` after the last, whether it was complete or not.
+    pub fn part(&mut self) -> Option<Vec<u8>> {
+        loop {
+            if let Some(part) = self.take() {
+                return Some(part).filter(|part| !part.is_empty());
+            }
+            read_more(&mut self.stream, &mut self.rest)?;
+        }
+    }
+
+    /// What came whole; empty for the last chunk.
+    fn take(&mut self) -> Option<Vec<u8>> {
+        if !self.chunked {
+            return Some(std::mem::take(&mut self.rest)).filter(|part| !part.is_empty());
+        }
+        let (size, rest) = split(&self.rest, b"\r\n")?;
+        let size = usize::from_str_radix(std::str::from_utf8(size).ok()?, 16).ok()?;
+        let part = rest.get(..size + 2)?[..size].to_vec();
+        self.rest = rest[size + 2..].to_vec();
+        Some(part)
+    }
+}
+
+/// `None` at the end of the connection, or what is left of it.
+fn read_more(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> Option<()> {
+    let mut part = [0; 16_384];
+    let length = stream.read(&mut part).ok().filter(|&length| length > 0)?;
+    bytes.extend_from_slice(&part[..length]);
+    Some(())
 }
 
 /// An answer.

@@ -3,7 +3,7 @@
 //! its own event store, all of which ends when the [`Server`] is dropped.
 
 // Each file of tests uses its own part of this.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 mod dir;
 mod http;
@@ -15,12 +15,14 @@ use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use dir::{PrivateDir, make_dir, make_file};
-pub use http::{Exchange, Reply};
+pub use http::{Exchange, Incoming, Reply};
 pub use kind::{Kind, SOURCE};
+pub use process::kill_one;
 pub use stream::{Block, Stream, whole_blocks};
 
 /// Every story with every server.
@@ -42,9 +44,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Setup {
     kind: Kind,
     options: String,
+    store: Option<Arc<PrivateDir>>,
 }
 
 impl Setup {
+    /// Gives it the store of another server.
+    pub fn beside(mut self, other: &Server) -> Self {
+        self.store = Some(other.store.clone());
+        self
+    }
+
     /// Puts a variable into the CGI's environment.
     pub fn option(mut self, name: &str, value: &str) -> Self {
         self.options += &self.kind.option(name, value);
@@ -63,7 +72,8 @@ impl Setup {
         let program = self.kind.program();
         assert!(Path::new(program).exists(), "{program} is missing; `make test` installs it");
         // As /dev/shm itself: everybody writes, nobody deletes what is another's.
-        let store = PrivateDir::new("/dev/shm", 0o1777);
+        let own = || Arc::new(PrivateDir::new("/dev/shm", 0o1777));
+        let store = self.store.clone().unwrap_or_else(own);
         let url = format!("file://{}", store.path().display());
         let setup = self.option("NOVCOMET_STORE", &url);
         let root = lay_out(&setup.options);
@@ -167,7 +177,7 @@ fn free_port() -> u16 {
 pub struct Server {
     running: Running,
     kind: Kind,
-    store: PrivateDir,
+    store: Arc<PrivateDir>,
     root: PrivateDir,
 }
 
@@ -179,7 +189,7 @@ impl Server {
 
     /// A server that is told more before it starts.
     pub fn setup(kind: Kind) -> Setup {
-        Setup { kind, options: String::new() }
+        Setup { kind, options: String::new(), store: None }
     }
 
     /// Which of them it is.
@@ -277,6 +287,11 @@ impl Server {
     /// The directory of all the other files of this server.
     pub fn root(&self) -> &Path {
         self.root.path()
+    }
+
+    /// The program that it runs.
+    pub fn program(&self) -> PathBuf {
+        self.root().join(PROGRAM)
     }
 
     /// Makes a directory under `root` that holds the program and cgi-bin/.htaccess.

@@ -1,8 +1,10 @@
 //! What /proc knows of a server's processes.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// The processes that run `program` and sleep: with a GET there is nothing that
 /// a CGI of ours sleeps for but an event.
@@ -30,6 +32,26 @@ pub fn signal(name: &str, pids: &[u32]) {
     let pids = pids.iter().map(ToString::to_string);
     // A process that has just ended is no failure.
     let _ = Command::new("sh").args(["-c", &script, "sh"]).args(pids).status();
+}
+
+/// Kills one of the processes that run one of `programs` and have `word` in their
+/// query: the one that `choose` makes of how many there are.
+pub fn kill_one(programs: &[PathBuf], word: &str, choose: impl FnOnce(usize) -> usize) -> bool {
+    // Held by its descriptor a process cannot become another one meanwhile.
+    let hold = |pid: u32| {
+        let held = pidfd_open(Pid::from_raw(pid.try_into().ok()?)?, PidfdFlags::empty()).ok()?;
+        let is_ours = programs.iter().any(|program| runs(pid, program)) && asks(pid, word);
+        is_ours.then_some(held)
+    };
+    let found: Vec<_> = pids().filter_map(hold).collect();
+    !found.is_empty() && pidfd_send_signal(&found[choose(found.len())], Signal::KILL).is_ok()
+}
+
+fn asks(pid: u32, word: &str) -> bool {
+    let variables = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let mut variables = variables.split(|&byte| byte == 0);
+    let query = variables.find_map(|variable| variable.strip_prefix(b"QUERY_STRING="));
+    query.is_some_and(|query| String::from_utf8_lossy(query).contains(word))
 }
 
 fn pids() -> impl Iterator<Item = u32> {
