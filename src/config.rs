@@ -86,6 +86,14 @@ impl Config {
         self.max_data * 3 + 8_192
     }
 
+    /// Most bytes of a topic's file: four times what is kept, where only its
+    /// owner may shorten it, or one message of which JSON writes each byte as
+    /// six; and the header.
+    #[must_use]
+    pub fn max_file(&self) -> u64 {
+        self.keep_bytes * 4 + self.max_data as u64 * 6 + 4_096
+    }
+
     /// How long a request may wait in all.
     #[must_use]
     pub fn wait(&self) -> Duration {

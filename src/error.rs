@@ -44,6 +44,8 @@ pub enum Error {
     },
     /// Something that is not a regular file stands where an event file should (503).
     NotAFile(PathBuf),
+    /// The file has another name as well: somebody planted a hard link to it (503).
+    Linked(PathBuf),
     /// Another publisher has held the topic's lock for too long (503).
     LockHeld(PathBuf),
     /// The file belongs to somebody else and its time lies ahead of the
@@ -66,6 +68,7 @@ impl Error {
             Self::Config { .. }
             | Self::Store { .. }
             | Self::NotAFile(_)
+            | Self::Linked(_)
             | Self::LockHeld(_)
             | Self::TimeAhead(_) => 503,
         }
@@ -84,6 +87,10 @@ impl Error {
             Self::NotAFile(path) => {
                 format!("{} is not a regular file; remove it, it is not ours", path.display())
             }
+            Self::Linked(path) => format!(
+                "{} has another name too (a hard link); remove it, it is not ours",
+                path.display()
+            ),
             Self::LockHeld(path) => format!(
                 "{} is locked by another process; end that process (fuser -v shows it)",
                 path.display()
@@ -103,12 +110,15 @@ fn is_full(cause: &io::Error) -> bool {
 }
 
 fn advice(cause: &io::Error) -> &'static str {
-    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
+    use io::ErrorKind::{
+        InvalidData, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem,
+    };
     match cause.kind() {
         NotFound | NotADirectory => "create the directory, or name another in NOVCOMET_STORE",
         PermissionDenied | ReadOnlyFilesystem => {
             "let the web server's user write there, or name another directory in NOVCOMET_STORE"
         }
+        InvalidData => "it holds no messages; remove it, it is not ours",
         _ if is_full(cause) => "make room on that file system",
         _ => "see the system's log",
     }
@@ -133,7 +143,7 @@ impl fmt::Display for Error {
                 f.write_str("the store is full; nothing was published")
             }
             Self::LockHeld(_) => f.write_str("the topic is busy; try again"),
-            Self::Store { .. } | Self::NotAFile(_) | Self::TimeAhead(_) => {
+            Self::Store { .. } | Self::NotAFile(_) | Self::Linked(_) | Self::TimeAhead(_) => {
                 f.write_str("the store cannot be used; the server's error log says why")
             }
         }

@@ -137,7 +137,8 @@ impl<W: Write + AsFd> Service<'_, W> {
 
     fn store(&self) -> Result<Box<dyn store::Store>, Error> {
         let Config { keep: messages, keep_bytes: bytes, keep_age: age, .. } = self.config;
-        store::open(&self.config.store, Retention { messages, bytes, age })
+        let most = self.config.max_file();
+        store::open(&self.config.store, Retention { messages, bytes, age, most })
     }
 
     fn patience(&self, wait: Option<Duration>, longest: Duration) -> Patience {

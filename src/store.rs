@@ -21,6 +21,9 @@ pub struct Retention {
     pub bytes: u64,
     /// For how long.
     pub age: Duration,
+    /// How many bytes a topic may take at most; of a file that has more, the
+    /// rest is none of ours.
+    pub most: u64,
 }
 
 /// What a topic holds for a subscriber.
@@ -69,6 +72,11 @@ pub trait Store {
     /// # Errors
     /// 503 when the store cannot be used.
     fn watch(&self, topics: &[Topic]) -> Result<Box<dyn Watch>, Error>;
+
+    /// The only directory that a publish writes to, if the store is one.
+    fn directory(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
 /// Tells when it is worth to read again. It may be wrong in both directions.

@@ -12,7 +12,7 @@ use novcomet::event::{Cursor, Message, Since, Topic};
 use novcomet::store::{self, Reading, Retention, Store};
 
 const KEEP_ALL: Retention =
-    Retention { messages: 10_000, bytes: 1 << 30, age: Duration::from_secs(86_400) };
+    Retention { messages: 10_000, bytes: 1 << 30, age: Duration::from_secs(86_400), most: 1 << 31 };
 const WHOLE: usize = 1 << 30;
 
 struct Scratch(PathBuf);
@@ -129,12 +129,11 @@ fn a_reading_is_bounded_and_the_next_has_the_rest() {
 
 #[test]
 fn what_is_kept_is_bounded_and_who_missed_some_is_told() {
-    let day = Duration::from_secs(86_400);
     for (kept, retention) in [
-        (10, Retention { messages: 10, bytes: 1 << 20, age: day }),
-        (5, Retention { messages: 1_000, bytes: 5 * 142, age: day }),
-        (1, Retention { messages: 1_000, bytes: 1, age: day }),
-        (1, Retention { messages: 1_000, bytes: 1 << 20, age: Duration::from_nanos(1) }),
+        (10, Retention { messages: 10, ..KEEP_ALL }),
+        (5, Retention { bytes: 5 * 142, ..KEEP_ALL }),
+        (1, Retention { bytes: 1, ..KEEP_ALL }),
+        (1, Retention { age: Duration::from_nanos(1), ..KEEP_ALL }),
     ] {
         let scratch = Scratch::new("kept");
         let store = scratch.keeping(retention);
@@ -283,7 +282,7 @@ fn beside_publishers_and_compaction_nothing_is_lost_or_doubled() {
     const EACH: usize = 2_000;
     const AHEAD: usize = 50;
     let scratch = Scratch::new("beside");
-    let keep = Retention { messages: 100_000, bytes: 10_000, age: KEEP_ALL.age };
+    let keep = Retention { messages: 100_000, bytes: 10_000, ..KEEP_ALL };
     let read = [AtomicUsize::new(0), AtomicUsize::new(0)];
     let publisher = |name: usize| {
         let store = scratch.keeping(keep);

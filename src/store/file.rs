@@ -1,20 +1,23 @@
 //! Events as the times of files: `ID.comet` in one directory, as in 2011; their
 //! messages are what the file holds.
 
+mod entry;
 mod event_file;
 mod log;
 mod publisher;
 
-use std::fs::{self, OpenOptions};
-use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+
+use rustix::fs::{CWD, Mode, OFlags, open};
 
 use super::watch::DirectoryWatch;
 use super::{Reading, Retention, Store, Watch};
 use crate::error::Error;
 use crate::event::{Cursor, Since, Topic};
 use crate::sys;
-use event_file::{EventFile, failed, is_publishers, regular_file, time_of};
+use entry::Entry;
+use event_file::{EventFile, failed};
 use publisher::create;
 
 /// The longest file name that Linux takes, in bytes (`NAME_MAX`).
@@ -22,44 +25,46 @@ const NAME_MAX: usize = 255;
 
 /// A directory of event files.
 pub struct FileStore {
-    directory: PathBuf,
+    path: PathBuf,
+    directory: OwnedFd,
     retention: Retention,
 }
 
 impl FileStore {
     /// # Errors
     /// [`Error::Store`] when there is no such directory.
-    pub fn open(directory: PathBuf, retention: Retention) -> Result<Self, Error> {
-        let found = fs::metadata(&directory).map_err(failed("find the directory", &directory))?;
-        if !found.is_dir() {
-            let cause = io::ErrorKind::NotADirectory.into();
-            return Err(failed("use as a directory", &directory)(cause));
-        }
-        Ok(Self { directory, retention })
+    pub fn open(path: PathBuf, retention: Retention) -> Result<Self, Error> {
+        let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = open(&path, how, Mode::empty())
+            .map_err(|error| failed("use the directory", &path)(error.into()))?;
+        Ok(Self { path, directory, retention })
     }
 
     /// `/` and `%` are encoded, so that no topic leaves the directory; every
     /// other name is kept, so that it is the file that the PHP of 2011 used.
-    fn path(&self, topic: &Topic) -> Result<PathBuf, Error> {
+    fn name(topic: &Topic) -> Result<PathBuf, Error> {
         let name = topic.as_str().replace('%', "%25").replace('/', "%2F") + ".comet";
         if name.len() > NAME_MAX {
             let why = "a topic with so many slashes or percent signs is too long for a file name";
             return Err(Error::BadRequest(why.into()));
         }
-        Ok(self.directory.join(name))
+        Ok(name.into())
     }
 }
 
 impl Store for FileStore {
     fn publish(&self, topic: &Topic, data: Option<&str>) -> Result<Cursor, Error> {
-        let path = self.path(topic)?;
+        let name = Self::name(topic)?;
+        let path = self.path.join(&name);
+        let entry = Entry { directory: self.directory.as_fd(), name: &name, path: &path };
         // A file larger than is allowed (`ulimit -f`) is an error, not our end.
         sys::ignore(libc::SIGXFSZ);
         loop {
-            let published = match EventFile::open(&path, OpenOptions::new().read(true).write(true))?
-            {
+            // A device does things when it is opened: look first.
+            let there = entry.look()?.map(|_| EventFile::open(entry, OFlags::RDWR)).transpose()?;
+            let published = match there.flatten() {
                 Some(file) => file.publish(data, self.retention)?,
-                None => create(&path, data)?,
+                None => create(entry, data)?,
             };
             if let Some(cursor) = published {
                 return Ok(cursor);
@@ -68,26 +73,32 @@ impl Store for FileStore {
     }
 
     fn read(&self, topic: &Topic, since: Since, limit: usize) -> Result<Reading, Error> {
-        let path = self.path(topic)?;
+        let path = self.path.join(Self::name(topic)?);
+        let entry = Entry { directory: CWD, name: &path, path: &path };
         loop {
-            let Some(found) = regular_file(&path)? else {
+            let Some(found) = entry.look()? else {
                 return Ok(Reading::quiet(since.cursor().unwrap_or(Cursor::SMALLEST)));
             };
-            if since == Since::Cursor(time_of(&found)) && is_publishers(&found) {
-                return Ok(Reading::quiet(time_of(&found)));
+            if since == Since::Cursor(found.time) && found.is_publishers {
+                return Ok(Reading::quiet(found.time));
             }
-            match EventFile::open(&path, OpenOptions::new().read(true)) {
+            match EventFile::open(entry, OFlags::RDONLY) {
                 Ok(Some(file)) => return file.read(since, limit, self.retention),
                 Ok(None) => {}
                 // We may see its time but not open it: nothing else is to be learnt.
-                Err(_) if found.len() == 0 => return Ok(Reading::quiet(time_of(&found))),
+                Err(_) if found.is_empty => return Ok(Reading::quiet(found.time)),
                 Err(error) => return Err(error),
             }
         }
     }
 
     fn watch(&self, topics: &[Topic]) -> Result<Box<dyn Watch>, Error> {
-        let paths = topics.iter().map(|topic| self.path(topic)).collect::<Result<_, _>>()?;
-        Ok(Box::new(DirectoryWatch::new(self.directory.clone(), paths)))
+        let path = |topic| Ok(self.path.join(Self::name(topic)?));
+        let paths = topics.iter().map(path).collect::<Result<_, _>>()?;
+        Ok(Box::new(DirectoryWatch::new(self.path.clone(), paths)))
+    }
+
+    fn directory(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.directory.as_fd())
     }
 }

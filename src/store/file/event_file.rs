@@ -1,13 +1,15 @@
 //! One event file, as a reader sees it.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
 use filetime::FileTime;
+use rustix::fs::OFlags;
 
+use super::entry::Entry;
 use super::log::{self, End, Head, Messages};
 use crate::error::Error;
 use crate::event::{Cursor, Since};
@@ -18,37 +20,33 @@ use crate::sys;
 /// is 10 ms at most.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Never follows a link, never hangs on a FIFO, never becomes our terminal.
-const SAFELY: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-
 /// An open event file.
 pub struct EventFile<'a> {
-    pub path: &'a Path,
+    pub entry: Entry<'a>,
     pub file: File,
 }
 
 impl<'a> EventFile<'a> {
-    /// Without `O_CREAT`: with it the kernel refuses a file of somebody else
-    /// in a sticky directory (`fs.protected_regular`).
-    pub fn open(path: &'a Path, how: &mut OpenOptions) -> Result<Option<Self>, Error> {
-        match how.custom_flags(SAFELY).open(path) {
+    /// `None` if there is none any more.
+    pub fn open(entry: Entry<'a>, access: OFlags) -> Result<Option<Self>, Error> {
+        match entry.open(access) {
             Ok(file) => {
-                let opened = Self { path, file };
+                let opened = Self { entry, file };
                 match opened.metadata()?.is_file() {
                     true => Ok(Some(opened)),
-                    false => Err(Error::NotAFile(path.into())),
+                    false => Err(Error::NotAFile(entry.path.into())),
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => match regular_file(path)? {
-                Some(_) => Err(failed("open", path)(error)),
+            Err(error) => match entry.look()? {
+                Some(_) => Err(failed("open", entry.path)(error)),
                 None => Ok(None),
             },
         }
     }
 
     pub fn metadata(&self) -> Result<Metadata, Error> {
-        self.file.metadata().map_err(failed("read the time of", self.path))
+        self.file.metadata().map_err(failed("read the time of", self.entry.path))
     }
 
     /// What is news after `since`. The time is read before the messages: a
@@ -83,11 +81,11 @@ impl<'a> EventFile<'a> {
     /// A file that has been replaced is not asked: its last time may be one
     /// that no later publisher has seen.
     fn settle(&self, before: Metadata) -> Result<(Metadata, bool), Error> {
-        if before.len() == 0 && is_publishers(&before) {
+        if before.len() == 0 && is_publishers(before.mtime_nsec().unsigned_abs()) {
             return Ok((before, true));
         }
         let locked =
-            sys::is_locked(&self.file).map_err(failed("look at the lock of", self.path))?;
+            sys::is_locked(&self.file).map_err(failed("look at the lock of", self.entry.path))?;
         let now = self.metadata()?;
         let settled = !locked && now.nlink() > 0 && time_of(&now) == time_of(&before);
         Ok((now, settled))
@@ -95,11 +93,11 @@ impl<'a> EventFile<'a> {
 
     fn messages(&self, seen: &Metadata, since: Since, kept: Retention) -> Result<Messages, Error> {
         if seen.len() == 0 || since == Since::Now {
-            let last = self.end(seen)?.last;
+            let last = self.end(seen, kept.most)?.last;
             return Ok(Messages { lines: Vec::new(), last, dropped: None });
         }
         log::messages(&self.file, seen.len(), since, kept, Cursor::now())
-            .map_err(failed("read", self.path))
+            .map_err(failed("read", self.entry.path))
     }
 
     /// Whether messages after `since` are kept no longer, or `since` is older
@@ -132,15 +130,15 @@ impl<'a> EventFile<'a> {
     pub fn head(&self, seen: &Metadata) -> Result<Head, Error> {
         match seen.len() {
             0 => Ok(Head { header: None, oldest: None }),
-            length => Head::read(&self.file, length).map_err(failed("read", self.path)),
+            length => Head::read(&self.file, length).map_err(failed("read", self.entry.path)),
         }
     }
 
     /// The end of its log.
-    pub fn end(&self, seen: &Metadata) -> Result<End, Error> {
+    pub fn end(&self, seen: &Metadata, most: u64) -> Result<End, Error> {
         match seen.len() {
             0 => Ok(End { last: Cursor::SMALLEST, whole: 0 }),
-            length => log::end(&self.file, length).map_err(failed("read", self.path)),
+            length => log::end(&self.file, length, most).map_err(failed("read", self.entry.path)),
         }
     }
 }
@@ -154,8 +152,8 @@ pub fn time_of(metadata: &Metadata) -> Cursor {
 /// the kernel's own have nanoseconds. It is the last that its publisher sets,
 /// so nobody needs to wait for the lock to be free, which under a crowd of
 /// woken waiters may take long.
-pub fn is_publishers(metadata: &Metadata) -> bool {
-    metadata.mtime_nsec() % 1000 == 0
+pub fn is_publishers(nanoseconds: u64) -> bool {
+    nanoseconds % 1000 == 0
 }
 
 /// When the file was made; `None` if it cannot be known, or if its time was
@@ -164,20 +162,6 @@ pub fn born_of(metadata: &Metadata) -> Option<Cursor> {
     let made = FileTime::from_creation_time(metadata)?;
     let made = Cursor::at(made.unix_seconds(), made.nanoseconds());
     (made <= time_of(metadata)).then_some(made)
-}
-
-pub fn is_same_file(one: &Metadata, other: &Metadata) -> bool {
-    (one.dev(), one.ino()) == (other.dev(), other.ino())
-}
-
-/// What stands at `path`, without following a link.
-pub fn regular_file(path: &Path) -> Result<Option<Metadata>, Error> {
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.is_file() => Ok(Some(found)),
-        Ok(_) => Err(Error::NotAFile(path.into())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(failed("read the time of", path)(error)),
-    }
 }
 
 pub fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {

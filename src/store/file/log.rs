@@ -86,17 +86,17 @@ pub struct Messages {
     pub dropped: Option<Cursor>,
 }
 
-/// Finds the end.
+/// Finds the end, not more than `most` bytes from it.
 ///
 /// # Errors
-/// What pread(2) says.
-pub fn end(file: &File, length: u64) -> io::Result<End> {
-    parts(file, length, |part| {
+/// What pread(2) says; `InvalidData` if there is no line as far as that.
+pub fn end(file: &File, length: u64, most: u64) -> io::Result<End> {
+    parts(file, length, most, |part| {
         let whole = part.start + part.bytes.len() as u64;
         let last = part.lines_from_the_end().find_map(|line| Some((id_of(line)?, whole)));
         match last {
             Some((last, whole)) => Some(End { last, whole }),
-            None => part.is_first().then_some(End { last: Cursor::SMALLEST, whole }),
+            None => part.is_all().then_some(End { last: Cursor::SMALLEST, whole }),
         }
     })
 }
@@ -105,7 +105,7 @@ pub fn end(file: &File, length: u64) -> io::Result<End> {
 /// kept by `retention` at `now`.
 ///
 /// # Errors
-/// What pread(2) says.
+/// As [`end`].
 pub fn messages(
     file: &File,
     length: u64,
@@ -115,19 +115,30 @@ pub fn messages(
 ) -> io::Result<Messages> {
     let age = u64::try_from(retention.age.as_micros()).unwrap_or(u64::MAX);
     let oldest = Cursor::from_micros(now.micros().saturating_sub(age));
-    parts(file, length, |part| part.messages(since, retention, oldest))
+    parts(file, length, retention.most, |part| part.messages(since, retention, oldest))
 }
 
 /// Tries larger and larger parts of the end until `find` has what it wants;
-/// the whole log always has.
-fn parts<T>(file: &File, length: u64, find: impl Fn(&Part) -> Option<T>) -> io::Result<T> {
-    let mut size = FIRST_PART;
+/// the largest always has. Somebody may have planted more than fits in memory.
+fn parts<T>(
+    file: &File,
+    length: u64,
+    most: u64,
+    find: impl Fn(&Part) -> Option<T>,
+) -> io::Result<T> {
+    let largest = length.min(most);
+    let mut size = FIRST_PART.min(largest);
     loop {
-        let start = length.saturating_sub(size);
-        if let Some(found) = find(&Part::new(start, read_part(file, start, length - start)?)) {
+        let start = length - size;
+        let mut part = Part::new(start, read_part(file, start, size)?);
+        part.is_largest = size == largest;
+        if let Some(found) = find(&part) {
             return Ok(found);
         }
-        size = size.saturating_mul(GROWTH);
+        if part.is_largest {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        size = size.saturating_mul(GROWTH).min(largest);
     }
 }
 
@@ -150,6 +161,8 @@ fn read_part(file: &File, start: u64, length: u64) -> io::Result<Vec<u8>> {
 struct Part {
     start: u64,
     bytes: Vec<u8>,
+    /// There is none before it, or none that counts.
+    is_largest: bool,
 }
 
 impl Part {
@@ -162,11 +175,13 @@ impl Part {
             bytes.drain(..cut);
             start += cut as u64;
         }
-        Self { start, bytes }
+        Self { start, bytes, is_largest: false }
     }
 
-    fn is_first(&self) -> bool {
-        self.start == 0
+    /// Whether it has all there is; never so when it has not even one line of a
+    /// file that has more.
+    fn is_all(&self) -> bool {
+        self.is_largest && (self.start == 0 || !self.bytes.is_empty())
     }
 
     fn lines_from_the_end(&self) -> impl Iterator<Item = &[u8]> {
@@ -195,7 +210,7 @@ impl Part {
             found.lines.push(line.to_vec());
         }
         found.lines.reverse();
-        self.is_first().then_some(found)
+        self.is_all().then_some(found)
     }
 }
 

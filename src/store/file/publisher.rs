@@ -1,16 +1,17 @@
 //! Publishing to one event file, under its lock.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, fchown};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, fchown};
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use filetime::FileTime;
-use rustix::fs::{CWD, RenameFlags, Timespec, Timestamps, UTIME_NOW, futimens, renameat_with};
+use rustix::fs::{Mode, RenameFlags, Timespec, Timestamps, UTIME_NOW, fstat, futimens};
 
-use super::event_file::{EventFile, born_of, failed, is_same_file, regular_file, time_of};
+use super::entry::Entry;
+use super::event_file::{EventFile, born_of, failed, time_of};
 use super::log::{self, End, Head, Header};
 use crate::error::Error;
 use crate::event::{Cursor, Message, Since};
@@ -26,16 +27,18 @@ const LOCK_PAUSE: Duration = Duration::from_micros(100);
 
 /// Puts a new event file in place, complete with its message and its time;
 /// `None` when somebody else was first.
-pub fn create(path: &Path, data: Option<&str>) -> Result<Option<Cursor>, Error> {
+pub fn create(entry: Entry<'_>, data: Option<&str>) -> Result<Option<Cursor>, Error> {
     let cursor = Cursor::SMALLEST.next(Cursor::now());
-    let aside = Aside::create(path).map_err(failed("create", path))?;
+    let aside = Aside::create(entry).map_err(failed("create", entry.path))?;
     let content = |inode| data.map(|data| log_of(cursor, inode, data)).unwrap_or_default();
-    let placed =
-        aside.fill(content, cursor).and_then(|()| aside.place(path, RenameFlags::NOREPLACE));
+    let placed = aside
+        .share_with_group()
+        .and_then(|()| aside.fill(content, cursor))
+        .and_then(|()| aside.place(RenameFlags::NOREPLACE));
     match placed {
         Ok(()) => Ok(Some(cursor)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
-        Err(error) => Err(failed("create", path)(error)),
+        Err(error) => Err(failed("create", entry.path)(error)),
     }
 }
 
@@ -51,10 +54,15 @@ impl EventFile<'_> {
     pub fn publish(&self, data: Option<&str>, kept: Retention) -> Result<Option<Cursor>, Error> {
         self.lock()?;
         let seen = self.metadata()?;
-        if !regular_file(self.path)?.is_some_and(|there| is_same_file(&there, &seen)) {
+        let there = self.entry.look()?.map(|there| there.identity);
+        if there != Some((seen.dev(), seen.ino())) {
             return Ok(None);
         }
-        let (head, end) = (self.head(&seen)?, self.end(&seen)?);
+        // What it shares with another name somebody else may be relying on.
+        if seen.nlink() > 1 {
+            return Err(Error::Linked(self.entry.path.into()));
+        }
+        let (head, end) = (self.head(&seen)?, self.end(&seen, kept.most)?);
         let publisher = Publisher { file: self, seen, head, end, kept };
         match data {
             Some(data) => publisher.append(data).map(Some),
@@ -64,9 +72,9 @@ impl EventFile<'_> {
 
     fn lock(&self) -> Result<(), Error> {
         let deadline = Instant::now() + LOCK_LIMIT;
-        while !sys::try_lock(&self.file).map_err(failed("lock", self.path))? {
+        while !sys::try_lock(&self.file).map_err(failed("lock", self.entry.path))? {
             if Instant::now() >= deadline {
-                return Err(Error::LockHeld(self.path.into()));
+                return Err(Error::LockHeld(self.entry.path.into()));
             }
             thread::sleep(LOCK_PAUSE);
         }
@@ -156,10 +164,10 @@ impl Publisher<'_> {
             content.extend(log::line(message));
             content
         };
-        let aside = Aside::create(self.file.path)?;
+        let aside = Aside::create(self.file.entry)?;
         aside.resemble(&self.seen)?;
         aside.fill(content, message.id)?;
-        aside.place(self.file.path, RenameFlags::empty())
+        aside.place(RenameFlags::empty())
     }
 
     /// Where the file may not be replaced (another user's, in a sticky
@@ -195,28 +203,30 @@ impl Publisher<'_> {
             }
             thread::sleep(Duration::from_millis(1));
         }
-        Err(Error::TimeAhead(self.file.path.into()))
+        Err(Error::TimeAhead(self.file.entry.path.into()))
     }
 
     fn failed(&self, doing: &'static str) -> impl FnOnce(io::Error) -> Error {
-        failed(doing, self.file.path)
+        failed(doing, self.file.entry.path)
     }
 }
 
 /// A file that is prepared beside the one it will be: it appears at once and
 /// whole. Removed if it does not come to that.
-struct Aside {
-    path: PathBuf,
+struct Aside<'a> {
+    name: PathBuf,
     file: File,
+    /// What it will be.
+    entry: Entry<'a>,
 }
 
-impl Aside {
-    fn create(beside: &Path) -> io::Result<Self> {
+impl<'a> Aside<'a> {
+    fn create(entry: Entry<'a>) -> io::Result<Self> {
         loop {
             let name = format!(".novcomet-{}-{}", std::process::id(), Cursor::now());
-            let path = beside.with_file_name(name);
-            match OpenOptions::new().write(true).create_new(true).open(&path) {
-                Ok(file) => return Ok(Self { path, file }),
+            let name = entry.name.with_file_name(name);
+            match (Entry { name: &name, ..entry }).create() {
+                Ok(file) => return Ok(Self { name, file, entry }),
                 // Another thread, or a process of the same number in another
                 // container, has this microsecond.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -225,10 +235,22 @@ impl Aside {
         }
     }
 
-    /// Takes over the mode and, as far as that is allowed, the owner.
+    /// A directory with the setgid bit is its group's, and so is what is in
+    /// it, whatever umask this publisher's server has.
+    fn share_with_group(&self) -> io::Result<()> {
+        let directory = fstat(self.entry.directory)?;
+        if !Mode::from_raw_mode(directory.st_mode).contains(Mode::SGID) {
+            return Ok(());
+        }
+        let mode = self.file.metadata()?.mode() | GROUPS;
+        self.file.set_permissions(PermissionsExt::from_mode(mode))
+    }
+
+    /// Takes over the mode and, as far as that is allowed, the owner; no bit by
+    /// which a planted file would become a program that runs as us.
     fn resemble(&self, other: &Metadata) -> io::Result<()> {
         let _ = fchown(&self.file, Some(other.uid()), Some(other.gid()));
-        self.file.set_permissions(other.permissions())
+        self.file.set_permissions(PermissionsExt::from_mode(other.mode() & EVERYBODYS))
     }
 
     /// Writes what `content` makes of the file's inode, and sets the time.
@@ -238,17 +260,26 @@ impl Aside {
         set_time(&self.file, time)
     }
 
-    fn place(&self, path: &Path, flags: RenameFlags) -> io::Result<()> {
-        Ok(renameat_with(CWD, &self.path, CWD, path, flags)?)
+    fn place(&self, flags: RenameFlags) -> io::Result<()> {
+        self.here().rename(self.entry, flags)
+    }
+
+    fn here(&self) -> Entry<'_> {
+        Entry { name: &self.name, ..self.entry }
     }
 }
 
-impl Drop for Aside {
+impl Drop for Aside<'_> {
     fn drop(&mut self) {
         // After it was put in place there is nothing of this name.
-        let _ = fs::remove_file(&self.path);
+        let _ = self.here().remove();
     }
 }
+
+/// Reading and writing, for the group.
+const GROUPS: u32 = 0o060;
+/// Reading and writing, for everybody.
+const EVERYBODYS: u32 = 0o666;
 
 const NOW: Timestamps = {
     let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };

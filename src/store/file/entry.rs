@@ -1,0 +1,87 @@
+//! A name in the event directory, which anybody may have planted.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, openat, renameat_with, statat, unlinkat,
+};
+
+use super::event_file::{failed, is_publishers};
+use crate::error::Error;
+use crate::event::Cursor;
+
+/// Never follows a link, never hangs on a FIFO or a lease, never becomes our
+/// terminal, never outlives us.
+const SAFELY: OFlags =
+    OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+
+/// Where an event file is, or will be. A publisher has a descriptor of the
+/// directory: whoever puts another in that one's place meanwhile leads it
+/// nowhere. A subscriber, who may wait through that, goes by the path.
+#[derive(Clone, Copy)]
+pub struct Entry<'a> {
+    pub directory: BorrowedFd<'a>,
+    /// Relative to `directory`.
+    pub name: &'a Path,
+    /// For those who read of it.
+    pub path: &'a Path,
+}
+
+/// What stands there, as far as it can be told without opening it.
+pub struct Look {
+    pub time: Cursor,
+    /// Whether a publisher set the time.
+    pub is_publishers: bool,
+    pub is_empty: bool,
+    /// Device and inode.
+    pub identity: (u64, u64),
+}
+
+impl Look {
+    fn of(found: &Stat) -> Self {
+        Self {
+            time: Cursor::at(found.st_mtime, u32::try_from(found.st_mtime_nsec).unwrap_or(0)),
+            is_publishers: is_publishers(found.st_mtime_nsec),
+            is_empty: found.st_size == 0,
+            identity: (found.st_dev, found.st_ino),
+        }
+    }
+}
+
+impl Entry<'_> {
+    /// The regular file there, `None` if there is nothing.
+    pub fn look(self) -> Result<Option<Look>, Error> {
+        match statat(self.directory, self.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::RegularFile => {
+                Ok(Some(Look::of(&found)))
+            }
+            Ok(_) => Err(Error::NotAFile(self.path.into())),
+            Err(error) if error == rustix::io::Errno::NOENT => Ok(None),
+            Err(error) => Err(failed("read the time of", self.path)(error.into())),
+        }
+    }
+
+    /// Without `O_CREAT`: with it the kernel refuses a file of somebody else
+    /// in a sticky directory (`fs.protected_regular`).
+    pub fn open(self, access: OFlags) -> io::Result<File> {
+        Ok(openat(self.directory, self.name, access | SAFELY, Mode::empty())?.into())
+    }
+
+    /// Makes a file where nothing may be.
+    pub fn create(self) -> io::Result<File> {
+        let how = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | SAFELY;
+        Ok(openat(self.directory, self.name, how, Mode::from_raw_mode(0o666))?.into())
+    }
+
+    /// Gives it the place of `other`, a name in the same directory.
+    pub fn rename(self, other: Entry<'_>, flags: RenameFlags) -> io::Result<()> {
+        Ok(renameat_with(self.directory, self.name, other.directory, other.name, flags)?)
+    }
+
+    pub fn remove(self) -> io::Result<()> {
+        Ok(unlinkat(self.directory, self.name, AtFlags::empty())?)
+    }
+}
