@@ -13,6 +13,7 @@ HTDOCSDIR       = $(PREFIX)/share/novcomet
 MANDIR          = $(PREFIX)/share/man
 APACHECONFDIR   = /etc/apache2/conf-available
 LIGHTTPDCONFDIR = /etc/lighttpd/conf-available
+TMPFILESDIR     = $(PREFIX)/lib/tmpfiles.d
 
 TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
 # One static image, loaded where it was linked: nothing to resolve at start, and
@@ -49,12 +50,13 @@ lint:
 
 install: all
 	install -d -m 755 $(DESTDIR)$(CGIBINDIR) $(DESTDIR)$(HTDOCSDIR) $(DESTDIR)$(MANDIR)/man1 \
-	    $(DESTDIR)$(APACHECONFDIR) $(DESTDIR)$(LIGHTTPDCONFDIR)
+	    $(DESTDIR)$(APACHECONFDIR) $(DESTDIR)$(LIGHTTPDCONFDIR) $(DESTDIR)$(TMPFILESDIR)
 	install -m 755 cgi-bin/comet.cgi $(DESTDIR)$(CGIBINDIR)
 	install -m 644 htdocs/* $(DESTDIR)$(HTDOCSDIR)
 	install -m 644 docs/comet.cgi.1 $(DESTDIR)$(MANDIR)/man1
 	install -m 644 apache-conf/*.conf $(DESTDIR)$(APACHECONFDIR)
 	install -m 644 lighttpd-conf/novcomet.conf $(DESTDIR)$(LIGHTTPDCONFDIR)/50-novcomet.conf
+	install -m 644 tmpfiles.d/novcomet.conf $(DESTDIR)$(TMPFILESDIR)
 	sed -i -e 's|/usr/lib/cgi-bin/novcomet|$(CGIBINDIR)|' -e 's|/usr/share/novcomet|$(HTDOCSDIR)|' \
 	    $(DESTDIR)$(APACHECONFDIR)/novcomet.conf $(DESTDIR)$(LIGHTTPDCONFDIR)/50-novcomet.conf
 

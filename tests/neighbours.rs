@@ -1,0 +1,377 @@
+//! Hostile neighbours on the machine: what they plant in the directory is
+//! never followed, never waited for and never written through.
+
+mod comet;
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use comet::{Answer, Call, SECOND, Store, eventually, is_root};
+
+const WWW_DATA: u32 = 33;
+const OTHER: u32 = 34;
+
+/// Answers for this long at most are no hang; the lock of a topic takes 2 s.
+const SOON: Duration = Duration::from_secs(1);
+
+fn run(program: &str, arguments: &[&str]) {
+    assert!(Command::new(program).args(arguments).status().unwrap().success(), "{program}");
+}
+
+fn as_user(mut call: Call, user: u32, group: u32) -> Call {
+    call.command.uid(user).gid(group);
+    call
+}
+
+fn prompt(call: Call) -> Answer {
+    let begin = Instant::now();
+    let answer = call.answer();
+    assert!(begin.elapsed() < SOON, "{:?}: {answer:?}", begin.elapsed());
+    answer
+}
+
+/// Whether this test may do what only root can.
+fn root_for(what: &str) -> bool {
+    if !is_root() {
+        eprintln!("NOT RUN: {what} needs root");
+    }
+    is_root()
+}
+
+// What is no file of ours.
+
+/// A file outside that nobody may change, and what leads to it.
+struct Trap {
+    store: Store,
+    outside: Store,
+    made: (i64, i64),
+}
+
+impl Trap {
+    fn new() -> Self {
+        let (store, outside) = (Store::new(), Store::new().with("victim", SECOND, 5_000));
+        fs::write(outside.file("victim"), "precious\n").unwrap();
+        fs::set_permissions(outside.file("victim"), PermissionsExt::from_mode(0o666)).unwrap();
+        let made = outside.time("victim");
+        Self { store, outside, made }
+    }
+
+    fn plant(&self) -> Vec<&'static str> {
+        let at = |name: &str| self.store.file(name);
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        symlink(self.outside.file("victim"), at("link")).unwrap();
+        symlink(self.outside.file("missing"), at("dangling")).unwrap();
+        symlink(&self.outside.0, at("link-to-directory")).unwrap();
+        symlink(at("loop"), at("loop")).unwrap();
+        fs::create_dir(at("directory")).unwrap();
+        run("mkfifo", &[&text(&at("fifo"))]);
+        drop(UnixListener::bind(at("socket")).unwrap());
+        let mut planted =
+            vec!["link", "dangling", "link-to-directory", "loop", "directory", "fifo", "socket"];
+        if root_for("a device that is planted") {
+            run("mknod", &[&text(&at("terminal")), "c", "5", "0"]);
+            run("mknod", &[&text(&at("full")), "c", "1", "7"]);
+            run("mknod", &[&text(&at("disk")), "b", "7", "0"]);
+            planted.extend(["terminal", "full", "disk"]);
+        }
+        planted
+    }
+
+    fn assert_untouched(&self) {
+        assert_eq!(fs::read_to_string(self.outside.file("victim")).unwrap(), "precious\n");
+        assert_eq!(self.outside.time("victim"), self.made);
+        assert_eq!(self.outside.names(), ["victim.comet"]);
+    }
+}
+
+/// Without the sandbox: it is not what stops us.
+#[test]
+fn what_is_planted_is_refused_at_once_and_left_alone() {
+    let trap = Trap::new();
+    let planted = trap.plant();
+    let names = trap.store.names().len();
+    for id in planted {
+        for query in [
+            format!("publish={id}"),
+            format!("publish={id}&data=x"),
+            format!("subscribed[{id}]=0"),
+            format!("subscribed[{id}]=earliest&stream=1"),
+        ] {
+            let call = trap.store.query(&query).variable("NOVCOMET_SANDBOX", "off");
+            let answer = prompt(call);
+            answer.assert_problem(503);
+            assert!(
+                answer.log.contains(&format!("{id}.comet is not a regular file")),
+                "{answer:?}"
+            );
+        }
+    }
+    assert_eq!(trap.store.names().len(), names, "nothing is left beside them");
+    trap.assert_untouched();
+}
+
+/// What happens to somebody who waits already.
+#[test]
+fn what_is_planted_under_a_waiter_ends_its_wait() {
+    let trap = Trap::new();
+    let waiter = trap.store.query("subscribed[link]=0").waiting();
+    trap.plant();
+    waiter.answer().assert_problem(503);
+    trap.assert_untouched();
+}
+
+#[test]
+fn a_hard_link_to_another_file_is_never_written_through() {
+    let trap = Trap::new();
+    fs::hard_link(trap.outside.file("victim"), trap.store.file("a")).unwrap();
+    for query in ["publish=a", "publish=a&data=x"] {
+        let answer = prompt(trap.store.query(query).variable("NOVCOMET_SANDBOX", "off"));
+        answer.assert_problem(503);
+        assert!(answer.log.contains("a hard link"), "{answer:?}");
+    }
+    trap.assert_untouched();
+    fs::remove_file(trap.outside.file("victim")).unwrap();
+    assert_eq!(trap.store.query("publish=a").answer().body, "true", "it is the only name now");
+}
+
+/// The owner of a file may keep whoever opens it waiting for 45 s.
+#[test]
+fn a_lease_holds_nobody_up() {
+    let store = Store::new().with("a", SECOND, 5_000);
+    // 1024 is F_SETLEASE.
+    let script = "use Fcntl; open(F, '+<', $ARGV[0]) or die; $SIG{IO} = 'IGNORE';
+        fcntl(F, 1024, F_WRLCK) or die $!; $| = 1; print qq{held\\n}; sleep 60";
+    let mut command = Command::new("perl");
+    command.args(["-e", script]).arg(store.file("a")).stdout(Stdio::piped());
+    let mut holder = Holder(command.spawn().unwrap());
+    let mut line = String::new();
+    BufReader::new(holder.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "held\n");
+    prompt(store.query("publish=a")).assert_problem(503);
+    assert_eq!(prompt(store.query("subscribed[a]=1.5")).cursor("a").0, '1');
+}
+
+struct Holder(Child);
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Nobody reads a file into memory that has no line as far as a log may reach.
+#[test]
+fn a_file_larger_than_memory_is_refused_unless_its_end_is_a_log() {
+    let store = Store::new();
+    let file = File::create(store.file("a")).unwrap();
+    file.set_len(1 << 42).unwrap();
+    let frugal = |query: &str| prompt(store.query(query).through(&["prlimit", "--as=67108864"]));
+    for query in ["publish=a", "publish=a&data=x", "subscribed[a]=0", "subscribed[a]=earliest"] {
+        let answer = frugal(query);
+        answer.assert_problem(503);
+        assert!(answer.log.contains("a.comet"), "{answer:?}");
+    }
+    let line = b"\n{\"id\":1795415403.163846,\"data\":\"x\"}\n";
+    file.write_all_at(line, (1 << 42) - line.len() as u64).unwrap();
+    let call = "subscribed[a]=1795415403.163845";
+    assert!(frugal(call).body.contains(r#""data":"x""#));
+    // What is kept is put into a file of its own.
+    assert!(frugal("publish=a&data=y").success);
+    assert!(fs::metadata(store.file("a")).unwrap().len() < 1_000);
+}
+
+/// Compaction takes over the mode of a file that anybody may have made.
+#[test]
+fn no_planted_file_makes_a_program_that_runs_as_us() {
+    let store = Store::new();
+    fs::write(store.file("a"), "torn").unwrap();
+    fs::set_permissions(store.file("a"), PermissionsExt::from_mode(0o6777)).unwrap();
+    assert!(store.query("publish=a&data=x").answer().success);
+    assert_eq!(fs::metadata(store.file("a")).unwrap().mode() & 0o7777, 0o666);
+}
+
+/// Between the moment at which the directory was opened and the publish: the
+/// event stays in the directory that was opened.
+#[test]
+fn a_directory_that_is_swapped_leads_nowhere() {
+    let (store, outside) = (Store::new(), Store::new());
+    let call = store.query("publish=a&data=x").variable("NOVCOMET_SANDBOX", "off");
+    let slowly = ["strace", "-o", "/dev/null", "-e", "inject=renameat2:delay_enter=300000"];
+    let publisher = call.through(&slowly).start();
+    eventually(|| !store.names().is_empty());
+    let moved = store.0.with_extension("moved");
+    fs::rename(&store.0, &moved).unwrap();
+    symlink(&outside.0, &store.0).unwrap();
+    let answer = publisher.answer();
+    let there: Vec<_> = fs::read_dir(&moved).unwrap().flatten().map(|it| it.file_name()).collect();
+    fs::remove_file(&store.0).unwrap();
+    fs::remove_dir_all(&moved).unwrap();
+    assert_eq!((answer.status(), there), (200, vec!["a.comet".into()]));
+    assert_eq!(outside.names(), [""; 0]);
+}
+
+// Whatever the kernel itself forbids.
+
+/// Settings of the whole machine, one test at a time; put back at the end.
+struct Protection(Vec<(&'static str, String)>);
+
+const PROTECTIONS: [(&str, [&str; 2]); 4] = [
+    ("protected_regular", ["0", "2"]),
+    ("protected_fifos", ["0", "2"]),
+    ("protected_symlinks", ["0", "1"]),
+    ("protected_hardlinks", ["0", "1"]),
+];
+
+impl Protection {
+    fn path(name: &str) -> String {
+        format!("/proc/sys/fs/{name}")
+    }
+
+    fn set(strict: bool) -> Option<Self> {
+        let mut before = Self(Vec::new());
+        for (name, values) in PROTECTIONS {
+            let was = fs::read_to_string(Self::path(name)).ok()?;
+            before.0.push((name, was));
+            fs::write(Self::path(name), values[usize::from(strict)]).ok()?;
+        }
+        Some(before)
+    }
+}
+
+impl Drop for Protection {
+    fn drop(&mut self) {
+        for (name, was) in &self.0 {
+            let _ = fs::write(Self::path(name), was);
+        }
+    }
+}
+
+/// Under both the same: files of other users that let us write are published
+/// to, and their traps are refused, by a web server's user and by root.
+#[test]
+fn the_kernels_own_protection_makes_no_difference() {
+    for strict in [false, true] {
+        let Some(_protection) = Protection::set(strict) else {
+            eprintln!("NOT RUN: fs.protected_* needs root and a /proc that can be written");
+            return;
+        };
+        for user in [WWW_DATA, 0] {
+            publish_among_traps_of(user);
+        }
+    }
+}
+
+fn publish_among_traps_of(user: u32) {
+    let trap = Trap::new();
+    chown(trap.outside.file("victim"), Some(user), None).unwrap();
+    let planted = trap.plant();
+    fs::hard_link(trap.outside.file("victim"), trap.store.file("hard")).unwrap();
+    let store = trap.store;
+    File::create(store.file("shared")).unwrap();
+    fs::set_permissions(store.file("shared"), PermissionsExt::from_mode(0o666)).unwrap();
+    for name in planted.iter().copied().chain(["shared"]) {
+        std::os::unix::fs::lchown(store.file(name), Some(OTHER), Some(OTHER)).unwrap();
+    }
+    let call = |query: &str| prompt(as_user(store.query(query), user, user));
+    for id in planted.iter().copied().chain(["hard"]) {
+        call(&format!("publish={id}&data=x")).assert_problem(503);
+    }
+    for query in ["publish=shared", "publish=shared&data=x", "publish=new"] {
+        assert_eq!(call(query).status(), 200, "{query} as {user}");
+    }
+    assert!(call("subscribed[shared]=earliest").body.contains(r#""data":"x""#));
+    assert_eq!(trap.outside.time("victim"), trap.made);
+    assert_eq!(fs::read_to_string(trap.outside.file("victim")).unwrap(), "precious\n");
+}
+
+#[test]
+fn a_file_of_another_user_that_is_closed_to_us_is_an_honest_503() {
+    if !root_for("a file of another user") {
+        return;
+    }
+    let store = Store::new().with("a", SECOND, 5_000);
+    fs::write(store.file("a"), "secret\n").unwrap();
+    fs::set_permissions(store.file("a"), PermissionsExt::from_mode(0o600)).unwrap();
+    for query in ["publish=a", "publish=a&data=x", "subscribed[a]=1.5"] {
+        let answer = prompt(as_user(store.query(query), WWW_DATA, WWW_DATA));
+        answer.assert_problem(503);
+        assert!(answer.log.contains("Permission denied"), "{answer:?}");
+    }
+}
+
+// A directory of our own.
+
+/// The directory that the shipped tmpfiles.d makes, elsewhere.
+fn private_directory() -> Option<Store> {
+    let shipped =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tmpfiles.d/novcomet.conf"));
+    let store = Store::new();
+    fs::remove_dir(&store.0).unwrap();
+    let text = shipped.unwrap().replace("/run/novcomet", store.0.to_str().unwrap());
+    let mut command = Command::new("systemd-tmpfiles");
+    command.args(["--create", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let Ok(mut child) = command.spawn() else {
+        eprintln!("NOT RUN: the private directory needs systemd-tmpfiles");
+        return None;
+    };
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    Some(store)
+}
+
+/// Two users of the group, whatever the umask of each, publish to each other's
+/// topics and shorten each other's logs; nobody else reads or writes.
+#[test]
+fn in_the_private_directory_a_group_shares_its_topics() {
+    if !root_for("the private directory") {
+        return;
+    }
+    let Some(store) = private_directory() else { return };
+    let strictly = ["sh", "-c", "umask 077; exec \"$0\""];
+    let call = |query: &str, user, group| {
+        let call = store.query(query).variable("NOVCOMET_KEEP_BYTES", "400").through(&strictly);
+        prompt(as_user(call, user, group))
+    };
+    let mut owners = Vec::new();
+    let mut cursor = "0.1".to_owned();
+    for number in 0..40 {
+        let user = [WWW_DATA, OTHER, OTHER][number % 3];
+        let publish = format!("publish=a&data={}{number}", "x".repeat(40));
+        assert_eq!(call(&publish, user, WWW_DATA).body, "true", "{number}");
+        let news = call(&format!("subscribed[a]={cursor}"), OTHER, WWW_DATA);
+        assert!(news.body.contains(&format!("x{number}\"")), "{number}: {news:?}");
+        assert!(!news.body.contains("gap"), "{number}: {news:?}");
+        cursor = news.cursor("a").1;
+        let found = fs::metadata(store.file("a")).unwrap();
+        assert_eq!((found.gid(), found.mode() & 0o666), (WWW_DATA, 0o660), "{number}");
+        assert!(found.len() < 1_000, "{number}: {}", found.len());
+        owners.push(found.uid());
+    }
+    owners.dedup();
+    assert!(owners.len() > 2, "each has shortened the other's log: {owners:?}");
+    for query in ["publish=a", "publish=b", "subscribed[a]=earliest"] {
+        call(query, OTHER, OTHER).assert_problem(503);
+    }
+}
+
+/// `touch` knows nothing of us, and its user has a umask.
+#[test]
+fn in_the_private_directory_what_a_shell_makes_is_the_groups_too() {
+    if !root_for("the private directory") {
+        return;
+    }
+    let Some(store) = private_directory() else { return };
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "umask 022; touch \"$0\""]).arg(store.file("a")).uid(OTHER).gid(WWW_DATA);
+    assert!(shell.status().unwrap().success());
+    let publish = as_user(store.query("publish=a&data=x"), WWW_DATA, WWW_DATA);
+    assert_eq!(prompt(publish).body, "true");
+}
