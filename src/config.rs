@@ -49,6 +49,19 @@ pub struct Config {
     pub keep_age: Duration,
     /// `NOVCOMET_STREAM`: seconds that a stream lives.
     pub stream: Duration,
+    /// `NOVCOMET_SANDBOX`: whether the process gives up what it does not need.
+    pub sandbox: Sandbox,
+}
+
+/// What the process gives up before it acts on a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sandbox {
+    /// Nothing.
+    Off,
+    /// What this kernel lets it give up.
+    On,
+    /// All; where that is not possible no request is served.
+    Require,
 }
 
 impl Config {
@@ -76,6 +89,8 @@ impl Config {
                 .unwrap_or(KEEP_AGE),
             stream: setting(read, "NOVCOMET_STREAM", "a number of seconds above 0", seconds)?
                 .unwrap_or(STREAM),
+            sandbox: setting(read, "NOVCOMET_SANDBOX", "off, on or require", sandbox)?
+                .unwrap_or(Sandbox::On),
         })
     }
 
@@ -131,6 +146,15 @@ fn age(text: &str) -> Option<Duration> {
     (!age.is_zero()).then_some(age)
 }
 
+fn sandbox(text: &str) -> Option<Sandbox> {
+    match text {
+        "off" => Some(Sandbox::Off),
+        "on" => Some(Sandbox::On),
+        "require" => Some(Sandbox::Require),
+        _ => None,
+    }
+}
+
 fn seconds(text: &str) -> Option<Duration> {
     let seconds: f64 = text.parse().ok()?;
     let usable = seconds.is_finite() && seconds > 0.0 && seconds <= MAX_SECONDS;
@@ -177,6 +201,7 @@ mod tests {
             ("NOVCOMET_KEEP_AGE", "0"),
             ("NOVCOMET_KEEP_AGE", "inf"),
             ("NOVCOMET_STREAM", "86401"),
+            ("NOVCOMET_SANDBOX", "yes"),
         ] {
             let error = with(name, value).unwrap_err();
             assert!(error.log_line().unwrap().starts_with(name), "{value}");

@@ -46,6 +46,13 @@ pub enum Error {
     NotAFile(PathBuf),
     /// The file has another name as well: somebody planted a hard link to it (503).
     Linked(PathBuf),
+    /// The process cannot give up what `NOVCOMET_SANDBOX=require` takes from it (503).
+    Sandbox {
+        /// What was being done.
+        doing: &'static str,
+        /// Why it failed.
+        cause: io::Error,
+    },
     /// Another publisher has held the topic's lock for too long (503).
     LockHeld(PathBuf),
     /// The file belongs to somebody else and its time lies ahead of the
@@ -69,6 +76,7 @@ impl Error {
             | Self::Store { .. }
             | Self::NotAFile(_)
             | Self::Linked(_)
+            | Self::Sandbox { .. }
             | Self::LockHeld(_)
             | Self::TimeAhead(_) => 503,
         }
@@ -91,6 +99,9 @@ impl Error {
                 "{} has another name too (a hard link); remove it, it is not ours",
                 path.display()
             ),
+            Self::Sandbox { doing, cause } => {
+                format!("cannot {doing}: {cause}; NOVCOMET_SANDBOX=on does without")
+            }
             Self::LockHeld(path) => format!(
                 "{} is locked by another process; end that process (fuser -v shows it)",
                 path.display()
@@ -136,7 +147,7 @@ impl fmt::Display for Error {
             Self::UnsupportedBody => {
                 f.write_str("send a form as application/x-www-form-urlencoded, or text as UTF-8")
             }
-            Self::Config { .. } => {
+            Self::Config { .. } | Self::Sandbox { .. } => {
                 f.write_str("the server is misconfigured; its error log says how")
             }
             Self::Store { cause, .. } if is_full(cause) => {

@@ -11,6 +11,7 @@ pub mod event;
 pub mod hub;
 pub mod output;
 pub mod protocol;
+pub mod sandbox;
 pub mod store;
 mod sys;
 
@@ -21,12 +22,13 @@ use std::time::Duration;
 
 use cgi::{Request, Response};
 use clock::{Clock, ProcessClock};
-use config::Config;
+use config::{Config, Sandbox};
 use error::Error;
 use hub::{Alarm, Part, Patience, Subscription};
 use output::Output;
 use protocol::Command;
 use protocol::stream::{self, Format};
+use sandbox::FileSizeLimit;
 use store::Retention;
 
 /// How a request ended.
@@ -49,6 +51,7 @@ pub fn run(
     stdout: impl Write + AsFd,
     mut log: impl Write,
 ) -> Served {
+    sandbox::expect_signals();
     let config = Config::from_env(variable);
     let max_body = config.as_ref().map_or(0, Config::max_body);
     let request = match Request::from_env(variable, stdin, max_body) {
@@ -68,7 +71,7 @@ pub fn run(
     }
     // The server waits for the end of these and of `output`, and may poll for
     // ours if that comes late: all that is left to do is to write and to close.
-    sys::hang_up();
+    sys::hang_up(&[libc::STDIN_FILENO, libc::STDERR_FILENO]);
     let (response, served) = match served {
         Ok(response) => (response, Served::Answered),
         Err(error) => (Some(protocol::refusal(&error)), Served::Refused),
@@ -78,6 +81,7 @@ pub fn run(
         let _ = output.answer(&response.bytes());
     }
     drop(output);
+    sys::hang_up(&[libc::STDOUT_FILENO]);
     drop(alarm);
     served
 }
@@ -94,16 +98,21 @@ impl<W: Write + AsFd> Service<'_, W> {
     /// `None` when there is nobody left to answer: the client went away, or
     /// has had its stream.
     fn serve(mut self, request: &Request) -> Result<Option<Response>, Error> {
+        self.give_up(sandbox::limit_resources)?;
         let outcome = match protocol::parse(request, self.config.max_data)? {
             Command::Head { stream } => return Ok(Some(protocol::head(stream))),
             Command::Options => return Ok(Some(protocol::options())),
             Command::Publish(topics, data) => {
-                hub::publish(self.store()?.as_ref(), topics, data.as_deref())?
+                let store = self.store()?;
+                let _limit = self.give_up(|| FileSizeLimit::set(self.config.max_file()))?;
+                self.give_up(|| sandbox::write_only_below(store.directory()))?;
+                hub::publish(store.as_ref(), topics, data.as_deref())?
             }
             Command::Subscribe(subscriptions, wait) => {
                 let mut clock = ProcessClock::start(self.under_server);
                 let patience = self.patience(wait, self.config.wait());
                 let store = self.store()?;
+                self.give_up(|| sandbox::write_only_below(None))?;
                 hub::wait(store.as_ref(), &mut clock, self.alarm, subscriptions, patience)?
             }
             Command::Stream(subscriptions, wait, format) => {
@@ -122,6 +131,7 @@ impl<W: Write + AsFd> Service<'_, W> {
         let mut clock = ProcessClock::start(self.under_server);
         let patience = self.patience(wait, jittered(self.config.stream, &clock));
         let store = self.store()?;
+        self.give_up(|| sandbox::write_only_below(None))?;
         let mut writer = stream::Writer::new(format);
         let mut head = Some(stream::head());
         let mut send = |part: &Part| {
@@ -139,6 +149,15 @@ impl<W: Write + AsFd> Service<'_, W> {
         let Config { keep: messages, keep_bytes: bytes, keep_age: age, .. } = self.config;
         let most = self.config.max_file();
         store::open(&self.config.store, Retention { messages, bytes, age, most })
+    }
+
+    /// Best effort, unless it is required.
+    fn give_up<T>(&self, step: impl FnOnce() -> Result<T, Error>) -> Result<Option<T>, Error> {
+        match self.config.sandbox {
+            Sandbox::Off => Ok(None),
+            Sandbox::On => Ok(step().ok()),
+            Sandbox::Require => step().map(Some),
+        }
     }
 
     fn patience(&self, wait: Option<Duration>, longest: Duration) -> Patience {

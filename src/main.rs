@@ -1,11 +1,10 @@
 //! The CGI executable.
 
 use std::env;
-use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
 use std::process::ExitCode;
 
+use novcomet::output::Stdout;
 use novcomet::{Served, cgi, run};
 
 const USAGE: &str = "\
@@ -19,12 +18,8 @@ Settings: NOVCOMET_STORE (file:///dev/shm) and others: man comet.cgi
 ";
 
 fn main() -> ExitCode {
-    // As a File: `io::stdout` would write line by line, and wake the server twice.
-    let Ok(stdout) = io::stdout().as_fd().try_clone_to_owned() else {
-        return ExitCode::FAILURE;
-    };
     let variable = |name: &str| env::var_os(name);
-    match run(variable, io::stdin().lock(), File::from(stdout), io::stderr()) {
+    match run(variable, io::stdin().lock(), Stdout, io::stderr()) {
         Served::NoRequest => shell(),
         // A web server takes an exit status for a crash; a shell script wants one.
         Served::Refused if !cgi::is_cgi(variable) => ExitCode::FAILURE,

@@ -19,6 +19,26 @@ const FAREWELL: Duration = Duration::from_millis(100);
 /// change it for everybody who shares it: a shell's terminal, say.
 const PIPE_BUF: usize = 4096;
 
+/// Standard output as it is: `io::stdout` would write line by line, and wake
+/// the server twice; to duplicate it takes a descriptor, and none may be left.
+pub struct Stdout;
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::io::write(self, bytes)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsFd for Stdout {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        rustix::stdio::stdout()
+    }
+}
+
 /// Somebody's output.
 pub struct Output<W> {
     to: W,

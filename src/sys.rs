@@ -17,31 +17,83 @@ const DN_ATTRIB: i32 = 0x20;
 const DN_MULTISHOT: i32 = 1 << 31;
 
 /// Blocks `signals` for this thread and gives a descriptor that becomes
-/// readable when one of them is pending (signalfd(2)).
+/// readable when one of them is pending (signalfd(2)); none if that fails.
 ///
 /// # Errors
 /// What sigprocmask(2) or signalfd(2) say; EMFILE when no descriptor is left.
 pub fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: `set` is initialised by sigemptyset before anything reads it,
-    // and every pointer is to a local that outlives the call.
+    // SAFETY: `set` is initialised by sigemptyset before anything reads it and
+    // `before` by the first pthread_sigmask, and every pointer is to a local
+    // that outlives the call.
     unsafe {
         libc::sigemptyset(set.as_mut_ptr());
         for &signal in signals {
             check(libc::sigaddset(set.as_mut_ptr(), signal))?;
         }
-        check(libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()))?;
+        let mut before = MaybeUninit::uninit();
+        check(libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), before.as_mut_ptr()))?;
         let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
-        let fd = check(libc::signalfd(-1, set.as_ptr(), flags))?;
+        let fd = check(libc::signalfd(-1, set.as_ptr(), flags)).inspect_err(|_| {
+            libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut());
+        })?;
         // Nobody else knows this descriptor.
         Ok(OwnedFd::from_raw_fd(fd))
     }
 }
 
-/// Lets `signal` pass unnoticed by this process (signal(2)).
-pub fn ignore(signal: i32) {
-    // SAFETY: SIG_IGN is no handler of ours that could be run at a bad moment.
-    unsafe { libc::signal(signal, libc::SIG_IGN) };
+/// Gives SIGTERM its default action and ignores SIGXFSZ (so that a file larger
+/// than `ulimit -f` is an error, not our end), and blocks nothing: a parent may
+/// have left all that otherwise (execve(2)).
+pub fn reset_signals() {
+    let mut none = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: neither disposition is a function of ours; `none` is initialised
+    // by sigemptyset before it is read. With arguments such as these none fails.
+    unsafe {
+        libc::signal(libc::SIGTERM, libc::SIG_DFL);
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
+    }
+}
+
+/// Closes every descriptor above standard error (`close_range` in close(2)).
+///
+/// # Errors
+/// ENOSYS before Linux 5.9.
+pub fn close_inherited() -> io::Result<()> {
+    const FIRST: u32 = 3;
+    // SAFETY: called before this process has opened anything, so nothing of
+    // ours owns a descriptor that this closes.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, FIRST, u32::MAX, 0) };
+    check(i32::try_from(result).unwrap_or(-1))?;
+    Ok(())
+}
+
+/// What a resource is limited to: now, and as far as that may be raised
+/// (the kernel's `struct rlimit64`, the same on every architecture).
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Limit {
+    /// The soft limit.
+    pub soft: u64,
+    /// The hard limit.
+    pub hard: u64,
+}
+
+/// Sets the limit of a resource if `new` is there; the one before (prlimit(2)).
+///
+/// # Errors
+/// What prlimit(2) says.
+pub fn limit(resource: impl Into<i64>, new: Option<Limit>) -> io::Result<Limit> {
+    let mut before = Limit { soft: 0, hard: 0 };
+    let new = new.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: both pointers are null or to locals that outlive the call, and
+    // `Limit` is laid out as the kernel has it.
+    let result =
+        unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource.into(), new, &raw mut before) };
+    check(i32::try_from(result).unwrap_or(-1))?;
+    Ok(before)
 }
 
 /// Has `signal` sent to this process when its parent ends
@@ -105,14 +157,14 @@ fn fcntl_lock(file: &File, command: i32) -> io::Result<libc::flock> {
     Ok(lock)
 }
 
-/// Closes standard input, output and error. Who reads our answer waits for the
-/// end of it: `mod_cgid`, for whom input and output are one socket, for that of
-/// both, `mod_cgi` for that of the error log too. At exit the kernel would take
-/// down an inotify instance first.
-pub fn hang_up() {
-    for fd in 0..=2 {
+/// Closes some of standard input, output and error. Who reads our answer waits
+/// for the end of it: `mod_cgid`, for whom input and output are one socket, for
+/// that of both, `mod_cgi` for that of the error log too. At exit the kernel
+/// would take down an inotify instance first.
+pub fn hang_up(streams: &[i32]) {
+    for &fd in streams {
         // SAFETY: the standard streams belong to the process, std opens nothing
-        // in their place, and nothing is read or written after this.
+        // in their place, and nothing is read from or written to these any more.
         unsafe { libc::close(fd) };
     }
 }

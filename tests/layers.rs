@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 fn layer(room: &str) -> u8 {
     match room {
         "event" | "error" | "sys" => 0,
-        "cgi" | "config" | "clock" | "output" | "store" => 1,
+        "cgi" | "config" | "clock" | "output" | "sandbox" | "store" => 1,
         "hub" => 2,
         "protocol" => 3,
         "lib" => 4,

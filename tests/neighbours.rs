@@ -172,7 +172,7 @@ fn a_file_larger_than_memory_is_refused_unless_its_end_is_a_log() {
     let store = Store::new();
     let file = File::create(store.file("a")).unwrap();
     file.set_len(1 << 42).unwrap();
-    let frugal = |query: &str| prompt(store.query(query).through(&["prlimit", "--as=67108864"]));
+    let frugal = |query: &str| prompt(store.query(query).by("prlimit", &["--as=67108864"]));
     for query in ["publish=a", "publish=a&data=x", "subscribed[a]=0", "subscribed[a]=earliest"] {
         let answer = frugal(query);
         answer.assert_problem(503);
@@ -203,8 +203,8 @@ fn no_planted_file_makes_a_program_that_runs_as_us() {
 fn a_directory_that_is_swapped_leads_nowhere() {
     let (store, outside) = (Store::new(), Store::new());
     let call = store.query("publish=a&data=x").variable("NOVCOMET_SANDBOX", "off");
-    let slowly = ["strace", "-o", "/dev/null", "-e", "inject=renameat2:delay_enter=300000"];
-    let publisher = call.through(&slowly).start();
+    let slowly = ["-o", "/dev/null", "-e", "inject=renameat2:delay_enter=300000"];
+    let publisher = call.by("strace", &slowly).start();
     eventually(|| !store.names().is_empty());
     let moved = store.0.with_extension("moved");
     fs::rename(&store.0, &moved).unwrap();
@@ -335,9 +335,9 @@ fn in_the_private_directory_a_group_shares_its_topics() {
         return;
     }
     let Some(store) = private_directory() else { return };
-    let strictly = ["sh", "-c", "umask 077; exec \"$0\""];
+    let strictly = ["-c", "umask 077; exec \"$0\""];
     let call = |query: &str, user, group| {
-        let call = store.query(query).variable("NOVCOMET_KEEP_BYTES", "400").through(&strictly);
+        let call = store.query(query).variable("NOVCOMET_KEEP_BYTES", "400").by("sh", &strictly);
         prompt(as_user(call, user, group))
     };
     let mut owners = Vec::new();

