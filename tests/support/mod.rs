@@ -23,7 +23,7 @@ use dir::{PrivateDir, make_dir, make_file};
 pub use http::{Exchange, Incoming, Reply};
 pub use kind::{Kind, SOURCE};
 pub use process::kill_one;
-pub use stream::{Block, Stream, whole_blocks};
+pub use stream::Stream;
 
 /// Every story with every server.
 #[macro_export]
@@ -313,6 +313,15 @@ impl Server {
     /// Sends the server's main process a signal by its name.
     pub fn signal(&self, name: &str) {
         process::signal(name, &[self.running.child.id()]);
+    }
+
+    /// Waits until it serves, after a restart.
+    pub fn await_answer(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.running.answers() {
+            assert!(Instant::now() < deadline, "it serves no more: {:?}", self.complaints());
+            thread::sleep(TICK);
+        }
     }
 
     /// Asks it to stop as an administrator would; how long that took.

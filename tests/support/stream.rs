@@ -31,11 +31,16 @@ impl Stream {
         std::iter::from_fn(|| self.next()).find(|block| block.field("data").is_some())
     }
 
-    /// The next so many bytes of the body, as whole as they happen to be.
-    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
-        let mut bytes = vec![0; count];
-        self.body.read_exact(&mut bytes).expect("more of the stream");
+    /// The next so many bytes of the body, or all that still come.
+    pub fn bytes(&mut self, count: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.body.by_ref().take(count).read_to_end(&mut bytes).expect("a clean end");
         bytes
+    }
+
+    /// The whole blocks of a stream that was cut anywhere.
+    pub fn whole_blocks(mut bytes: &[u8]) -> Vec<Block> {
+        std::iter::from_fn(|| next_block(&mut bytes).ok().flatten()).collect()
     }
 
     /// All that still comes, until the connection ends, whether cleanly or not.
@@ -78,11 +83,6 @@ impl Block {
     pub fn is_heartbeat(&self) -> bool {
         self.0 == [":"]
     }
-}
-
-/// The whole blocks of a stream that was cut anywhere.
-pub fn whole_blocks(mut bytes: &[u8]) -> Vec<Block> {
-    std::iter::from_fn(|| next_block(&mut bytes).ok().flatten()).collect()
 }
 
 /// `UnexpectedEof` when it ends within a block.
