@@ -4,61 +4,55 @@
 
 mod comet;
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use comet::{Store, Waiter, eventually};
+use comet::{Call, Store, Waiter, eventually};
 
 /// More than a pipe or a socket holds, and in one event.
 const LARGE: usize = 1_000_000;
 
-/// What its output is: our end, and its own.
-type Way = fn() -> (Box<dyn Read + Send>, OwnedFd);
+/// Starts a call; gives our end of its output too.
+type Way = fn(Call) -> (Box<dyn Read + Send>, Waiter);
 
-fn pipe() -> (Box<dyn Read + Send>, OwnedFd) {
-    let (reader, writer) = io::pipe().unwrap();
-    (Box::new(reader), writer.into())
+fn by_pipe(call: Call) -> (Box<dyn Read + Send>, Waiter) {
+    let mut waiter = call.start();
+    (Box::new(waiter.0.stdout.take().unwrap()), waiter)
 }
 
-fn socket() -> (Box<dyn Read + Send>, OwnedFd) {
-    let (reader, writer) = UnixStream::pair().unwrap();
-    (Box::new(reader), writer.into())
+fn by_socket(mut call: Call) -> (Box<dyn Read + Send>, Waiter) {
+    let (ours, its) = UnixStream::pair().unwrap();
+    call.command.stdout(Stdio::from(OwnedFd::from(its)));
+    (Box::new(ours), call.start())
 }
 
 /// A story of a reader, and of a process that has filled all there is between
 /// them and is in the middle of an event.
-fn by_each_way(story: impl Fn(Box<dyn Read + Send>, Waiter) + Sync) {
+fn by_each_way(tell: impl Fn(Box<dyn Read + Send>, Waiter) + Sync) {
     let store = store();
     thread::scope(|scope| {
-        for way in [pipe as Way, socket] {
-            let (store, story) = (&store, &story);
+        for way in [by_pipe as Way, by_socket] {
+            let call = store.query("subscribed[a]=earliest&stream=1");
+            let tell = &tell;
             scope.spawn(move || {
-                let (reader, stdout) = way();
-                let waiter = start(store, stdout);
+                let (reader, waiter) = way(call);
                 await_stall(&waiter);
-                story(reader, waiter);
+                tell(reader, waiter);
             });
         }
     });
 }
 
-fn start(store: &Store, stdout: OwnedFd) -> Waiter {
-    let mut call = store.query("subscribed[a]=earliest&stream=1&wait=3600");
-    call = call.variable("NOVCOMET_STREAM", "3600");
-    call.command.stdout(Stdio::from(stdout));
-    call.start()
-}
-
 /// With one message that is too large for whatever lies between.
 fn store() -> Store {
     let store = Store::new();
-    let limit = ("NOVCOMET_MAX_DATA", LARGE.to_string());
-    let call = store.query("publish=a").variable(limit.0, &limit.1).method("POST");
-    let mut call = call.variable("CONTENT_LENGTH", &limit.1).variable("CONTENT_TYPE", "text/plain");
+    let size = LARGE.to_string();
+    let call = store.query("publish=a").method("POST").variable("NOVCOMET_MAX_DATA", &size);
+    let mut call = call.variable("CONTENT_TYPE", "text/plain").variable("CONTENT_LENGTH", &size);
     call.stdin = vec![b'x'; LARGE];
     assert!(call.answer().body.starts_with(r#"{"s":1"#));
     store
@@ -95,7 +89,7 @@ fn who_reads_slowly_gets_all() {
             thread::sleep(Duration::from_secs(1));
             seen += reader.read(&mut [0; 4_096]).unwrap();
         }
-        let mut buffer = [0; 65_536];
+        let mut buffer = vec![0; 65_536];
         while seen < LARGE {
             let read = reader.read(&mut buffer).unwrap();
             assert!(read > 0, "cut off after {seen} bytes");

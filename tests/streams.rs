@@ -164,7 +164,8 @@ fn resumed(server: &Server, subscribed: &str, id: Option<&str>, by_header: bool)
 
 /// Without the server, for it would take long: who publishes does not matter.
 fn publish_many(server: &Server) -> Vec<(String, String)> {
-    let retention = Retention { messages: 10_000, bytes: 1 << 30, age: Duration::from_secs(3600) };
+    let (bytes, age) = (1 << 30, Duration::from_secs(3600));
+    let retention = Retention { messages: 10_000, bytes, age, most: 4 * bytes };
     let url = format!("file://{}", server.store().display());
     let store = store::open(&url, retention).unwrap();
     let message = |number: usize| {
