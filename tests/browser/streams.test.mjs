@@ -154,7 +154,7 @@ for (const kind of ['apache', 'lighttpd']) {
         it('comes back where it was, each time that the server ends the stream', async () => {
           await connect('/comet.cgi?subscribed[a]=0&subscribed[b]=0&wait=1');
           const sent = [];
-          while (await source.opens() < 4) {
+          while (await source.opens() < 3) {
             const topic = 'ab'[sent.length % 2];
             sent.push([topic, `${sent.length}`]);
             await server.publish(...sent.at(-1));
@@ -166,7 +166,7 @@ for (const kind of ['apache', 'lighttpd']) {
       });
     }
 
-    it('a stream without events lives by its heartbeat', {skip: kind !== 'apache'}, async () => {
+    if (kind === 'apache') it('a stream without events lives by its heartbeat', async () => {
       const page = await listen(context, server, 'stream');
       const {body} = await fetch(`${server.url}/comet.cgi?subscribed[a]=0&stream=1`);
       let text = '';
