@@ -208,6 +208,30 @@ fn a_topic_that_was_restored_is_a_gap() {
     }
 }
 
+/// Who is told of a gap gets all there is, and then it is over: a subscriber
+/// that heard of the same gap again and again would never wait.
+#[test]
+fn a_gap_is_told_once() {
+    for limit in [0, 100, WHOLE] {
+        let scratch = Scratch::new("once");
+        let store = scratch.open();
+        let ids = ["one", "two", "three"].map(|data| publish(store.as_ref(), data));
+        // As a copy without its times is: another inode, made now.
+        let log = fs::read(scratch.file("a")).unwrap();
+        fs::remove_file(scratch.file("a")).unwrap();
+        fs::write(scratch.file("a"), log).unwrap();
+        let mut reading = store.read(&topic("a"), Since::Cursor(ids[0]), limit).unwrap();
+        let mut found = Vec::new();
+        assert!(reading.gap);
+        while !reading.messages.is_empty() {
+            found.extend(reading.messages.into_iter().map(|message| message.data));
+            reading = store.read(&topic("a"), Since::Cursor(reading.standing), limit).unwrap();
+            assert!(!reading.gap, "again");
+        }
+        assert_eq!(found, ["one", "two", "three"], "{limit}");
+    }
+}
+
 #[test]
 fn a_topic_that_is_gone_keeps_the_cursor_of_its_subscriber() {
     let scratch = Scratch::new("gone");

@@ -58,14 +58,22 @@ impl<'a> EventFile<'a> {
         let read = |since| self.messages(&seen, since, retention);
         let time = if settled { time_of(&seen) } else { Cursor::SMALLEST };
         let mut found = read(since)?;
-        let mut gap = self.is_gap(&seen, since, &found)?;
-        if let Since::Cursor(cursor) = since {
-            gap |= settled && cursor > found.last.max(time);
-        }
+        let gap = match since {
+            // Who stands where the topic does has been told all.
+            Since::Cursor(cursor) if cursor == found.last.max(time) => false,
+            Since::Cursor(cursor) if settled && cursor > found.last.max(time) => true,
+            Since::Cursor(cursor) => found.dropped.is_some() || self.is_before(&seen, cursor)?,
+            _ => false,
+        };
         if gap {
             found = read(Since::Earliest)?;
         }
-        let (messages, more) = log::decode(&found.lines, limit);
+        let (mut messages, mut more) = log::decode(&found.lines, limit);
+        let next = messages.last().filter(|_| more);
+        if next.map_or(Ok(false), |next| self.is_before(&seen, next.id))? {
+            // To go on from there would be a gap again, and the same again.
+            (messages, more) = log::decode(&found.lines, usize::MAX);
+        }
         let standing = match (messages.last(), since) {
             (Some(last), _) if more => last.id,
             (_, Since::Cursor(cursor)) if !gap => found.last.max(time).max(cursor),
@@ -100,16 +108,10 @@ impl<'a> EventFile<'a> {
             .map_err(failed("read", self.entry.path))
     }
 
-    /// Whether messages after `since` are kept no longer, or `since` is older
-    /// than this life of the topic. (Where a topic stands that has no event is
-    /// before its life, whichever it will be.)
-    fn is_gap(&self, seen: &Metadata, since: Since, found: &Messages) -> Result<bool, Error> {
-        let Since::Cursor(cursor) = since else {
-            return Ok(false);
-        };
-        if found.dropped.is_some() {
-            return Ok(true);
-        }
+    /// Whether `cursor` is older than the messages that were kept at the last
+    /// compaction, or than this life of the topic. (Where a topic stands that
+    /// has no event is before its life, whichever it will be.)
+    fn is_before(&self, seen: &Metadata, cursor: Cursor) -> Result<bool, Error> {
         let made = born_of(seen);
         if made.is_some_and(|made| cursor > made.after(TICK)) {
             return Ok(false);
