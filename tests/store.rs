@@ -232,6 +232,19 @@ fn a_gap_is_told_once() {
     }
 }
 
+/// Lines out of their order, by a shell or two logs in one, hide no other.
+#[test]
+fn a_line_that_is_not_earlier_than_the_next_is_passed_over() {
+    let scratch = Scratch::new("order");
+    let store = scratch.keeping(Retention { age: Duration::MAX, ..KEEP_ALL });
+    let line = |id: &str| format!("{{\"id\":{id},\"data\":\"{id}\"}}\n");
+    let lines = ["1.5", "9999999999.5", "2.5", "2.5", "3.5"].map(line).concat();
+    fs::write(scratch.file("a"), lines).unwrap();
+    let id = publish(store.as_ref(), "now");
+    let reading = read(store.as_ref(), Since::Earliest);
+    assert_eq!((texts(&reading), reading.standing), (vec!["1.5", "2.5", "3.5", "now"], id));
+}
+
 #[test]
 fn a_topic_that_is_gone_keeps_the_cursor_of_its_subscriber() {
     let scratch = Scratch::new("gone");

@@ -3,7 +3,8 @@
 //!
 //! A line counts when its line feed is there; what comes after the last line
 //! feed is torn, by a publisher that was killed or has not finished. Lines that
-//! are no messages (a shell's `echo`) are passed over.
+//! are no messages (a shell's `echo`), and messages that are not earlier than the
+//! next (two logs in one), are passed over.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -193,8 +194,11 @@ impl Part {
     fn messages(&self, since: Since, retention: Retention, oldest: Cursor) -> Option<Messages> {
         let mut found = Messages { lines: Vec::new(), last: Cursor::SMALLEST, dropped: None };
         let mut bytes = 0;
+        let mut next = None;
         for line in self.lines_from_the_end() {
-            let Some(id) = id_of(line) else { continue };
+            let is_earlier = |id: &Cursor| next.is_none_or(|next| *id < next);
+            let Some(id) = id_of(line).filter(is_earlier) else { continue };
+            next = Some(id);
             found.last = found.last.max(id);
             bytes += line.len() as u64 + 1;
             let is_newest = found.lines.is_empty();
@@ -222,7 +226,9 @@ fn id_of(line: &[u8]) -> Option<Cursor> {
         #[serde(borrow, rename = "data")]
         _data: Cow<'a, str>,
     }
-    serde_json::from_slice(line).ok().map(|Line { id, .. }| id)
+    // An array would do for serde, and bytes that are not UTF-8 where nobody looks.
+    let text = std::str::from_utf8(line).ok().filter(|text| text.starts_with('{'))?;
+    serde_json::from_str(text).ok().map(|Line { id, .. }| id)
 }
 
 /// The id of a line that is cut off somewhere.
