@@ -55,8 +55,8 @@ pub enum Error {
     },
     /// Another publisher has held the topic's lock for too long (503).
     LockHeld(PathBuf),
-    /// The file belongs to somebody else and its time lies ahead of the
-    /// clock: only its owner may set a later one (503, utimensat(2)).
+    /// The topic stands ahead of the clock, and no later time can be set: only
+    /// the file's owner may (503, utimensat(2)), or it is the last there is.
     TimeAhead(PathBuf),
 }
 
@@ -107,7 +107,7 @@ impl Error {
                 path.display()
             ),
             Self::TimeAhead(path) => format!(
-                "{} belongs to another user and its time is ahead of the clock; set the clock, or remove the file",
+                "{} has a time ahead of the clock, and no later one can be set; set the clock, or remove the file",
                 path.display()
             ),
             _ => return None,

@@ -246,6 +246,16 @@ fn a_line_that_is_not_earlier_than_the_next_is_passed_over() {
 }
 
 #[test]
+fn a_topic_at_the_end_of_time_takes_no_event_that_nobody_would_hear() {
+    let scratch = Scratch::new("end");
+    let store = scratch.open();
+    fs::write(scratch.file("a"), "{\"id\":18446744073709.551615,\"data\":\"\"}\n").unwrap();
+    for data in [None, Some("x")] {
+        assert_eq!(store.publish(&topic("a"), data).unwrap_err().status(), 503);
+    }
+}
+
+#[test]
 fn a_topic_that_is_gone_keeps_the_cursor_of_its_subscriber() {
     let scratch = Scratch::new("gone");
     let store = scratch.open();

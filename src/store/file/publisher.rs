@@ -98,10 +98,19 @@ impl Publisher<'_> {
         time_of(&self.seen).max(self.end.last)
     }
 
+    /// The time of the next event.
+    fn next(&self) -> Result<Cursor, Error> {
+        let next = self.last().next(Cursor::now());
+        match next > self.last() {
+            true => Ok(next),
+            false => Err(Error::TimeAhead(self.file.path.into())),
+        }
+    }
+
     /// Adds a message, and then sets the time of its event. A line that is
     /// torn, or old messages beyond measure, make a new file.
     fn append(&self, data: &str) -> Result<Cursor, Error> {
-        let message = Message { id: self.last().next(Cursor::now()), data: data.to_owned() };
+        let message = Message { id: self.next()?, data: data.to_owned() };
         let line = log::line(&message);
         if self.end.whole < self.seen.len() || self.is_overfull(line.len()) {
             match self.replace(&message) {
@@ -182,7 +191,7 @@ impl Publisher<'_> {
 
     /// Sets a time later than the last.
     fn advance(&self) -> Result<Cursor, Error> {
-        let next = self.last().next(Cursor::now());
+        let next = self.next()?;
         match set_time(&self.file.file, next) {
             Ok(()) => Ok(next),
             Err(error) if is_forbidden(&error) => self.touch(),
