@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Everything that ends a request without its answer.
 ///
@@ -90,10 +90,10 @@ impl Error {
                 "{variable}={value:?} is not {expected}; correct it in the server's configuration"
             ),
             Self::Store { doing, path, cause } => {
-                format!("cannot {doing} {}: {cause}; {}", path.display(), advice(cause))
+                format!("cannot {doing} {}: {cause}; {}", shown(path), advice(cause))
             }
             Self::NotAFile(path) => {
-                format!("{} is not a regular file; remove it, it is not ours", path.display())
+                format!("{} is not a regular file; remove it, it is not ours", shown(path))
             }
             Self::Linked(path) => format!(
                 "{} has another name too (a hard link); remove it, it is not ours",
@@ -104,15 +104,21 @@ impl Error {
             }
             Self::LockHeld(path) => format!(
                 "{} is locked by another process; end that process (fuser -v shows it)",
-                path.display()
+                shown(path)
             ),
             Self::TimeAhead(path) => format!(
                 "{} has a time ahead of the clock, and no later one can be set; set the clock, or remove the file",
-                path.display()
+                shown(path)
             ),
             _ => return None,
         })
     }
+}
+
+/// In one line of a log: a name may hold whatever a directory of the
+/// administrator's or a topic may.
+fn shown(path: &Path) -> String {
+    path.to_string_lossy().escape_debug().to_string()
 }
 
 fn is_full(cause: &io::Error) -> bool {
@@ -188,6 +194,12 @@ mod tests {
         let line = store(libc::EACCES).log_line().unwrap();
         assert!(line.starts_with("cannot open /dev/shm/a.comet: Permission denied"));
         assert!(line.ends_with("NOVCOMET_STORE"));
+    }
+
+    #[test]
+    fn a_line_of_the_log_is_one_line() {
+        let line = Error::NotAFile("/a\nb\u{2028}\u{202e}é.comet".into()).log_line().unwrap();
+        assert!(line.starts_with(r"/a\nb\u{2028}\u{202e}é.comet is"), "{line}");
     }
 
     #[test]
