@@ -157,8 +157,8 @@ fn sandbox(text: &str) -> Option<Sandbox> {
 
 fn seconds(text: &str) -> Option<Duration> {
     let seconds: f64 = text.parse().ok()?;
-    let usable = seconds.is_finite() && seconds > 0.0 && seconds <= MAX_SECONDS;
-    usable.then(|| Duration::from_secs_f64(seconds))
+    let seconds = Duration::try_from_secs_f64(seconds).ok()?;
+    (!seconds.is_zero() && seconds.as_secs_f64() <= MAX_SECONDS).then_some(seconds)
 }
 
 #[cfg(test)]
@@ -190,6 +190,7 @@ mod tests {
             ("NOVCOMET_TRIES", "-1"),
             ("NOVCOMET_TRIES", "many"),
             ("NOVCOMET_SLEEP", "0"),
+            ("NOVCOMET_SLEEP", "1e-10"),
             ("NOVCOMET_SLEEP", "nan"),
             ("NOVCOMET_SLEEP", "inf"),
             ("NOVCOMET_SLEEP", "86401"),
