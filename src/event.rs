@@ -44,7 +44,7 @@ impl Topic {
 ///
 /// It is never a whole second, so that in JavaScript, where `2.000000` prints
 /// as `2`, it can be told from a cursor that a client made from its own clock.
-/// On the wire it has six decimals, which a double carries unchanged until 2255.
+/// On the wire it has six decimals, which a double carries unchanged until 2242.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cursor(u64);
 
