@@ -1,0 +1,154 @@
+//! Whatever an administrator sets is usable, or named in one line of the log.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
+
+use arbitrary::{Result, Unstructured};
+use novcomet::config::Config;
+use novcomet::error::Error;
+use novcomet::store::{self, Retention};
+
+const DAY: Duration = Duration::from_secs(86_400);
+const LARGEST: usize = 1 << 30;
+const NAMES: [&str; 8] = [
+    "NOVCOMET_STORE",
+    "NOVCOMET_TRIES",
+    "NOVCOMET_SLEEP",
+    "NOVCOMET_MAX_DATA",
+    "NOVCOMET_KEEP",
+    "NOVCOMET_KEEP_BYTES",
+    "NOVCOMET_KEEP_AGE",
+    "NOVCOMET_STREAM",
+];
+
+/// An environment as in environ(7): `NAME=value`, each ended by a zero byte.
+struct Environment<'a>(Vec<(&'a [u8], &'a [u8])>);
+
+pub fn holds(input: &[u8]) {
+    let environment = Environment::of(input);
+    match environment.config() {
+        Ok(config) => {
+            is_usable(&config);
+            opens_or_says_why(&config);
+        }
+        Err(error) => {
+            let name = named(&error);
+            assert!(environment.get(name).is_some_and(|value| !value.is_empty()));
+            let alone = Environment(vec![(name.as_bytes(), environment.find(name))]);
+            assert_eq!(named(&alone.config().unwrap_err()), name);
+            let others = environment.without(name);
+            assert!(others.config().map_or_else(|other| named(&other) != name, |_| true));
+        }
+    }
+}
+
+pub fn case(u: &mut Unstructured) -> Result<Vec<u8>> {
+    let values = [
+        "0",
+        "1",
+        "-1",
+        "+1",
+        "1e3",
+        "0.5",
+        ".5",
+        "inf",
+        "NaN",
+        "86400",
+        "86401",
+        "1073741824",
+        "1073741825",
+        "1e-10",
+        "4294967295",
+        "file:///dev/shm",
+        "file:///nowhere/%0Ax",
+        "file://",
+        "bogus:x",
+        "\n",
+        "\r",
+        "\u{1b}",
+        "\u{85}",
+        "\u{2028}",
+        "é",
+        "%",
+        " ",
+        "\\",
+        "\"",
+    ];
+    let mut bytes = Vec::new();
+    for _ in 0..u.int_in_range(1..=4)? {
+        bytes.extend_from_slice(u.choose(&NAMES)?.as_bytes());
+        bytes.push(b'=');
+        bytes.extend(match u.ratio(1, 5)? {
+            true => u.bytes(8)?.to_vec(),
+            false => super::joined(u, &values, 2)?,
+        });
+        bytes.push(0);
+    }
+    Ok(bytes)
+}
+
+impl<'a> Environment<'a> {
+    fn of(input: &'a [u8]) -> Self {
+        let pairs = input.split(|&byte| byte == 0).filter_map(|pair| {
+            let equals = pair.iter().position(|&byte| byte == b'=')?;
+            Some((&pair[..equals], &pair[equals + 1..]))
+        });
+        Self(pairs.collect())
+    }
+
+    fn get(&self, name: &str) -> Option<OsString> {
+        let found = self.0.iter().find(|(known, _)| *known == name.as_bytes());
+        found.map(|(_, value)| OsString::from_vec(value.to_vec()))
+    }
+
+    fn find(&self, name: &str) -> &'a [u8] {
+        self.0.iter().find(|(known, _)| *known == name.as_bytes()).map_or(b"", |(_, value)| value)
+    }
+
+    fn without(&self, name: &str) -> Self {
+        let others = self.0.iter().filter(|(known, _)| *known != name.as_bytes());
+        Self(others.copied().collect())
+    }
+
+    fn config(&self) -> std::result::Result<Config, Error> {
+        Config::from_env(|name| self.get(name))
+    }
+}
+
+fn is_usable(config: &Config) {
+    let is_wait = |time: Duration| !time.is_zero() && time <= DAY;
+    assert!(config.tries > 0 && is_wait(config.wait()));
+    assert!(is_wait(config.sleep) && is_wait(config.stream) && !config.keep_age.is_zero());
+    assert!((1..=LARGEST).contains(&config.max_data) && (1..=LARGEST).contains(&config.keep));
+    assert!((1..=LARGEST as u64).contains(&config.keep_bytes));
+    assert!(config.max_body() > 3 * config.max_data);
+}
+
+fn opens_or_says_why(config: &Config) {
+    let retention =
+        Retention { messages: config.keep, bytes: config.keep_bytes, age: config.keep_age };
+    if let Err(error) = store::open(&config.store, retention) {
+        is_one_line(&error);
+    }
+}
+
+/// The variable that is to blame.
+fn named(error: &Error) -> &'static str {
+    is_one_line(error);
+    match error {
+        Error::Config { variable, .. } => {
+            assert!(error.log_line().unwrap().starts_with(variable));
+            variable
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What the administrator reads is one line, and the client reads none of it.
+fn is_one_line(error: &Error) {
+    let line = error.log_line().unwrap();
+    let ends_a_line = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    assert!(!line.contains(ends_a_line), "{line:?}");
+    assert!(error.status() == 503 && !error.to_string().contains("NOVCOMET"));
+}

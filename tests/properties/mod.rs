@@ -1,0 +1,22 @@
+//! What holds for any input: for each noun one property, a function of bytes
+//! that panics where it does not hold, and cases that come near to real ones.
+//! tests/properties.rs tries them by thousands, fuzz/ hands them to libFuzzer.
+
+pub mod config;
+pub mod cursor;
+pub mod log;
+pub mod query;
+pub mod scratch;
+pub mod stream;
+pub mod topic;
+
+use arbitrary::{Result, Unstructured};
+
+/// Some of `pieces`, at most `most`, one after the other.
+fn joined(u: &mut Unstructured, pieces: &[&str], most: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for _ in 0..u.int_in_range(0..=most)? {
+        bytes.extend_from_slice(u.choose(pieces)?.as_bytes());
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,287 @@
+//! A request is a command that says the same when it is written out again, or
+//! is refused as the client's fault, in JSON and with nothing of it in a header.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
+
+use arbitrary::Unstructured;
+use novcomet::cgi::{Body, Request};
+use novcomet::error::Error;
+use novcomet::event::{Since, Topic};
+use novcomet::hub::Subscription;
+use novcomet::protocol::stream::Format;
+use novcomet::protocol::{self, Command};
+
+const MAX_DATA: usize = 65_536;
+const HEAD: &str = "Content-Type: application/problem+json\r\n\
+    Cache-Control: no-store, no-cache, must-revalidate, no-transform\r\n\
+    Pragma: no-cache\r\nExpires: 0\r\nX-Content-Type-Options: nosniff";
+const ALLOW: &str = "\r\nAllow: GET, HEAD, POST, OPTIONS";
+const FORM: &[u8] = b"application/x-www-form-urlencoded";
+
+/// The variables that a request's first lines are; what follows is its body.
+const NAMES: [&str; 6] = [
+    "QUERY_STRING",
+    "REQUEST_METHOD",
+    "CONTENT_TYPE",
+    "HTTP_ACCEPT",
+    "HTTP_LAST_EVENT_ID",
+    "CONTENT_LENGTH",
+];
+
+/// Variables, and a body. An empty `CONTENT_LENGTH` is the body's own length.
+#[derive(Clone, Default)]
+struct Wire<'a>([&'a [u8]; 7]);
+
+pub fn holds(input: &[u8]) {
+    let wire = Wire::of(input);
+    let command = wire.request().and_then(|request| {
+        let command = protocol::parse(&request, MAX_DATA)?;
+        says_what_was_asked(&request, &wire.parameters(&request), &command);
+        Ok(command)
+    });
+    match command {
+        Ok(command) => comes_back(&command),
+        Err(error) => is_refused(&error),
+    }
+}
+
+pub fn case(u: &mut Unstructured) -> arbitrary::Result<Vec<u8>> {
+    let mut parts =
+        vec![query(u)?, u.choose(&["GET", "POST", "HEAD", "OPTIONS", ""])?.as_bytes().to_vec()];
+    let types = ["", "application/x-www-form-urlencoded", "text/plain", "Multipart/x", "a;b"];
+    parts.push(u.choose(&types)?.as_bytes().to_vec());
+    parts.push(u.choose(&["", "text/event-stream", "*/*"])?.as_bytes().to_vec());
+    parts.push(super::joined(u, &["255s", "-", "hof6g6si4m", "zz", "é"], 5)?);
+    parts.push(u.choose(&["", "", "", "0", "-1", "99999999", "5"])?.as_bytes().to_vec());
+    parts.push(if u.arbitrary()? { query(u)? } else { u.arbitrary::<String>()?.into() });
+    Ok(parts.join(&0))
+}
+
+fn query(u: &mut Unstructured) -> arbitrary::Result<Vec<u8>> {
+    let pieces = [
+        "publish=",
+        "subscribed[",
+        "]=",
+        "subscribed%5B",
+        "%5D=",
+        "&",
+        "&",
+        "&",
+        "=",
+        "[",
+        "]",
+        "][",
+        "a",
+        "b",
+        "é",
+        "%C3%A9",
+        "%FF",
+        "%",
+        "%0A",
+        "+",
+        "data=",
+        "wait=",
+        "1",
+        "0",
+        ".",
+        "1795415403.163846",
+        "earliest",
+        "stream=",
+        "json",
+        "named=",
+        "Last-Event-ID=",
+        "255s",
+        "-",
+        "%2F",
+        "/",
+    ];
+    if u.ratio(1, 4)? {
+        return super::joined(u, &pieces, 12);
+    }
+    let pairs = (0..u.int_in_range(0..=5)?).map(|_| pair(u)).collect::<Result<Vec<_>, _>>()?;
+    Ok(pairs.join("&").into())
+}
+
+/// A parameter as a client would send it.
+fn pair(u: &mut Unstructured) -> arbitrary::Result<String> {
+    let id = match u.arbitrary()? {
+        true => u.arbitrary::<String>()?,
+        false => (*u.choose(&["a", "b", "a/b", "a][b", "é", "..", "%"])?).to_owned(),
+    };
+    let cursor = u.choose(&["", "0", "1", "earliest", "1795415403.163846", "0.1", "x"])?;
+    Ok(match u.int_in_range(0..=9)? {
+        0..=3 => format!("subscribed[{}]={cursor}", encoded(&id)),
+        4 => format!("{}={cursor}", encoded(&format!("subscribed[{id}]"))),
+        5 | 6 => format!("publish={}", encoded(&id)),
+        7 => format!("data={}", encoded(&id)),
+        8 => format!("wait={}", u.choose(&["0", "1", "0.25", "7.", "1e9", "99999999999"])?),
+        _ => (*u.choose(&["stream=1", "stream=0", "stream=json", "named=0", "x=y"])?).to_owned(),
+    })
+}
+
+impl<'a> Wire<'a> {
+    fn of(input: &'a [u8]) -> Self {
+        let mut wire = Self::default();
+        for (part, given) in wire.0.iter_mut().zip(input.splitn(7, |&byte| byte == 0)) {
+            *part = given;
+        }
+        wire
+    }
+
+    fn request(&self) -> Result<Request, Error> {
+        let length = self.0[6].len().to_string();
+        let variable = |name: &str| {
+            let found = NAMES.iter().position(|known| *known == name)?;
+            let value = match self.0[found] {
+                b"" if name == "CONTENT_LENGTH" => length.as_bytes(),
+                value => value,
+            };
+            Some(OsString::from_vec(value.to_vec()))
+        };
+        let request = Request::from_env(variable, self.0[6], 3 * MAX_DATA + 8_192)?;
+        Ok(request.expect("a query is a request"))
+    }
+
+    /// Every parameter, decoded: those of the query, then those of a form.
+    fn parameters(&self, request: &Request) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let form = match &request.body {
+            Body::Form(form) => form.as_bytes(),
+            _ => b"",
+        };
+        let pairs = [self.0[0], form].into_iter().flat_map(|part| part.split(|&b| b == b'&'));
+        let pair = |pair: &[u8]| {
+            let equals = pair.iter().position(|&byte| byte == b'=').unwrap_or(pair.len());
+            (decoded(&pair[..equals]), decoded(pair.get(equals + 1..).unwrap_or_default()))
+        };
+        pairs.filter(|pair| !pair.is_empty()).map(pair).collect()
+    }
+}
+
+/// As <https://url.spec.whatwg.org/#urlencoded-parsing> has it.
+fn decoded(text: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = text;
+    while let Some((&first, after)) = rest.split_first() {
+        let code = after.get(..2).filter(|code| code.iter().all(u8::is_ascii_hexdigit));
+        (bytes, rest) = match (first, code) {
+            (b'%', Some(code)) => {
+                let code = u8::from_str_radix(std::str::from_utf8(code).unwrap(), 16).unwrap();
+                ([bytes, vec![code]].concat(), &after[2..])
+            }
+            (b'+', _) => ([bytes, vec![b' ']].concat(), after),
+            (byte, _) => ([bytes, vec![byte]].concat(), after),
+        };
+    }
+    bytes
+}
+
+fn encoded(text: &str) -> String {
+    let byte = |byte: u8| match byte.is_ascii_alphanumeric() {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02x}"),
+    };
+    text.bytes().map(byte).collect()
+}
+
+/// The topics are those of the parameters, in the order of their first names.
+fn says_what_was_asked(request: &Request, given: &[(Vec<u8>, Vec<u8>)], command: &Command) {
+    let values =
+        |name: &'static [u8]| given.iter().filter(move |(known, _)| known == name).map(|(_, v)| v);
+    let published = distinct(values(b"publish").filter(|id| !id.is_empty()).cloned());
+    let inner = |(name, _): &(Vec<u8>, Vec<u8>)| {
+        let id = name.strip_prefix(b"subscribed[")?.strip_suffix(b"]");
+        id.map(<[u8]>::to_vec)
+    };
+    let subscribed = distinct(given.iter().filter_map(inner));
+    let body = match &request.body {
+        Body::Form(text) | Body::Text(text) => Some(text),
+        Body::Empty => None,
+    };
+    match command {
+        Command::Publish(topics, data) => {
+            assert!(topics.iter().map(bytes_of).eq(published));
+            let is_given = |data: &String| {
+                values(b"data").next_back().is_some_and(|given| given == data.as_bytes())
+                    || body == Some(data)
+            };
+            assert!(data.as_ref().is_none_or(is_given), "{data:?}");
+        }
+        Command::Subscribe(topics, _) | Command::Stream(topics, ..) => {
+            assert!(published.is_empty() && !topics.is_empty());
+            assert!(topics.iter().map(|it| bytes_of(&it.topic)).eq(subscribed));
+        }
+        Command::Head { .. } => assert!(!published.is_empty() || !subscribed.is_empty()),
+        Command::Options => {}
+    }
+}
+
+fn bytes_of(topic: &Topic) -> Vec<u8> {
+    topic.as_str().into()
+}
+
+fn distinct(ids: impl Iterator<Item = Vec<u8>>) -> Vec<Vec<u8>> {
+    ids.fold(Vec::new(), |mut known, id| {
+        if !known.contains(&id) {
+            known.push(id);
+        }
+        known
+    })
+}
+
+/// Written out as a form, it is the same command.
+fn comes_back(command: &Command) {
+    let form = match command {
+        Command::Publish(topics, data) => {
+            let topics = topics.iter().map(|topic| format!("publish={}", encoded(topic.as_str())));
+            let data = data.iter().map(|data| format!("data={}", encoded(data)));
+            topics.chain(data).collect::<Vec<_>>().join("&")
+        }
+        Command::Subscribe(topics, wait) => subscriptions(topics, *wait),
+        Command::Stream(topics, wait, format) => {
+            let format = match format {
+                Format::Json => "stream=json",
+                Format::Events { named: true } => "stream=1",
+                Format::Events { named: false } => "stream=1&named=0",
+            };
+            format!("{}&{format}", subscriptions(topics, *wait))
+        }
+        Command::Head { .. } | Command::Options => return,
+    };
+    let wire = Wire([b"", b"POST", FORM, b"", b"", b"", form.as_bytes()]);
+    let again = wire.request().and_then(|request| protocol::parse(&request, MAX_DATA));
+    if form.len() <= 3 * MAX_DATA + 8_192 {
+        assert_eq!(again.ok().as_ref(), Some(command), "{form}");
+    }
+}
+
+fn subscriptions(topics: &[Subscription], wait: Option<Duration>) -> String {
+    let cursor = |since| match since {
+        Since::Now => String::new(),
+        Since::Second(second) => second.to_string(),
+        Since::Cursor(cursor) => cursor.to_string(),
+        Since::Earliest => "earliest".to_owned(),
+    };
+    let topics = topics
+        .iter()
+        .map(|it| format!("subscribed[{}]={}", encoded(it.topic.as_str()), cursor(it.since)));
+    let wait = wait.map(|wait| format!("wait={}.{:09}", wait.as_secs(), wait.subsec_nanos()));
+    topics.chain(wait).collect::<Vec<_>>().join("&")
+}
+
+/// The client is told what it did wrong, and the error log nothing.
+fn is_refused(error: &Error) {
+    let status = error.status();
+    assert!((400..500).contains(&status) && error.log_line().is_none(), "{error:?}");
+    let answer = String::from_utf8(protocol::refusal(error).bytes()).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let problem: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!(problem["status"], status);
+    assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()));
+    let title = problem["title"].as_str().unwrap();
+    let allow = if status == 405 { ALLOW } else { "" };
+    let length = format!("\r\nContent-Length: {}", body.len());
+    assert_eq!(head, format!("Status: {status} {title}\r\n{HEAD}{allow}{length}"));
+    assert!(title.chars().all(|c| c.is_ascii_alphabetic() || c == ' '));
+}
