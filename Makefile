@@ -4,6 +4,7 @@
 # without its system service, which would start on port 80.
 DEMO_PACKAGES = gcc libc6-dev apache2-bin curl
 TEST_PACKAGES = $(DEMO_PACKAGES) lighttpd strace chromium $(NODE_PACKAGES)
+FUZZ_PACKAGES = gcc g++ libc6-dev
 # A Node.js that is there already (18 or later) serves.
 NODE_PACKAGES := $(shell { command -v node && command -v npm; } >/dev/null || echo nodejs npm)
 
@@ -22,7 +23,11 @@ STATIC = RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static -C 
 CARGO_RELEASE = --release --locked --target $(TARGET)
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 
-.PHONY: all demo test soak lint install clean packages-demo packages-test
+# How long `make fuzz` tries each property.
+SECONDS = 60
+TOOLS   = $(CURDIR)/target/tools
+
+.PHONY: all demo test soak fuzz lint install clean packages-demo packages-test packages-fuzz
 
 all:
 	$(STATIC) cargo build $(CARGO_RELEASE)
@@ -40,12 +45,27 @@ test: packages-test all tests/node_modules
 soak: packages-test
 	EXACT_MESSAGES=100000 EXACT_SUBSCRIBERS=50 $(STATIC) cargo test $(CARGO_RELEASE) --test exact
 
+# The properties that `make test` tries on made cases, by libFuzzer. What it
+# learns stays in fuzz/corpus; an input that fails is in fuzz/artifacts, and
+# belongs into fuzz/seeds.
+fuzz: packages-fuzz $(TOOLS)/bin/cargo-fuzz
+	rustup toolchain list | grep -q ^nightly || rustup toolchain install nightly --profile minimal
+	set -e; export PATH="$(TOOLS)/bin:$$PATH"; for target in $(notdir $(wildcard fuzz/seeds/*)); do \
+	    mkdir -p fuzz/corpus/$$target; \
+	    cargo +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+	        -max_total_time=$(SECONDS) -print_final_stats=1; \
+	done
+
+$(TOOLS)/bin/cargo-fuzz:
+	cargo install --locked --root $(TOOLS) cargo-fuzz
+
 tests/node_modules: tests/package-lock.json
 	npm ci --prefix tests --no-audit --no-fund
 	touch $@
 
 lint:
 	cargo fmt --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 
 install: all
@@ -62,12 +82,14 @@ install: all
 
 clean:
 	cargo clean
+	cargo clean --manifest-path fuzz/Cargo.toml
 	rm -f cgi-bin/comet.cgi
 
 # Installs what is absent, and says nothing when nothing is.
 packages-demo: PACKAGES = $(DEMO_PACKAGES)
 packages-test: PACKAGES = $(TEST_PACKAGES)
-packages-demo packages-test:
+packages-fuzz: PACKAGES = $(FUZZ_PACKAGES)
+packages-demo packages-test packages-fuzz:
 	@missing=$$(for package in $(PACKAGES); do \
 	    dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || echo $$package; \
 	done); \
