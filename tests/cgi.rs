@@ -3,7 +3,7 @@
 mod comet;
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
@@ -458,4 +458,28 @@ fn a_file_of_another_user_who_lets_us_write_is_published_to() {
     set_time(&store.file("a"), 4_000_000_000, 0);
     fs::set_permissions(store.file("a"), PermissionsExt::from_mode(0o666)).unwrap();
     as_www_data("publish=a").assert_problem(503);
+}
+
+/// Where no sticky bit forbids it, who shares a topic by its group makes the
+/// new file when the log is shortened: the others of the group must not lose it.
+#[test]
+fn a_log_that_another_of_the_group_shortens_stays_the_groups() {
+    if !is_root() {
+        eprintln!(
+            "NOT RUN: a_log_that_another_of_the_group_shortens needs root to be somebody else"
+        );
+        return;
+    }
+    let store = Store::new();
+    fs::set_permissions(&store.0, PermissionsExt::from_mode(0o777)).unwrap();
+    store.query("publish=a&data=one").answer();
+    fs::set_permissions(store.file("a"), PermissionsExt::from_mode(0o660)).unwrap();
+    chown(store.file("a"), Some(1), Some(33)).unwrap();
+    let before = fs::metadata(store.file("a")).unwrap();
+    let call = store.query("publish=a&data=two").variable("NOVCOMET_KEEP_BYTES", "1");
+    let somebody = ["--reuid", "2", "--regid", "2", "--groups", "33"];
+    assert_eq!(call.by("setpriv", &somebody).answer().body, "true");
+    let after = fs::metadata(store.file("a")).unwrap();
+    assert_ne!(after.ino(), before.ino());
+    assert_eq!((after.gid(), after.mode()), (before.gid(), before.mode()));
 }

@@ -255,10 +255,13 @@ impl<'a> Aside<'a> {
         self.file.set_permissions(PermissionsExt::from_mode(mode))
     }
 
-    /// Takes over the mode and, as far as that is allowed, the owner; no bit by
+    /// Takes over the mode and, as far as that is allowed, the owner and the
+    /// group: the one may be refused where the other is not. But no bit by
     /// which a planted file would become a program that runs as us.
     fn resemble(&self, other: &Metadata) -> io::Result<()> {
-        let _ = fchown(&self.file, Some(other.uid()), Some(other.gid()));
+        let group = Some(other.gid());
+        let _ = fchown(&self.file, Some(other.uid()), group)
+            .or_else(|_| fchown(&self.file, None, group));
         self.file.set_permissions(PermissionsExt::from_mode(other.mode() & EVERYBODYS))
     }
 
