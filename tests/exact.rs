@@ -36,6 +36,8 @@ const USER: u32 = 60_001;
 const RISK: u64 = 25;
 /// Between two kills of a server's processes, on average.
 const PACE: Duration = Duration::from_millis(15);
+/// Between two polls, at most.
+const PAUSE: Duration = Duration::from_millis(300);
 /// After the last message everybody has it soon.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// The last message of each topic.
@@ -359,7 +361,11 @@ impl<'a> Subscriber<'a> {
                 self.number, self.way, self.cursors
             );
             match self.way {
-                Way::Poll => self.take_answer(self.send()),
+                // A page lets others have their turn too.
+                Way::Poll => {
+                    thread::sleep(self.random.time(PAUSE));
+                    self.take_answer(self.send());
+                }
                 Way::Events | Way::Json => self.take_stream(self.send()),
             }
         }
