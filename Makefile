@@ -41,7 +41,7 @@ test: packages-test all tests/node_modules
 	node --test tests/js/*.test.mjs
 	node --test --test-concurrency=1 tests/browser/*.test.mjs
 
-# What tests/exact.rs promises, with 100,000 messages to 100 subscribers: half an hour.
+# What tests/exact.rs promises, with 100,000 messages to 100 subscribers; it takes a while.
 soak: packages-test
 	EXACT_MESSAGES=100000 EXACT_SUBSCRIBERS=50 $(STATIC) cargo test $(CARGO_RELEASE) --test exact
 
