@@ -61,7 +61,8 @@ pub enum Outcome {
 /// A part of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
-    /// Its beginning: where the client stands in every topic.
+    /// Its beginning: where the client stands in every topic. Empty when that
+    /// could not be known in time; then nothing follows.
     Begin(Vec<(Topic, Cursor)>),
     /// What has happened since the last part.
     News(Vec<News>),
@@ -123,7 +124,11 @@ pub fn stream(
 ) -> Result<(), Error> {
     let mut subscriber = Subscriber::new(store, clock, alarm, subscriptions, patience);
     let mut heard = subscriber.hear(Duration::ZERO)?;
-    let mut listening = send(&Part::Begin(subscriber.view.stand()));
+    let standing = subscriber.view.stand_everywhere();
+    if standing.is_empty() {
+        heard = Heard::Terminated;
+    }
+    let mut listening = send(&Part::Begin(standing));
     while listening {
         listening = match heard {
             Heard::News => send(&Part::News(subscriber.view.take_news())),
@@ -469,6 +474,28 @@ mod tests {
         let busy = Reading { gap: true, ..settled(at(900)) };
         let mut clock = woken_by(Wake::Terminated);
         assert_eq!(parts(&script(&[busy]), &mut clock, Since::Cursor(at(1)), 99).len(), 2);
+    }
+
+    /// To a client that comes back with fewer cursors than topics we say 400,
+    /// after which an `EventSource` never comes back again.
+    #[test]
+    fn a_stream_that_ends_before_it_has_begun_says_nothing_of_where_it_stands() {
+        let mut clock = woken_by(Wake::Terminated);
+        let sent = parts(&script(&[at_work(at(900))]), &mut clock, Since::Now, 99);
+        assert_eq!(sent, [Part::Begin(Vec::new())]);
+        let subscription =
+            |name: &str| Subscription { topic: Topic::new(name).unwrap(), since: Since::Now };
+        let news = Reading { gap: true, ..settled(at(950)) };
+        let store = script(&[at_work(at(900)), news]);
+        let mut sent = Vec::new();
+        let topics = vec![subscription("a"), subscription("b")];
+        let mut clock = woken_by(Wake::Terminated);
+        stream(&store, &mut clock, topics, PATIENCE, &mut |part| {
+            sent.push(part.clone());
+            true
+        })
+        .unwrap();
+        assert_eq!(sent, [Part::Begin(Vec::new())]);
     }
 
     #[test]

@@ -94,6 +94,11 @@ impl View {
         self.topics.iter().filter_map(stand).collect()
     }
 
+    /// The same, and nothing if a topic would be left out.
+    pub fn stand_everywhere(&self) -> Vec<(Topic, Cursor)> {
+        Some(self.stand()).filter(|stand| stand.len() == self.topics.len()).unwrap_or_default()
+    }
+
     pub fn next_look(&self, now: Duration, until: Duration, patience: Patience) -> Duration {
         match self.unsettled {
             Some(since) => {

@@ -119,13 +119,15 @@ impl Writer {
     }
 
     /// `event:`, `id:`, a `data:` for each line, and the empty line that
-    /// dispatches them.
+    /// dispatches them. An empty `id:` would make the client forget its last.
     fn block(&self, text: &mut String, event: Option<&str>, data: Option<&str>) {
         if let Some(event) = event {
             let _ = writeln!(text, "event: {event}");
         }
         let ids: Vec<_> = self.standing.iter().map(|(_, cursor)| Base36(*cursor).text()).collect();
-        let _ = writeln!(text, "id: {}", ids.join("-"));
+        if !ids.is_empty() {
+            let _ = writeln!(text, "id: {}", ids.join("-"));
+        }
         for line in data.into_iter().flat_map(lines) {
             let _ = match line {
                 "" => writeln!(text, "data:"),
@@ -205,6 +207,12 @@ mod tests {
     fn the_beginning_is_long_enough_for_mod_deflate() {
         let text = Writer::new(Format::Events { named: true }).write(&Part::Begin(Vec::new()));
         assert!(text.len() > 68, "{text}");
+    }
+
+    #[test]
+    fn without_a_place_to_stand_there_is_no_id() {
+        let text = Writer::new(Format::Json).write(&Part::Begin(Vec::new()));
+        assert_eq!(text, format!("{GREETING}\nretry: 1000\ndata: {{\"s\":0,\"k\":{{}}}}\n\n"));
     }
 
     #[test]
