@@ -490,7 +490,7 @@ mod tests {
         let mut sent = Vec::new();
         let topics = vec![subscription("a"), subscription("b")];
         let mut clock = woken_by(Wake::Terminated);
-        stream(&store, &mut clock, topics, PATIENCE, &mut |part| {
+        stream(&store, &mut clock, &mut None, topics, PATIENCE, &mut |part| {
             sent.push(part.clone());
             true
         })

@@ -126,8 +126,12 @@ fn is_usable(config: &Config) {
 }
 
 fn opens_or_says_why(config: &Config) {
-    let retention =
-        Retention { messages: config.keep, bytes: config.keep_bytes, age: config.keep_age };
+    let retention = Retention {
+        messages: config.keep,
+        bytes: config.keep_bytes,
+        age: config.keep_age,
+        most: config.max_file(),
+    };
     if let Err(error) = store::open(&config.store, retention) {
         is_one_line(&error);
     }

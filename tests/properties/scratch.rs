@@ -8,7 +8,7 @@ use std::time::Duration;
 use novcomet::store::{self, Retention, Store};
 
 pub const KEEP_ALL: Retention =
-    Retention { messages: usize::MAX, bytes: u64::MAX, age: Duration::MAX };
+    Retention { messages: usize::MAX, bytes: u64::MAX, age: Duration::MAX, most: u64::MAX };
 
 /// Removed with all that is in it on drop.
 pub struct Scratch(PathBuf);

@@ -103,7 +103,7 @@ impl Publisher<'_> {
         let next = self.last().next(Cursor::now());
         match next > self.last() {
             true => Ok(next),
-            false => Err(Error::TimeAhead(self.file.path.into())),
+            false => Err(Error::TimeAhead(self.file.entry.path.into())),
         }
     }
 
