@@ -1,6 +1,7 @@
-//! Two thousand subscribers and one publish, through Apache's event MPM with
-//! the sizes that are shipped and through lighttpd, with the kernel's settings
-//! as they are: inotify's 128 instances per user are not enough for all.
+//! Two thousand subscribers, by poll and by stream, and one publish: through
+//! Apache's event MPM with the sizes that are shipped and through lighttpd, with
+//! the kernel's settings as they are: inotify's 128 instances per user are not
+//! enough for all.
 
 mod support;
 
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use support::{Exchange, Kind, SOURCE, Server, Setup};
+use support::{Exchange, Kind, SOURCE, Server, Setup, Stream};
 
 const CROWD: usize = 2_000;
 
@@ -33,7 +34,35 @@ fn one_publish_answers_everyone(setup: Setup) {
     let server = setup.option("NOVCOMET_TRIES", "1").option("NOVCOMET_SLEEP", "600").start();
     one_round(&server, "an event file that appears");
     one_round(&server, "an event file that is there");
+    one_stream_each(&server);
     assert_eq!(server.complaints(), [""; 0]);
+}
+
+/// Event streams, all of which stay open.
+fn one_stream_each(server: &Server) {
+    let target = "GET /comet.cgi?subscribed[other]=0&subscribed[crowd]=0&stream=1";
+    let crowd: Vec<_> = (0..CROWD).map(|_| server.send(target)).collect();
+    let mut crowd: Vec<_> = crowd.into_iter().map(Stream::of).collect();
+    assert!(crowd.iter_mut().all(|stream| stream.next().is_some()), "a beginning");
+    server.await_waiters(CROWD);
+
+    let published = Instant::now();
+    let publish = server.send("GET /comet.cgi?publish=crowd");
+    // One after the other, for a sign of life may come before: when each has
+    // come at the latest.
+    let arrive = |stream: &mut Stream| (stream.event(), published.elapsed());
+    let (events, times): (Vec<_>, Vec<_>) = crowd.iter_mut().map(arrive).unzip();
+    assert_eq!(publish.reply().body, "true");
+
+    let first = events[0].as_ref().expect("an open stream");
+    assert_eq!(first.field("event").as_deref(), Some("crowd"));
+    assert!(events.iter().all(|event| *event == events[0]), "one event, one id: {first:?}");
+    report(server.kind(), "streams", &times);
+    drop(crowd);
+    // The second write finds out who has gone.
+    while server.waiters() > 0 {
+        server.get("/comet.cgi?publish=crowd");
+    }
 }
 
 fn one_round(server: &Server, of: &str) {

@@ -2,7 +2,6 @@
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::net::TcpStream;
-use std::os::fd::{AsFd, BorrowedFd};
 
 use super::{Exchange, Reply};
 
@@ -48,14 +47,6 @@ impl Stream {
         let mut bytes = Vec::new();
         let _ = self.body.read_to_end(&mut bytes);
         bytes
-    }
-}
-
-/// To poll(2): it becomes readable when more has come, unless that was read
-/// ahead with what [`Stream::next`] gave.
-impl AsFd for Stream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.body.get_ref().wire.get_ref().as_fd()
     }
 }
 
