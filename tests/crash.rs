@@ -11,6 +11,8 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Output;
+use std::thread;
+use std::time::Duration;
 
 use novcomet::event::{Cursor, Message, Since, Topic};
 use novcomet::store::{self, Reading, Retention};
@@ -462,6 +464,9 @@ impl Log {
 
     /// What is left of it after `length` bytes, and how it goes on.
     fn cut(&self, length: usize) {
+        // What is put there is a copy by its header, and a cursor of the first 10 ms
+        // of such a file may be of the life before.
+        thread::sleep(Duration::from_millis(11));
         fs::write(self.store.file("a"), &self.whole[..length]).unwrap();
         let feeds = self.whole[..length].split(|&byte| byte == b'\n').count() - 1;
         let left = &self.lines[..feeds.saturating_sub(1)];
