@@ -12,6 +12,11 @@ use std::path::{Path, PathBuf};
 pub enum Error {
     /// The request is not one of the protocol's (400).
     BadRequest(String),
+    /// A right must be shown and was not (401). For every reason the same, so
+    /// that nobody learns what is wrong with a forged token.
+    Unauthorized,
+    /// It is not allowed, and why (403).
+    Forbidden(&'static str),
     /// The method is none of those we answer (405, RFC 9110 §15.5.6).
     MethodNotAllowed,
     /// A body came without its length (411, RFC 3875 §4.1.2 needs it).
@@ -32,6 +37,13 @@ pub enum Error {
         value: String,
         /// What it should hold.
         expected: &'static str,
+    },
+    /// The key of the tokens cannot be used (503).
+    Key {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
     },
     /// The store does not let us do our work (503).
     Store {
@@ -66,6 +78,8 @@ impl Error {
     pub fn status(&self) -> u16 {
         match self {
             Self::BadRequest(_) => 400,
+            Self::Unauthorized => 401,
+            Self::Forbidden(_) => 403,
             Self::MethodNotAllowed => 405,
             Self::LengthRequired => 411,
             Self::BodyTooLong(_) | Self::MessageTooLong(_) => 413,
@@ -73,6 +87,7 @@ impl Error {
             Self::UnsupportedBody => 415,
             Self::Store { cause, .. } if is_full(cause) => 507,
             Self::Config { .. }
+            | Self::Key { .. }
             | Self::Store { .. }
             | Self::NotAFile(_)
             | Self::Linked(_)
@@ -89,6 +104,9 @@ impl Error {
             Self::Config { variable, value, expected } => format!(
                 "{variable}={value:?} is not {expected}; correct it in the server's configuration"
             ),
+            Self::Key { path, why } => {
+                format!("NOVCOMET_TOKEN_KEY: {} {why}", path.display())
+            }
             Self::Store { doing, path, cause } => {
                 format!("cannot {doing} {}: {cause}; {}", shown(path), advice(cause))
             }
@@ -145,6 +163,8 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BadRequest(why) => f.write_str(why),
+            Self::Unauthorized => f.write_str("this needs a valid token"),
+            Self::Forbidden(why) => f.write_str(why),
             Self::MethodNotAllowed => f.write_str("use GET, HEAD, POST or OPTIONS"),
             Self::LengthRequired => f.write_str("send the body with a Content-Length"),
             Self::BodyTooLong(limit) => write!(f, "a body has at most {limit} bytes"),
@@ -153,7 +173,7 @@ impl fmt::Display for Error {
             Self::UnsupportedBody => {
                 f.write_str("send a form as application/x-www-form-urlencoded, or text as UTF-8")
             }
-            Self::Config { .. } | Self::Sandbox { .. } => {
+            Self::Config { .. } | Self::Key { .. } | Self::Sandbox { .. } => {
                 f.write_str("the server is misconfigured; its error log says how")
             }
             Self::Store { cause, .. } if is_full(cause) => {

@@ -3,6 +3,7 @@
 //!
 //! The data flows one way: [`cgi`] → [`protocol`] → [`hub`] → [`store`] and back.
 
+pub mod access;
 pub mod cgi;
 pub mod clock;
 pub mod config;
@@ -14,6 +15,7 @@ pub mod protocol;
 pub mod sandbox;
 pub mod store;
 mod sys;
+pub mod token;
 
 use std::ffi::OsString;
 use std::io::{Read, Write};

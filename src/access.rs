@@ -1,0 +1,240 @@
+//! The words of access: who may publish, which topics are meant, which sites
+//! are ours. `rights.rs` judges by them.
+
+use std::path::PathBuf;
+
+use crate::event::Topic;
+
+/// Who may publish through a web server (`NOVCOMET_PUBLISH`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Publish {
+    /// Whoever reaches the URL, as in 2011.
+    Any,
+    /// Whoever does not come from a foreign site.
+    SameSite,
+    /// The same, and only by POST.
+    Post,
+    /// Whoever has a token that grants it.
+    Token,
+    /// Nobody: only files and shell.
+    None,
+}
+
+impl Publish {
+    /// `None` for a word that is none of ours.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        match word {
+            "any" => Some(Self::Any),
+            "same-site" => Some(Self::SameSite),
+            "post" => Some(Self::Post),
+            "token" => Some(Self::Token),
+            "none" => Some(Self::None),
+            _ => None,
+        }
+    }
+}
+
+/// How tokens are signed (RFC 7518 §3, RFC 8037 §3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    /// HMAC with SHA-256: who can check can sign.
+    Hs256,
+    /// Ed25519.
+    EdDsa,
+    /// ECDSA on P-256 with SHA-256.
+    Es256,
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    Rs256,
+}
+
+impl Algorithm {
+    /// `None` for a name that is none of ours.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Hs256, Self::EdDsa, Self::Es256, Self::Rs256]
+            .into_iter()
+            .find(|algorithm| algorithm.name() == name)
+    }
+
+    /// Its name in the header of a token.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hs256 => "HS256",
+            Self::EdDsa => "EdDSA",
+            Self::Es256 => "ES256",
+            Self::Rs256 => "RS256",
+        }
+    }
+}
+
+/// Where the key of the tokens is. One key has one algorithm: a token that
+/// chose would have a public key taken for an HMAC's secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyFile {
+    /// An absolute path.
+    pub path: PathBuf,
+    /// The only algorithm it is for.
+    pub algorithm: Algorithm,
+}
+
+/// A set of topics: each by its name, or all with a prefix.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Topics(Vec<Pattern>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Pattern {
+    Exact(String),
+    Prefix(String),
+}
+
+impl Topics {
+    /// What an administrator wrote: patterns between spaces or commas. A `*`
+    /// in the middle is refused, for as a name it would protect nothing.
+    #[must_use]
+    pub fn parse(list: &str) -> Option<Self> {
+        let patterns: Vec<_> = words(list).collect();
+        let is_clear = |pattern: &&str| !pattern.strip_suffix('*').unwrap_or(pattern).contains('*');
+        let is_usable = !patterns.is_empty() && patterns.iter().all(is_clear);
+        is_usable.then(|| Self::granted(patterns))
+    }
+
+    /// What a token grants. Whatever is no `prefix*` is a name.
+    #[must_use]
+    pub fn granted<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Self {
+        let pattern = |text: &str| match text.strip_suffix('*') {
+            Some(prefix) => Pattern::Prefix(prefix.into()),
+            None => Pattern::Exact(text.into()),
+        };
+        Self(patterns.into_iter().map(pattern).collect())
+    }
+
+    /// Whether `topic` is one of them.
+    #[must_use]
+    pub fn contains(&self, topic: &Topic) -> bool {
+        self.0.iter().any(|pattern| match pattern {
+            Pattern::Exact(name) => topic.as_str() == name,
+            Pattern::Prefix(prefix) => topic.as_str().starts_with(prefix),
+        })
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// The origin of a site that an administrator trusts (RFC 6454 §6.2). It comes
+/// from the configuration only, and so it is safe in a header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin(String);
+
+impl Origin {
+    /// `scheme://host[:port]` as browsers send it: in lower case and without
+    /// the scheme's own port. Neither `*` nor `null`, which anybody is.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (scheme, authority) = text.split_once("://")?;
+        let own_port = match scheme {
+            "http" => 80,
+            "https" => 443,
+            _ => return None,
+        };
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+            _ => (authority, None),
+        };
+        let is_ours = is_host(host) && port.is_none_or(|port| is_port(port, own_port));
+        is_ours.then(|| Self(text.to_owned()))
+    }
+
+    /// A list of them between spaces or commas.
+    #[must_use]
+    pub fn parse_list(list: &str) -> Option<Vec<Self>> {
+        words(list).map(Self::parse).collect()
+    }
+
+    /// As it stands in a header.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn words(list: &str) -> impl Iterator<Item = &str> {
+    list.split([' ', ',']).filter(|word| !word.is_empty())
+}
+
+fn is_host(host: &str) -> bool {
+    let all = |text: &str, more: &[u8]| {
+        let is_fit = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || more.contains(&b);
+        !text.is_empty() && text.bytes().all(is_fit)
+    };
+    match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => all(address, b":."),
+        None => all(host, b".-_"),
+    }
+}
+
+fn is_port(digits: &str, own_port: u16) -> bool {
+    digits.parse().is_ok_and(|port: u16| port != own_port && port.to_string() == digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_are_named_exactly_or_by_a_prefix() {
+        let topics = Topics::parse("a, news/* ,").unwrap();
+        let has = |name: &str| topics.contains(&Topic::new(name).unwrap());
+        assert!(has("a") && has("news/") && has("news/today"));
+        for name in ["b", "aa", "A", "news", "News/today", "a,", "old/news/today", "*"] {
+            assert!(!has(name), "{name}");
+        }
+        assert!(Topics::parse("*").unwrap().contains(&Topic::new("x").unwrap()));
+        for list in ["", " , ", "a*b", "**", "*a"] {
+            assert_eq!(Topics::parse(list), None, "{list:?}");
+        }
+    }
+
+    #[test]
+    fn an_origin_is_what_a_browser_sends() {
+        for text in ["http://a", "https://a.example:8443", "http://[::1]", "http://[::1]:8080"] {
+            assert_eq!(Origin::parse(text).unwrap().as_str(), text);
+        }
+        for text in [
+            "*",
+            "null",
+            "",
+            "a.example",
+            "http://",
+            "http://:80",
+            "http://*",
+            "http://*.a",
+            "http://A",
+            "http://a/",
+            "http://a:80",
+            "https://a:443",
+            "http://a:",
+            "http://a:0x1",
+            "http://a:080",
+            "http://a:99999",
+            "http://a@b",
+            "http://a\r\nX: y",
+            "http://é",
+            "ftp://a",
+            "file://",
+            "HTTP://a",
+            "http://[]",
+            "http://[::1",
+            "http://a b",
+        ] {
+            assert_eq!(Origin::parse(text), None, "{text:?}");
+        }
+        assert_eq!(Origin::parse_list("http://a,http://b http://c").unwrap().len(), 3);
+        assert_eq!(Origin::parse_list("http://a *"), None);
+    }
+}

@@ -1,0 +1,290 @@
+//! Tokens: a JWT (RFC 7519) in the compact form of a JWS (RFC 7515 §3.1),
+//! and the key that judges it. Why a token is refused nobody is told.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use base64ct::{Base64UrlUnpadded, Encoding};
+use hmac::{Hmac, Mac};
+use p256::ecdsa::signature::Verifier;
+use p256::pkcs8::DecodePublicKey;
+use rsa::traits::PublicKeyParts;
+use rsa::{Pkcs1v15Sign, RsaPublicKey};
+use rustix::fs::{Mode, OFlags};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use crate::access::{Algorithm, KeyFile, Topics};
+use crate::error::Error;
+use crate::event::{Cursor, Topic};
+
+/// Longest token, in bytes.
+const MAX_TOKEN: usize = 8192;
+/// Longest key file, in bytes.
+const MAX_KEY: u64 = 16_384;
+/// Shortest secret, in bytes: as long as the hash (RFC 7518 §3.2).
+const MIN_SECRET: usize = 32;
+/// Shortest RSA modulus, in bytes (RFC 7518 §3.3).
+const MIN_RSA: usize = 256;
+
+/// What a token allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grants {
+    publish: Topics,
+    subscribe: Topics,
+    expires: Cursor,
+}
+
+impl Grants {
+    /// Whether it may be published to.
+    #[must_use]
+    pub fn may_publish(&self, topic: &Topic) -> bool {
+        self.publish.contains(topic)
+    }
+
+    /// Whether it may be listened to.
+    #[must_use]
+    pub fn may_subscribe(&self, topic: &Topic) -> bool {
+        self.subscribe.contains(topic)
+    }
+
+    /// From when on it allows nothing (`exp`).
+    #[must_use]
+    pub fn expires(&self) -> Cursor {
+        self.expires
+    }
+}
+
+/// The key that tokens are checked with, and its only algorithm.
+pub struct Key(Verify);
+
+enum Verify {
+    Hs256(Vec<u8>),
+    EdDsa(ed25519_dalek::VerifyingKey),
+    Es256(p256::ecdsa::VerifyingKey),
+    Rs256(RsaPublicKey),
+}
+
+impl Key {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// [`Error::Key`] for a file that others can read or could have put
+    /// there, and for one that holds no such key.
+    pub fn read(file: &KeyFile) -> Result<Self, Error> {
+        let refuse = |why| Error::Key { path: file.path.clone(), why };
+        let bytes = private_bytes(&file.path).map_err(refuse)?;
+        Self::parse(file.algorithm, bytes).map_err(refuse)
+    }
+
+    fn parse(algorithm: Algorithm, bytes: Vec<u8>) -> Result<Self, String> {
+        if algorithm == Algorithm::Hs256 {
+            return secret(bytes).map(Verify::Hs256).map(Self);
+        }
+        let refuse = || format!("holds no public key for {} in PEM", algorithm.name());
+        let pem = String::from_utf8(bytes).map_err(|_| refuse())?;
+        let key = match algorithm {
+            Algorithm::Es256 => DecodePublicKey::from_public_key_pem(&pem).map(Verify::Es256),
+            Algorithm::Rs256 => DecodePublicKey::from_public_key_pem(&pem).map(Verify::Rs256),
+            _ => DecodePublicKey::from_public_key_pem(&pem).map(Verify::EdDsa),
+        };
+        match key.map_err(|_| refuse())? {
+            Verify::Rs256(key) if key.size() < MIN_RSA => {
+                Err("holds an RSA key of less than 2048 bits".into())
+            }
+            key => Ok(Self(key)),
+        }
+    }
+
+    fn algorithm(&self) -> Algorithm {
+        match self.0 {
+            Verify::Hs256(_) => Algorithm::Hs256,
+            Verify::EdDsa(_) => Algorithm::EdDsa,
+            Verify::Es256(_) => Algorithm::Es256,
+            Verify::Rs256(_) => Algorithm::Rs256,
+        }
+    }
+
+    /// What `token` allows at `now`; `None` for whatever is wrong with it.
+    #[must_use]
+    pub fn open(&self, token: &[u8], now: Cursor) -> Option<Grants> {
+        let token = std::str::from_utf8(token).ok().filter(|token| token.len() <= MAX_TOKEN)?;
+        let (signed, signature) = token.rsplit_once('.')?;
+        // A third point, as in a JWE, is no base64.
+        let (header, claims) = signed.split_once('.')?;
+        self.expects(&decoded(header)?)?;
+        self.verify(signed.as_bytes(), &decoded(signature)?)?;
+        grants(&decoded(claims)?, now)
+    }
+
+    /// The header is judged before the key is used: no `none`, no algorithm
+    /// of the token's choice, and no `crit`, which says that who does not
+    /// understand must refuse (RFC 7515 §4.1.11).
+    fn expects(&self, header: &[u8]) -> Option<()> {
+        let header = Object::parse(header)?;
+        let algorithm: String = header.get("alg")?;
+        (algorithm == self.algorithm().name() && !header.has("crit")).then_some(())
+    }
+
+    fn verify(&self, signed: &[u8], signature: &[u8]) -> Option<()> {
+        match &self.0 {
+            Verify::Hs256(secret) => {
+                let mut mac = Hmac::<Sha256>::new_from_slice(secret).ok()?;
+                mac.update(signed);
+                // In constant time.
+                mac.verify_slice(signature).ok()
+            }
+            Verify::EdDsa(key) => {
+                let signature = ed25519_dalek::Signature::from_slice(signature).ok()?;
+                key.verify_strict(signed, &signature).ok()
+            }
+            Verify::Es256(key) => {
+                let signature = p256::ecdsa::Signature::from_slice(signature).ok()?;
+                key.verify(signed, &signature).ok()
+            }
+            Verify::Rs256(key) => {
+                let hash = Sha256::digest(signed);
+                key.verify(Pkcs1v15Sign::new::<Sha256>(), &hash, signature).ok()
+            }
+        }
+    }
+}
+
+/// The content of a file that no other user can read or have put there.
+fn private_bytes(path: &Path) -> Result<Vec<u8>, String> {
+    // Judged by what was opened, not by its name, which may change its meaning
+    // meanwhile; not through a link, and without waiting for a FIFO's writer.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|cause| match cause {
+        rustix::io::Errno::LOOP => "is a symbolic link; name the file itself".to_owned(),
+        cause => format!("cannot be opened: {}", io::Error::from(cause)),
+    })?;
+    let file = File::from(file);
+    let found = file.metadata().map_err(|cause| format!("cannot be looked at: {cause}"))?;
+    let us = rustix::process::geteuid().as_raw();
+    let fault = match () {
+        () if !found.is_file() => "is not a regular file",
+        () if found.uid() != 0 && found.uid() != us => {
+            "belongs to another user than root and the web server's; chown it"
+        }
+        () if found.mode() & 0o007 != 0 => "is open to other users; chmod o= it",
+        () if found.len() > MAX_KEY => "is too large for a key",
+        () => "",
+    };
+    if !fault.is_empty() {
+        return Err(fault.into());
+    }
+    let mut bytes = Vec::new();
+    let read = file.take(MAX_KEY).read_to_end(&mut bytes);
+    read.map(|_| bytes).map_err(|cause| format!("cannot be read: {cause}"))
+}
+
+fn secret(mut bytes: Vec<u8>) -> Result<Vec<u8>, String> {
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+    }
+    match () {
+        // Whoever knows a public key could sign with it.
+        () if bytes.starts_with(b"-----BEGIN") => {
+            Err("holds PEM, and HS256 takes the bytes of a secret; set NOVCOMET_TOKEN_ALGORITHM"
+                .into())
+        }
+        () if bytes.len() < MIN_SECRET => {
+            Err(format!("holds less than {MIN_SECRET} bytes; make it by: openssl rand -hex 32"))
+        }
+        () => Ok(bytes),
+    }
+}
+
+/// base64url as RFC 7515 §2 has it: no padding, no second form of the same
+/// bytes.
+fn decoded(text: &str) -> Option<Vec<u8>> {
+    Base64UrlUnpadded::decode_vec(text).ok()
+}
+
+/// `exp` must be there and ahead, `nbf` not ahead; the grants are those of
+/// Mercure's claim.
+fn grants(claims: &[u8], now: Cursor) -> Option<Grants> {
+    let claims = Object::parse(claims)?;
+    let expires = moment(claims.get("exp")?)?;
+    let begins = match claims.has("nbf") {
+        true => moment(claims.get("nbf")?)?,
+        false => now,
+    };
+    let mercure = match claims.has("mercure") {
+        true => claims.get("mercure")?,
+        false => Object::default(),
+    };
+    let grants = Grants {
+        publish: mercure.topics("publish")?,
+        subscribe: mercure.topics("subscribe")?,
+        expires,
+    };
+    (begins <= now && now < expires).then_some(grants)
+}
+
+/// A `NumericDate`: seconds, with a fraction or without.
+fn moment(seconds: f64) -> Option<Cursor> {
+    let since = Duration::try_from_secs_f64(seconds).ok()?;
+    Some(Cursor::from_micros(0).after(since))
+}
+
+/// An object of JSON in which no name comes twice: of two `exp` another reader
+/// may believe the other one.
+#[derive(Default)]
+struct Object(Vec<(String, Box<RawValue>)>);
+
+impl Object {
+    fn parse(json: &[u8]) -> Option<Self> {
+        serde_json::from_slice(json).ok()
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(known, _)| known == name)
+    }
+
+    fn get<T: for<'de> Deserialize<'de>>(&self, name: &str) -> Option<T> {
+        let (_, value) = self.0.iter().find(|(known, _)| known == name)?;
+        serde_json::from_str(value.get()).ok()
+    }
+
+    fn topics(&self, name: &str) -> Option<Topics> {
+        let patterns: Vec<String> = match self.has(name) {
+            true => self.get(name)?,
+            false => Vec::new(),
+        };
+        Some(Topics::granted(patterns.iter().map(String::as_str)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor)
+    }
+}
+
+struct ObjectVisitor;
+
+impl<'de> Visitor<'de> for ObjectVisitor {
+    type Value = Object;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object without duplicate names")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+        let mut object = Object::default();
+        while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
+            if object.has(&name) {
+                return Err(A::Error::custom("a duplicate name"));
+            }
+            object.0.push((name, value));
+        }
+        Ok(object)
+    }
+}
