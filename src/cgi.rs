@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
 
+use crate::access::Origin;
 use crate::error::Error;
 
 /// Longest query string, in bytes. Apache takes no request line above 8190.
@@ -103,6 +104,41 @@ impl Request {
     }
 }
 
+/// Who calls, as the server and the browser say.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Caller {
+    /// A web server called us, not a shell.
+    pub under_server: bool,
+    /// `Host`: where the request was sent to.
+    pub host: Vec<u8>,
+    /// `Sec-Fetch-Site`: how the page that asks is related to it.
+    pub fetch_site: Option<Vec<u8>>,
+    /// `Origin`: where that page is from.
+    pub origin: Option<Vec<u8>>,
+    /// `Referer`: that page; empty if there is none.
+    pub referer: Vec<u8>,
+    /// `Authorization`
+    pub authorization: Vec<u8>,
+    /// `Cookie`
+    pub cookie: Vec<u8>,
+}
+
+impl Caller {
+    /// Reads the headers, each a meta-variable (RFC 3875 §4.1.18).
+    pub fn from_env(variable: impl Fn(&str) -> Option<OsString>) -> Self {
+        let header = |name: &str| variable(name).map(OsStringExt::into_vec);
+        Self {
+            under_server: is_cgi(&variable),
+            host: header("HTTP_HOST").unwrap_or_default(),
+            fetch_site: header("HTTP_SEC_FETCH_SITE"),
+            origin: header("HTTP_ORIGIN"),
+            referer: header("HTTP_REFERER").unwrap_or_default(),
+            authorization: header("HTTP_AUTHORIZATION").unwrap_or_default(),
+            cookie: header("HTTP_COOKIE").unwrap_or_default(),
+        }
+    }
+}
+
 const EVENTS: &[u8] = b"text/event-stream";
 
 /// Whether a web server called us (RFC 3875 §4.1.4, §4.1.12). Then our
@@ -167,10 +203,25 @@ fn content_length(digits: &[u8], limit: usize) -> Result<usize, Error> {
 }
 
 /// The head of an answer (a document response, RFC 3875 §6.2.1). Names and
-/// values are ours, known at compile time: nothing from a request gets in.
+/// values are ours, known at compile time or configured: nothing from a
+/// request gets in.
 pub struct Head {
     status: u16,
-    headers: Vec<(&'static str, &'static str)>,
+    headers: Vec<(&'static str, Value)>,
+}
+
+enum Value {
+    Fixed(&'static str),
+    Origin(Origin),
+}
+
+impl Value {
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Fixed(text) => text,
+            Self::Origin(origin) => origin.as_str(),
+        }
+    }
 }
 
 impl Head {
@@ -178,20 +229,21 @@ impl Head {
     /// `Status` is always sent: without it a server may turn a 200 into a 304.
     #[must_use]
     pub fn new(status: u16, content_type: &'static str) -> Self {
-        let headers = vec![
+        let headers = [
             ("Content-Type", content_type),
             ("Cache-Control", "no-store, no-cache, must-revalidate, no-transform"),
             ("Pragma", "no-cache"),
             ("Expires", "0"),
             ("X-Content-Type-Options", "nosniff"),
         ];
+        let headers = headers.map(|(name, value)| (name, Value::Fixed(value))).into();
         Self { status, headers }
     }
 
     /// One header more.
     #[must_use]
     pub fn header(mut self, name: &'static str, value: &'static str) -> Self {
-        self.headers.push((name, value));
+        self.headers.push((name, Value::Fixed(value)));
         self
     }
 
@@ -216,6 +268,20 @@ pub struct Response {
 }
 
 impl Response {
+    /// Lets the pages of `origin` read it, with what their user may (CORS,
+    /// WHATWG Fetch §3.3).
+    #[must_use]
+    pub fn readable_by(mut self, origin: Option<&Origin>) -> Self {
+        if let Some(origin) = origin.cloned() {
+            let headers = &mut self.head.headers;
+            headers.push(("Access-Control-Allow-Origin", Value::Origin(origin)));
+            headers.push(("Access-Control-Allow-Credentials", Value::Fixed("true")));
+            headers.push(("Access-Control-Expose-Headers", Value::Fixed("Retry-After")));
+            headers.push(("Vary", Value::Fixed("Origin")));
+        }
+        self
+    }
+
     /// All of it as one, so that the server passes it on as one; with its
     /// length, so that the client need not wait for the server to see our end
     /// (`mod_cgid` may look for that only every 10 ms).
@@ -223,7 +289,7 @@ impl Response {
     pub fn bytes(&self) -> Vec<u8> {
         let mut out = format!("Status: {}\r\n", status_line(self.head.status)).into_bytes();
         for (name, value) in &self.head.headers {
-            for part in [name, ": ", value, "\r\n"] {
+            for part in [name, ": ", value.as_str(), "\r\n"] {
                 out.extend_from_slice(part.as_bytes());
             }
         }
@@ -243,6 +309,8 @@ pub fn status_line(status: u16) -> &'static str {
         200 => "200 OK",
         204 => "204 No Content",
         400 => "400 Bad Request",
+        401 => "401 Unauthorized",
+        403 => "403 Forbidden",
         405 => "405 Method Not Allowed",
         411 => "411 Length Required",
         413 => "413 Content Too Large",

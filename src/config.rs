@@ -1,8 +1,10 @@
 //! What an administrator can set, and every default.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::access::{Algorithm, KeyFile, Origin, Publish, Topics};
 use crate::error::Error;
 
 /// Where events are kept: the directory of the PHP of 2011.
@@ -51,6 +53,21 @@ pub struct Config {
     pub stream: Duration,
     /// `NOVCOMET_SANDBOX`: whether the process gives up what it does not need.
     pub sandbox: Sandbox,
+    /// Who may what.
+    pub access: Access,
+}
+
+/// Who may what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// `NOVCOMET_PUBLISH`: who may publish.
+    pub publish: Publish,
+    /// `NOVCOMET_PRIVATE`: the topics that need a grant to subscribe to.
+    pub private: Topics,
+    /// `NOVCOMET_ORIGINS`: the other sites that are ours.
+    pub origins: Vec<Origin>,
+    /// `NOVCOMET_TOKEN_KEY` and `NOVCOMET_TOKEN_ALGORITHM`.
+    pub token: Option<KeyFile>,
 }
 
 /// What the process gives up before it acts on a request.
@@ -69,7 +86,7 @@ impl Config {
     ///
     /// # Errors
     /// [`Error::Config`] naming the first variable that holds nonsense.
-    pub fn from_env(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, Error> {
+    pub fn from_env(variable: impl Fn(&str) -> Option<OsString> + Copy) -> Result<Self, Error> {
         let read = |name: &str| variable(name).filter(|value| !value.is_empty());
         Ok(Self {
             store: setting(read, "NOVCOMET_STORE", "a URL", |url| Some(url.to_owned()))?
@@ -91,6 +108,7 @@ impl Config {
                 .unwrap_or(STREAM),
             sandbox: setting(read, "NOVCOMET_SANDBOX", "off, on or require", sandbox)?
                 .unwrap_or(Sandbox::On),
+            access: Access::from_env(read)?,
         })
     }
 
@@ -133,6 +151,46 @@ fn setting<T>(
     }
 }
 
+impl Access {
+    fn from_env(read: impl Fn(&str) -> Option<OsString> + Copy) -> Result<Self, Error> {
+        let publish = setting(read, "NOVCOMET_PUBLISH", PUBLISH, Publish::parse)?;
+        let private = setting(read, "NOVCOMET_PRIVATE", TOPICS, Topics::parse)?;
+        let origins = setting(read, "NOVCOMET_ORIGINS", ORIGINS, Origin::parse_list)?;
+        let access = Self {
+            publish: publish.unwrap_or(Publish::SameSite),
+            private: private.unwrap_or_default(),
+            origins: origins.unwrap_or_default(),
+            token: key_file(read)?,
+        };
+        let needs_key = access.publish == Publish::Token || !access.private.is_empty();
+        match access.token {
+            // A rule that nobody could be held to.
+            None if needs_key => Err(no_key("", "set, and NOVCOMET_PUBLISH or _PRIVATE needs it")),
+            _ => Ok(access),
+        }
+    }
+}
+
+/// Who put the secret itself there shall not find it in the log.
+fn key_file(read: impl Fn(&str) -> Option<OsString> + Copy) -> Result<Option<KeyFile>, Error> {
+    let algorithm = setting(read, "NOVCOMET_TOKEN_ALGORITHM", ALGORITHM, Algorithm::parse)?
+        .unwrap_or(Algorithm::Hs256);
+    match read("NOVCOMET_TOKEN_KEY").map(PathBuf::from) {
+        Some(path) if path.is_absolute() => Ok(Some(KeyFile { path, algorithm })),
+        Some(_) => Err(no_key("(not shown)", "the absolute path of a file")),
+        None => Ok(None),
+    }
+}
+
+fn no_key(value: &str, expected: &'static str) -> Error {
+    Error::Config { variable: "NOVCOMET_TOKEN_KEY", value: value.into(), expected }
+}
+
+const PUBLISH: &str = "any, same-site, post, token or none";
+const TOPICS: &str = "a list of topics, each a name or a prefix and *";
+const ORIGINS: &str = "a list of origins such as https://intranet.example:8443, \
+                       in lower case and without the scheme's own port";
+const ALGORITHM: &str = "HS256, EdDSA, ES256 or RS256";
 const SIZE: &str = "a number of bytes from 1 to 1073741824";
 
 fn size(text: &str) -> Option<usize> {
@@ -184,6 +242,17 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_that_needs_a_key_needs_one() {
+        for (name, value) in [("NOVCOMET_PUBLISH", "token"), ("NOVCOMET_PRIVATE", "a")] {
+            let line = with(name, value).unwrap_err().log_line().unwrap();
+            assert!(line.starts_with("NOVCOMET_TOKEN_KEY="), "{line}");
+        }
+        let line = with("NOVCOMET_TOKEN_KEY", "s3cret").unwrap_err().log_line().unwrap();
+        assert!(!line.contains("s3cret"), "{line}");
+        assert_eq!(with("NOVCOMET_TRIES", "1").unwrap().access.publish, Publish::SameSite);
+    }
+
+    #[test]
     fn nonsense_is_refused_by_its_name() {
         for (name, value) in [
             ("NOVCOMET_TRIES", "0"),
@@ -203,6 +272,16 @@ mod tests {
             ("NOVCOMET_KEEP_AGE", "inf"),
             ("NOVCOMET_STREAM", "86401"),
             ("NOVCOMET_SANDBOX", "yes"),
+            ("NOVCOMET_PUBLISH", "Any"),
+            ("NOVCOMET_PUBLISH", "any "),
+            ("NOVCOMET_PUBLISH", "all"),
+            ("NOVCOMET_PRIVATE", "a*b"),
+            ("NOVCOMET_PRIVATE", ","),
+            ("NOVCOMET_ORIGINS", "*"),
+            ("NOVCOMET_ORIGINS", "null"),
+            ("NOVCOMET_TOKEN_KEY", "a/key"),
+            ("NOVCOMET_TOKEN_ALGORITHM", "none"),
+            ("NOVCOMET_TOKEN_ALGORITHM", "hs256"),
         ] {
             let error = with(name, value).unwrap_err();
             assert!(error.log_line().unwrap().starts_with(name), "{value}");

@@ -70,6 +70,31 @@ pub enum Part {
     Alive,
 }
 
+impl Outcome {
+    /// The topics of which it tells.
+    #[must_use]
+    pub fn topics(&self) -> Vec<&Topic> {
+        match self {
+            Self::Published(events) => events.iter().map(|event| &event.topic).collect(),
+            Self::News(news) => news.iter().map(|news| &news.topic).collect(),
+            Self::Quiet(topics) => topics.iter().map(|(topic, _)| topic).collect(),
+            Self::ClientGone => Vec::new(),
+        }
+    }
+}
+
+impl Part {
+    /// The topics of which it tells.
+    #[must_use]
+    pub fn topics(&self) -> Vec<&Topic> {
+        match self {
+            Self::Begin(topics) => topics.iter().map(|(topic, _)| topic).collect(),
+            Self::News(news) => news.iter().map(|news| &news.topic).collect(),
+            Self::Alive => Vec::new(),
+        }
+    }
+}
+
 /// Publishes to every topic, in order.
 ///
 /// # Errors

@@ -12,6 +12,7 @@ pub mod event;
 pub mod hub;
 pub mod output;
 pub mod protocol;
+pub mod rights;
 pub mod sandbox;
 pub mod store;
 mod sys;
@@ -22,14 +23,17 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use cgi::{Request, Response};
+use access::Origin;
+use cgi::{Caller, Request, Response};
 use clock::{Clock, ProcessClock};
 use config::{Config, Sandbox};
 use error::Error;
+use event::Cursor;
 use hub::{Alarm, Part, Patience, Subscription};
 use output::Output;
 use protocol::Command;
 use protocol::stream::{self, Format};
+use rights::{Pass, Rights};
 use sandbox::FileSizeLimit;
 use store::Retention;
 
@@ -61,11 +65,13 @@ pub fn run(
         Ok(Some(request)) => Ok(request),
         Err(error) => Err(error),
     };
+    let caller = Caller::from_env(variable);
+    let origins = config.as_ref().map_or(&[][..], |config| &config.access.origins);
+    let reader = rights::reader(origins, &caller).cloned();
     let (mut output, mut alarm) = (Output::new(stdout), None);
     let served = config.and_then(|config| {
-        let under_server = cgi::is_cgi(variable);
-        let service = Service { config, under_server, output: &mut output, alarm: &mut alarm };
-        service.serve(&request?)
+        let (reader, output, alarm) = (reader.as_ref(), &mut output, &mut alarm);
+        Service { config, caller, reader, output, alarm }.serve(&request?)
     });
     if let Some(line) = served.as_ref().err().and_then(Error::log_line) {
         // In one write(2): mod_cgi makes a line of each.
@@ -80,7 +86,7 @@ pub fn run(
     };
     if let Some(response) = response.filter(|_| !output.has_begun()) {
         // Who does not listen any more loses nothing: the events are in the store.
-        let _ = output.answer(&response.bytes());
+        let _ = output.answer(&response.readable_by(reader.as_ref()).bytes());
     }
     drop(output);
     sys::hang_up(&[libc::STDOUT_FILENO]);
@@ -91,7 +97,9 @@ pub fn run(
 /// What it takes to serve one request.
 struct Service<'a, W> {
     config: Config,
-    under_server: bool,
+    caller: Caller,
+    /// Whose page may read the answer, beside our own.
+    reader: Option<&'a Origin>,
     output: &'a mut Output<W>,
     alarm: &'a mut Alarm,
 }
@@ -101,9 +109,11 @@ impl<W: Write + AsFd> Service<'_, W> {
     /// has had its stream.
     fn serve(mut self, request: &Request) -> Result<Option<Response>, Error> {
         self.give_up(sandbox::limit_resources)?;
-        let outcome = match protocol::parse(request, self.config.max_data)? {
-            Command::Head { stream } => return Ok(Some(protocol::head(stream))),
-            Command::Options => return Ok(Some(protocol::options())),
+        let command = protocol::parse(request, self.config.max_data)?;
+        let pass = self.admit(request, &command)?;
+        let outcome = match command {
+            Command::Head(command) => return Ok(Some(protocol::head(&command))),
+            Command::Options => return Ok(Some(protocol::options(self.reader.is_some()))),
             Command::Publish(topics, data) => {
                 let store = self.store()?;
                 let _limit = self.give_up(|| FileSizeLimit::set(self.config.max_file()))?;
@@ -111,17 +121,35 @@ impl<W: Write + AsFd> Service<'_, W> {
                 hub::publish(store.as_ref(), topics, data.as_deref())?
             }
             Command::Subscribe(subscriptions, wait) => {
-                let mut clock = ProcessClock::start(self.under_server);
-                let patience = self.patience(wait, self.config.wait());
+                let mut clock = ProcessClock::start(self.caller.under_server);
+                let patience = self.patience(wait, self.config.wait(), &pass);
                 let store = self.store()?;
                 self.give_up(|| sandbox::write_only_below(None))?;
                 hub::wait(store.as_ref(), &mut clock, self.alarm, subscriptions, patience)?
             }
             Command::Stream(subscriptions, wait, format) => {
-                return self.stream(subscriptions, wait, format).map(|()| None);
+                return self.stream(subscriptions, wait, format, &pass).map(|()| None);
             }
         };
+        pass.check(outcome.topics(), Cursor::now())?;
         Ok(protocol::answer(request.method, &outcome))
+    }
+
+    /// What the caller may hear of what `command` would tell.
+    fn admit(&self, request: &Request, command: &Command) -> Result<Pass, Error> {
+        let rights = Rights::new(&self.config.access, &self.caller);
+        let now = Cursor::now();
+        match command {
+            Command::Publish(topics, _) => {
+                rights.publish(request, topics, now).map(|()| Pass::default())
+            }
+            Command::Subscribe(subscriptions, _) | Command::Stream(subscriptions, ..) => {
+                let topics: Vec<_> = subscriptions.iter().map(|each| &each.topic).collect();
+                rights.subscribe(request, &topics, now)
+            }
+            Command::Head(command) => self.admit(request, command),
+            Command::Options => Ok(Pass::default()),
+        }
     }
 
     fn stream(
@@ -129,22 +157,29 @@ impl<W: Write + AsFd> Service<'_, W> {
         subscriptions: Vec<Subscription>,
         wait: Option<Duration>,
         format: Format,
+        pass: &Pass,
     ) -> Result<(), Error> {
-        let mut clock = ProcessClock::start(self.under_server);
-        let patience = self.patience(wait, jittered(self.config.stream, &clock));
+        let mut clock = ProcessClock::start(self.caller.under_server);
+        let patience = self.patience(wait, jittered(self.config.stream, &clock), pass);
         let store = self.store()?;
         self.give_up(|| sandbox::write_only_below(None))?;
         let mut writer = stream::Writer::new(format);
         let mut head = Some(stream::head());
+        let mut allowed = Ok(());
         let mut send = |part: &Part| {
+            allowed = pass.check(part.topics(), Cursor::now());
+            if allowed.is_err() {
+                return false;
+            }
             let text = writer.write(part);
             let bytes = match head.take() {
-                Some(head) => head.begin(text).bytes(),
+                Some(head) => head.begin(text).readable_by(self.reader).bytes(),
                 None => text.into_bytes(),
             };
             self.output.stream(&bytes).is_ok()
         };
-        hub::stream(store.as_ref(), &mut clock, self.alarm, subscriptions, patience, &mut send)
+        hub::stream(store.as_ref(), &mut clock, self.alarm, subscriptions, patience, &mut send)?;
+        allowed
     }
 
     fn store(&self) -> Result<Box<dyn store::Store>, Error> {
@@ -162,8 +197,8 @@ impl<W: Write + AsFd> Service<'_, W> {
         }
     }
 
-    fn patience(&self, wait: Option<Duration>, longest: Duration) -> Patience {
-        let total = wait.unwrap_or(Duration::MAX).min(longest);
+    fn patience(&self, wait: Option<Duration>, longest: Duration, pass: &Pass) -> Patience {
+        let total = wait.unwrap_or(Duration::MAX).min(longest).min(pass.lasts(Cursor::now()));
         Patience { total, look: self.config.sleep }
     }
 }

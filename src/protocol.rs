@@ -30,12 +30,9 @@ pub enum Command {
     Subscribe(Vec<Subscription>, Option<Duration>),
     /// To hear of these topics again and again, for at most so long.
     Stream(Vec<Subscription>, Option<Duration>, Format),
-    /// The head of an answer to GET (RFC 9110 §9.3.2). It is a safe method:
-    /// it publishes nothing and waits for nothing.
-    Head {
-        /// Whether GET would get an event stream.
-        stream: bool,
-    },
+    /// The head of an answer to GET (RFC 9110 §9.3.2), which would want this.
+    /// HEAD is a safe method: it publishes nothing and waits for nothing.
+    Head(Box<Command>),
     /// To know which methods there are (RFC 9110 §9.3.7).
     Options,
 }
@@ -59,7 +56,11 @@ pub fn parse(request: &Request, max_data: usize) -> Result<Command, Error> {
     if parameters.data.as_ref().is_some_and(|data| data.len() > max_data) {
         return Err(Error::MessageTooLong(max_data));
     }
-    parameters.command(request)
+    let command = parameters.command(request)?;
+    Ok(match request.method {
+        Method::Head => Command::Head(Box::new(command)),
+        _ => command,
+    })
 }
 
 #[derive(Default)]
@@ -78,10 +79,6 @@ impl Parameters {
     fn command(mut self, request: &Request) -> Result<Command, Error> {
         match (self.publish.is_empty(), self.subscribed.is_empty()) {
             (true, true) => bad("say what: publish=ID or subscribed[ID]=CURSOR"),
-            (silent, _) if request.method == Method::Head => {
-                let stream = silent && self.format(request.accepts_events)?.is_some();
-                Ok(Command::Head { stream })
-            }
             (false, _) => Ok(Command::Publish(self.publish, self.data)),
             (true, false) => match self.format(request.accepts_events)? {
                 None => Ok(Command::Subscribe(self.subscribed, self.wait)),
@@ -237,16 +234,28 @@ pub fn answer(method: Method, outcome: &Outcome) -> Option<Response> {
     Some(Head::new(200, JSON).body(body))
 }
 
-/// The answer to HEAD.
+/// The answer to HEAD, where GET would want `command`.
 #[must_use]
-pub fn head(stream: bool) -> Response {
-    if stream { stream::head().body("") } else { Head::new(200, JSON).body("") }
+pub fn head(command: &Command) -> Response {
+    match command {
+        Command::Stream(..) => stream::head().body(""),
+        _ => Head::new(200, JSON).body(""),
+    }
 }
 
-/// The answer to OPTIONS.
+/// The answer to OPTIONS: which methods there are and, to the page of another
+/// origin that is ours, what it may send (a preflight, WHATWG Fetch §3.3.1).
 #[must_use]
-pub fn options() -> Response {
-    Head::new(204, JSON).header("Allow", METHODS).body("")
+pub fn options(preflight: bool) -> Response {
+    let head = Head::new(204, JSON).header("Allow", METHODS);
+    let head = match preflight {
+        true => head
+            .header("Access-Control-Allow-Methods", METHODS)
+            .header("Access-Control-Allow-Headers", "Authorization, Content-Type, Last-Event-ID")
+            .header("Access-Control-Max-Age", "600"),
+        false => head,
+    };
+    head.body("")
 }
 
 /// The answer to what cannot be done (RFC 9457).
@@ -256,6 +265,7 @@ pub fn refusal(error: &Error) -> Response {
     let head = Head::new(status, PROBLEM);
     let head = match error {
         Error::MethodNotAllowed => head.header("Allow", METHODS),
+        Error::Unauthorized => head.header("WWW-Authenticate", "Bearer"),
         _ => head,
     };
     let title = status_line(status).split_once(' ').map(|(_, phrase)| phrase);
