@@ -1,0 +1,55 @@
+// Signs tokens with Node's own cryptography, which shares no code with what
+// checks them.
+//
+//   node mint.mjs keys DIR              makes every key, fresh, in DIR
+//   node mint.mjs sign DIR < requests   a line of JSON for each token, such as
+//     {"alg": "HS256", "key": "hs", "header": "{…}", "claims": "{…}"}
+//
+// `header` and `claims` are texts, so that they may be what no library writes.
+import crypto from 'node:crypto';
+import fs from 'node:fs';
+
+const [, , command, dir] = process.argv;
+const base64url = (data) => Buffer.from(data).toString('base64url');
+
+function keys() {
+  const save = (name, {publicKey, privateKey}) => {
+    fs.writeFileSync(`${dir}/${name}.pub`, publicKey.export({type: 'spki', format: 'pem'}));
+    fs.writeFileSync(`${dir}/${name}`, privateKey.export({type: 'pkcs8', format: 'pem'}));
+  };
+  for (const name of ['hs', 'hs2']) fs.writeFileSync(`${dir}/${name}`, crypto.randomBytes(32).toString('hex') + '\n');
+  save('ed', crypto.generateKeyPairSync('ed25519'));
+  save('ed2', crypto.generateKeyPairSync('ed25519'));
+  save('es', crypto.generateKeyPairSync('ec', {namedCurve: 'P-256'}));
+  save('es384', crypto.generateKeyPairSync('ec', {namedCurve: 'P-384'}));
+  save('rs', crypto.generateKeyPairSync('rsa', {modulusLength: 2048}));
+  save('rs1024', crypto.generateKeyPairSync('rsa', {modulusLength: 1024}));
+}
+
+function signature(alg, file, text) {
+  const data = Buffer.from(text);
+  const key = fs.readFileSync(`${dir}/${file}`);
+  switch (alg) {
+    case 'none': return '';
+    case 'HS256': return crypto.createHmac('sha256', key.toString().trimEnd()).update(data).digest();
+    // An attacker takes the file that everybody may read for the secret.
+    case 'HS256 by file': return crypto.createHmac('sha256', key).update(data).digest();
+    case 'HS512': return crypto.createHmac('sha512', key.toString().trimEnd()).update(data).digest();
+    case 'EdDSA': return crypto.sign(null, data, key);
+    case 'ES256': return crypto.sign('sha256', data, {key, dsaEncoding: 'ieee-p1363'});
+    case 'ES256 in DER': return crypto.sign('sha256', data, key);
+    case 'RS256': return crypto.sign('sha256', data, key);
+    case 'RS512': return crypto.sign('sha512', data, key);
+    case 'PS256': return crypto.sign('sha256', data, {key, padding: crypto.constants.RSA_PKCS1_PSS_PADDING});
+  }
+  throw new Error(alg);
+}
+
+if (command === 'keys') keys();
+if (command === 'sign') {
+  for (const line of fs.readFileSync(0, 'utf8').trim().split('\n')) {
+    const {alg, key, header, claims} = JSON.parse(line);
+    const text = `${base64url(header)}.${base64url(claims)}`;
+    console.log(`${text}.${base64url(signature(alg, key, text))}`);
+  }
+}
