@@ -61,7 +61,7 @@ impl Request {
     /// A body has at most `max_body` bytes, and never more in memory.
     ///
     /// # Errors
-    /// What is wrong with the request as HTTP: 400, 405, 411, 413, 414, 415.
+    /// What is wrong with the request as HTTP: 400, 405, 408, 411, 413, 414, 415.
     pub fn from_env(
         variable: impl Fn(&str) -> Option<OsString>,
         stdin: impl Read,
@@ -185,6 +185,7 @@ fn read_exactly(mut stdin: impl Read, length: usize) -> Result<Vec<u8>, Error> {
     let mut body = Vec::with_capacity(length);
     match stdin.read_to_end(&mut body) {
         Ok(read) if read == length => Ok(body),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(Error::BodyTooSlow),
         _ => Err(Error::BadRequest("the body ended before its Content-Length".into())),
     }
 }
@@ -312,6 +313,7 @@ pub fn status_line(status: u16) -> &'static str {
         401 => "401 Unauthorized",
         403 => "403 Forbidden",
         405 => "405 Method Not Allowed",
+        408 => "408 Request Timeout",
         411 => "411 Length Required",
         413 => "413 Content Too Large",
         414 => "414 URI Too Long",

@@ -21,6 +21,8 @@ pub enum Error {
     MethodNotAllowed,
     /// A body came without its length (411, RFC 3875 §4.1.2 needs it).
     LengthRequired,
+    /// The body was not complete at its deadline (408, RFC 9110 §15.5.9).
+    BodyTooSlow,
     /// The body is longer than this many bytes (413).
     BodyTooLong(usize),
     /// The query is longer than this many bytes (414).
@@ -81,6 +83,7 @@ impl Error {
             Self::Unauthorized => 401,
             Self::Forbidden(_) => 403,
             Self::MethodNotAllowed => 405,
+            Self::BodyTooSlow => 408,
             Self::LengthRequired => 411,
             Self::BodyTooLong(_) | Self::MessageTooLong(_) => 413,
             Self::QueryTooLong(_) => 414,
@@ -167,6 +170,7 @@ impl fmt::Display for Error {
             Self::Forbidden(why) => f.write_str(why),
             Self::MethodNotAllowed => f.write_str("use GET, HEAD, POST or OPTIONS"),
             Self::LengthRequired => f.write_str("send the body with a Content-Length"),
+            Self::BodyTooSlow => f.write_str("the body did not come in time"),
             Self::BodyTooLong(limit) => write!(f, "a body has at most {limit} bytes"),
             Self::MessageTooLong(limit) => write!(f, "a message has at most {limit} bytes"),
             Self::QueryTooLong(limit) => write!(f, "a query has at most {limit} bytes"),

@@ -10,6 +10,7 @@ pub mod config;
 pub mod error;
 pub mod event;
 pub mod hub;
+pub mod input;
 pub mod output;
 pub mod protocol;
 pub mod rights;
@@ -30,6 +31,7 @@ use config::{Config, Sandbox};
 use error::Error;
 use event::Cursor;
 use hub::{Alarm, Part, Patience, Subscription};
+use input::{BODY_DEADLINE, Input};
 use output::Output;
 use protocol::Command;
 use protocol::stream::{self, Format};
@@ -53,13 +55,14 @@ pub enum Served {
 /// streams of the process.
 pub fn run(
     variable: impl Fn(&str) -> Option<OsString> + Copy,
-    stdin: impl Read,
+    stdin: impl Read + AsFd,
     stdout: impl Write + AsFd,
     mut log: impl Write,
 ) -> Served {
     sandbox::expect_signals();
     let config = Config::from_env(variable);
     let max_body = config.as_ref().map_or(0, Config::max_body);
+    let stdin = Input::new(stdin, BODY_DEADLINE);
     let request = match Request::from_env(variable, stdin, max_body) {
         Ok(None) => return Served::NoRequest,
         Ok(Some(request)) => Ok(request),

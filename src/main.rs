@@ -4,6 +4,7 @@ use std::env;
 use std::io;
 use std::process::ExitCode;
 
+use novcomet::input::Stdin;
 use novcomet::output::Stdout;
 use novcomet::{Served, cgi, run};
 
@@ -19,7 +20,7 @@ Settings: NOVCOMET_STORE (file:///dev/shm) and others: man comet.cgi
 
 fn main() -> ExitCode {
     let variable = |name: &str| env::var_os(name);
-    match run(variable, io::stdin().lock(), Stdout, io::stderr()) {
+    match run(variable, Stdin, Stdout, io::stderr()) {
         Served::NoRequest => shell(),
         // A web server takes an exit status for a crash; a shell script wants one.
         Served::Refused if !cgi::is_cgi(variable) => ExitCode::FAILURE,

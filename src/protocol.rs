@@ -18,6 +18,11 @@ use crate::hub::{News, Outcome, Subscription};
 use stream::Format;
 
 const JSON: &str = "application/json; charset=utf-8";
+/// How many topics a request names at most. A name that is said again is
+/// looked for among those before it, and each topic costs a waiter a watch and
+/// a look: a form has room for tens of thousands, seconds of processor time.
+pub const MAX_TOPICS: usize = 64;
+
 /// RFC 9457 §3.
 const PROBLEM: &str = "application/problem+json";
 
@@ -155,17 +160,23 @@ impl Parameters {
             return Ok(());
         }
         let topic = Topic::new(id)?;
-        if !self.publish.contains(&topic) {
-            self.publish.push(topic);
+        match self.publish.contains(&topic) {
+            false if self.publish.len() == MAX_TOPICS => too_many(),
+            false => {
+                self.publish.push(topic);
+                Ok(())
+            }
+            true => Ok(()),
         }
-        Ok(())
     }
 
     /// The last cursor of a topic counts, as in PHP.
     fn subscribe(&mut self, topic: Topic, cursor: &str) -> Result<(), Error> {
         let since = Since::parse(cursor)?;
+        let is_full = self.subscribed.len() == MAX_TOPICS;
         match self.subscribed.iter_mut().find(|known| known.topic == topic) {
             Some(known) => known.since = since,
+            None if is_full => return too_many(),
             None => self.subscribed.push(Subscription { topic, since }),
         }
         Ok(())
@@ -201,6 +212,10 @@ fn topic_of(name: &str, pair: &[u8]) -> Result<Topic, Error> {
         },
     };
     Topic::new(id)
+}
+
+fn too_many<T>() -> Result<T, Error> {
+    bad(&format!("a request names at most {MAX_TOPICS} topics"))
 }
 
 fn nested<T>() -> Result<T, Error> {
