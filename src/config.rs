@@ -25,6 +25,16 @@ pub const KEEP_AGE: Duration = Duration::from_secs(86_400);
 /// How long one event stream lives.
 pub const STREAM: Duration = Duration::from_secs(300);
 
+/// How many event files a directory has. Each takes a kilobyte of memory that
+/// nothing gives back, and whoever may publish may invent names.
+pub const MAX_TOPICS: usize = 10_000;
+/// The share of the file system that no message takes, in percent. /dev/shm is
+/// memory and other programs' too (`PostgreSQL`'s, for one).
+pub const KEEP_FREE: u8 = 5;
+/// For how long a topic without any event keeps its file: names that were used
+/// once would fill the directory in the end.
+pub const STALE: Duration = Duration::from_secs(30 * 86_400);
+
 /// Largest size that can be configured, in bytes: it must fit into memory
 /// several times over.
 const MAX_SIZE: u64 = 1 << 30;
@@ -55,6 +65,12 @@ pub struct Config {
     pub sandbox: Sandbox,
     /// Who may what.
     pub access: Access,
+    /// `NOVCOMET_MAX_TOPICS`: event files.
+    pub max_topics: usize,
+    /// `NOVCOMET_KEEP_FREE`: percent of the file system.
+    pub keep_free: u8,
+    /// `NOVCOMET_STALE`: seconds; 0 is read as for ever.
+    pub stale: Duration,
 }
 
 /// Who may what.
@@ -109,6 +125,19 @@ impl Config {
             sandbox: setting(read, "NOVCOMET_SANDBOX", "off, on or require", sandbox)?
                 .unwrap_or(Sandbox::On),
             access: Access::from_env(read)?,
+            max_topics: setting(
+                read,
+                "NOVCOMET_MAX_TOPICS",
+                "a number from 1 to 1073741824",
+                size,
+            )?
+            .unwrap_or(MAX_TOPICS),
+            keep_free: setting(read, "NOVCOMET_KEEP_FREE", "a percentage from 0 to 100", |text| {
+                text.parse().ok().filter(|&percent| percent <= 100)
+            })?
+            .unwrap_or(KEEP_FREE),
+            stale: setting(read, "NOVCOMET_STALE", "a number of seconds, or 0 for never", stale)?
+                .unwrap_or(STALE),
         })
     }
 
@@ -198,6 +227,11 @@ fn size(text: &str) -> Option<usize> {
     (1..=MAX_SIZE).contains(&size).then_some(usize::try_from(size).ok()?)
 }
 
+fn stale(text: &str) -> Option<Duration> {
+    let age = Duration::try_from_secs_f64(text.parse().ok()?).ok()?;
+    Some(if age.is_zero() { Duration::MAX } else { age })
+}
+
 /// As `seconds`, but for as long as anybody wants.
 fn age(text: &str) -> Option<Duration> {
     let age = Duration::try_from_secs_f64(text.parse().ok()?).ok()?;
@@ -253,6 +287,13 @@ mod tests {
     }
 
     #[test]
+    fn a_zero_switches_a_limit_off() {
+        assert_eq!(with("NOVCOMET_STALE", "0").unwrap().stale, Duration::MAX);
+        assert_eq!(with("NOVCOMET_STALE", "").unwrap().stale, STALE);
+        assert_eq!(with("NOVCOMET_KEEP_FREE", "0").unwrap().keep_free, 0);
+    }
+
+    #[test]
     fn nonsense_is_refused_by_its_name() {
         for (name, value) in [
             ("NOVCOMET_TRIES", "0"),
@@ -282,6 +323,11 @@ mod tests {
             ("NOVCOMET_TOKEN_KEY", "a/key"),
             ("NOVCOMET_TOKEN_ALGORITHM", "none"),
             ("NOVCOMET_TOKEN_ALGORITHM", "hs256"),
+            ("NOVCOMET_MAX_TOPICS", "0"),
+            ("NOVCOMET_KEEP_FREE", "101"),
+            ("NOVCOMET_KEEP_FREE", "5%"),
+            ("NOVCOMET_STALE", "-1"),
+            ("NOVCOMET_STALE", "never"),
         ] {
             let error = with(name, value).unwrap_err();
             assert!(error.log_line().unwrap().starts_with(name), "{value}");

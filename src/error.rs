@@ -56,6 +56,20 @@ pub enum Error {
         /// Why it failed.
         cause: io::Error,
     },
+    /// The file system has no room but the share that is kept free (507).
+    NoRoom {
+        /// A directory on it.
+        path: PathBuf,
+        /// That share, in percent.
+        percent: u8,
+    },
+    /// The directory has as many event files as it may have (507).
+    TooManyTopics {
+        /// Which.
+        path: PathBuf,
+        /// How many.
+        limit: usize,
+    },
     /// Something that is not a regular file stands where an event file should (503).
     NotAFile(PathBuf),
     /// The file has another name as well: somebody planted a hard link to it (503).
@@ -89,6 +103,7 @@ impl Error {
             Self::QueryTooLong(_) => 414,
             Self::UnsupportedBody => 415,
             Self::Store { cause, .. } if is_full(cause) => 507,
+            Self::NoRoom { .. } | Self::TooManyTopics { .. } => 507,
             Self::Config { .. }
             | Self::Key { .. }
             | Self::Store { .. }
@@ -113,6 +128,14 @@ impl Error {
             Self::Store { doing, path, cause } => {
                 format!("cannot {doing} {}: {cause}; {}", shown(path), advice(cause))
             }
+            Self::NoRoom { path, percent } => format!(
+                "less than {percent} % of the file system of {} is free; make room there, or lower NOVCOMET_KEEP_FREE",
+                path.display()
+            ),
+            Self::TooManyTopics { path, limit } => format!(
+                "{} has {limit} event files; remove some, or raise NOVCOMET_MAX_TOPICS",
+                path.display()
+            ),
             Self::NotAFile(path) => {
                 format!("{} is not a regular file; remove it, it is not ours", shown(path))
             }
@@ -182,6 +205,10 @@ impl fmt::Display for Error {
             }
             Self::Store { cause, .. } if is_full(cause) => {
                 f.write_str("the store is full; nothing was published")
+            }
+            Self::NoRoom { .. } => f.write_str("the store is full; nothing was published"),
+            Self::TooManyTopics { .. } => {
+                f.write_str("the store has no room for another topic; nothing was published")
             }
             Self::LockHeld(_) => f.write_str("the topic is busy; try again"),
             Self::Store { .. } | Self::NotAFile(_) | Self::Linked(_) | Self::TimeAhead(_) => {

@@ -11,6 +11,7 @@ pub mod error;
 pub mod event;
 pub mod hub;
 pub mod input;
+pub mod lots;
 pub mod output;
 pub mod protocol;
 pub mod rights;
@@ -26,18 +27,19 @@ use std::time::Duration;
 
 use access::Origin;
 use cgi::{Caller, Request, Response};
-use clock::{Clock, ProcessClock};
+use clock::ProcessClock;
 use config::{Config, Sandbox};
 use error::Error;
 use event::Cursor;
 use hub::{Alarm, Part, Patience, Subscription};
 use input::{BODY_DEADLINE, Input};
+use lots::Lots;
 use output::Output;
 use protocol::Command;
 use protocol::stream::{self, Format};
 use rights::{Pass, Rights};
 use sandbox::FileSizeLimit;
-use store::Retention;
+use store::{Limits, Retention};
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,7 +165,7 @@ impl<W: Write + AsFd> Service<'_, W> {
         pass: &Pass,
     ) -> Result<(), Error> {
         let mut clock = ProcessClock::start(self.caller.under_server);
-        let patience = self.patience(wait, jittered(self.config.stream, &clock), pass);
+        let patience = self.patience(wait, jittered(self.config.stream), pass);
         let store = self.store()?;
         self.give_up(|| sandbox::write_only_below(None))?;
         let mut writer = stream::Writer::new(format);
@@ -188,7 +190,9 @@ impl<W: Write + AsFd> Service<'_, W> {
     fn store(&self) -> Result<Box<dyn store::Store>, Error> {
         let Config { keep: messages, keep_bytes: bytes, keep_age: age, .. } = self.config;
         let most = self.config.max_file();
-        store::open(&self.config.store, Retention { messages, bytes, age, most })
+        let Config { max_topics: topics, keep_free: free, stale, .. } = self.config;
+        let limits = Limits { topics, free, stale };
+        store::open(&self.config.store, Retention { messages, bytes, age, most }, limits)
     }
 
     /// Best effort, unless it is required.
@@ -208,7 +212,7 @@ impl<W: Write + AsFd> Service<'_, W> {
 
 /// Up to a tenth less, so that streams that began together, after a restart
 /// say, do not end together.
-fn jittered(time: Duration, clock: &dyn Clock) -> Duration {
-    let share = (clock.wall().micros() ^ u64::from(std::process::id())) % 1000;
-    time.saturating_sub(time / 10_000 * u32::try_from(share).unwrap_or(0))
+fn jittered(time: Duration) -> Duration {
+    let share = u32::try_from(Lots::new().below(1000)).unwrap_or(0);
+    time.saturating_sub(time / 10_000 * share)
 }

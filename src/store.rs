@@ -26,6 +26,22 @@ pub struct Retention {
     pub most: u64,
 }
 
+/// What keeps a store from taking what is everybody's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How many topics it has.
+    pub topics: usize,
+    /// The share of its file system that stays free, in percent.
+    pub free: u8,
+    /// For how long a topic without an event is kept.
+    pub stale: Duration,
+}
+
+impl Limits {
+    /// Whatever there is room for.
+    pub const NONE: Self = Self { topics: usize::MAX, free: 0, stale: Duration::MAX };
+}
+
 /// What a topic holds for a subscriber.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reading {
@@ -57,7 +73,7 @@ pub trait Store {
     /// a reader. A message is in the store whole, or not at all.
     ///
     /// # Errors
-    /// 503 when the store cannot be used, 507 when it is full.
+    /// 503 when the store cannot be used, 507 when it is full or a limit says so.
     fn publish(&self, topic: &Topic, data: Option<&str>) -> Result<Cursor, Error>;
 
     /// What is news to a subscriber: about `limit` bytes of messages. Never
@@ -92,7 +108,7 @@ pub trait Watch {
 ///
 /// # Errors
 /// [`Error::Config`] for a URL that names none; 503 when it cannot be used.
-pub fn open(url: &str, retention: Retention) -> Result<Box<dyn Store>, Error> {
+pub fn open(url: &str, retention: Retention, limits: Limits) -> Result<Box<dyn Store>, Error> {
     let refuse = || Error::Config {
         variable: "NOVCOMET_STORE",
         value: url.to_owned(),
@@ -102,7 +118,7 @@ pub fn open(url: &str, retention: Retention) -> Result<Box<dyn Store>, Error> {
     match parsed.scheme() {
         "file" => {
             let directory = parsed.to_file_path().map_err(|()| refuse())?;
-            Ok(Box::new(file::FileStore::open(directory, retention)?))
+            Ok(Box::new(file::FileStore::open(directory, retention, limits)?))
         }
         _ => Err(refuse()),
     }

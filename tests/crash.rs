@@ -15,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use novcomet::event::{Cursor, Message, Since, Topic};
-use novcomet::store::{self, Reading, Retention};
+use novcomet::store::{self, Limits, Reading, Retention};
 
 use comet::{Answer, Call, Store, Waiter, eventually, is_root};
 
@@ -136,7 +136,7 @@ fn topic(name: &str) -> Topic {
 }
 
 fn open(store: &Store) -> Box<dyn store::Store> {
-    store::open(&format!("file://{}", store.0.display()), KEEP).unwrap()
+    store::open(&format!("file://{}", store.0.display()), KEEP, Limits::NONE).unwrap()
 }
 
 /// Where a topic stands for who has everything. A process that another test has
@@ -489,7 +489,7 @@ impl Log {
 
 fn open_all(store: &Store) -> Box<dyn store::Store> {
     let url = format!("file://{}", store.0.display());
-    store::open(&url, Retention { bytes: 1 << 30, ..KEEP }).unwrap()
+    store::open(&url, Retention { bytes: 1 << 30, ..KEEP }, Limits::NONE).unwrap()
 }
 
 #[test]

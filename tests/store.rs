@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use novcomet::event::{Cursor, Message, Since, Topic};
-use novcomet::store::{self, Reading, Retention, Store};
+use novcomet::store::{self, Limits, Reading, Retention, Store};
 
 const KEEP_ALL: Retention =
     Retention { messages: 10_000, bytes: 1 << 30, age: Duration::from_secs(86_400), most: 1 << 31 };
@@ -29,7 +29,7 @@ impl Scratch {
     }
 
     fn keeping(&self, retention: Retention) -> Box<dyn Store> {
-        store::open(&format!("file://{}", self.0.display()), retention).unwrap()
+        store::open(&format!("file://{}", self.0.display()), retention, Limits::NONE).unwrap()
     }
 
     /// The file that a topic of the file store is.
@@ -409,7 +409,7 @@ fn a_url_that_names_no_store_is_refused() {
         ["", "/dev/shm", "bogus://x", "file://host/dir", "http://localhost/", "file:///nowhere"]
     {
         assert_eq!(
-            store::open(url, KEEP_ALL).err().map(|error| error.status()),
+            store::open(url, KEEP_ALL, Limits::NONE).err().map(|error| error.status()),
             Some(503),
             "{url}"
         );

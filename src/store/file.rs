@@ -5,6 +5,7 @@ mod entry;
 mod event_file;
 mod log;
 mod publisher;
+mod room;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -12,12 +13,13 @@ use std::path::PathBuf;
 use rustix::fs::{CWD, Mode, OFlags, open};
 
 use super::watch::DirectoryWatch;
-use super::{Reading, Retention, Store, Watch};
+use super::{Limits, Reading, Retention, Store, Watch};
 use crate::error::Error;
 use crate::event::{Cursor, Since, Topic};
 use entry::Entry;
 use event_file::{EventFile, failed};
 use publisher::create;
+use room::Room;
 
 /// The longest file name that Linux takes, in bytes (`NAME_MAX`).
 const NAME_MAX: usize = 255;
@@ -27,16 +29,17 @@ pub struct FileStore {
     path: PathBuf,
     directory: OwnedFd,
     retention: Retention,
+    limits: Limits,
 }
 
 impl FileStore {
     /// # Errors
     /// [`Error::Store`] when there is no such directory.
-    pub fn open(path: PathBuf, retention: Retention) -> Result<Self, Error> {
+    pub fn open(path: PathBuf, retention: Retention, limits: Limits) -> Result<Self, Error> {
         let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = open(&path, how, Mode::empty())
             .map_err(|error| failed("use the directory", &path)(error.into()))?;
-        Ok(Self { path, directory, retention })
+        Ok(Self { path, directory, retention, limits })
     }
 
     /// `/` and `%` are encoded, so that no topic leaves the directory; every
@@ -53,6 +56,24 @@ impl FileStore {
         }
         Ok(name.into())
     }
+
+    fn room(&self) -> Room<'_> {
+        Room { directory: self.directory.as_fd(), path: &self.path, limits: self.limits }
+    }
+
+    /// An event without a message takes no space.
+    fn publish_to(&self, file: &EventFile, data: Option<&str>) -> Result<Option<Cursor>, Error> {
+        if let Some(data) = data {
+            self.room().check(0, data.len().max(1))?;
+        }
+        file.publish(data, self.retention)
+    }
+
+    fn create(&self, entry: Entry, data: Option<&str>) -> Result<Option<Cursor>, Error> {
+        self.room().make()?;
+        self.room().check(1, data.map_or(0, str::len))?;
+        create(entry, data)
+    }
 }
 
 impl Store for FileStore {
@@ -64,8 +85,8 @@ impl Store for FileStore {
             // A device does things when it is opened: look first.
             let there = entry.look()?.map(|_| EventFile::open(entry, OFlags::RDWR)).transpose()?;
             let published = match there.flatten() {
-                Some(file) => file.publish(data, self.retention)?,
-                None => create(entry, data)?,
+                Some(file) => self.publish_to(&file, data)?,
+                None => self.create(entry, data)?,
             };
             if let Some(cursor) = published {
                 return Ok(cursor);

@@ -33,6 +33,8 @@ pub struct Entry<'a> {
 /// What stands there, as far as it can be told without opening it.
 pub struct Look {
     pub time: Cursor,
+    /// When anything was last done to it, by the kernel's own clock.
+    pub changed: Cursor,
     /// Whether a publisher set the time.
     pub is_publishers: bool,
     pub is_empty: bool,
@@ -42,8 +44,10 @@ pub struct Look {
 
 impl Look {
     fn of(found: &Stat) -> Self {
+        let at = |seconds, nanos: u64| Cursor::at(seconds, u32::try_from(nanos).unwrap_or(0));
         Self {
-            time: Cursor::at(found.st_mtime, u32::try_from(found.st_mtime_nsec).unwrap_or(0)),
+            time: at(found.st_mtime, found.st_mtime_nsec),
+            changed: at(found.st_ctime, found.st_ctime_nsec),
             is_publishers: is_publishers(found.st_mtime_nsec),
             is_empty: found.st_size == 0,
             identity: (found.st_dev, found.st_ino),

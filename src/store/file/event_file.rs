@@ -49,6 +49,11 @@ impl<'a> EventFile<'a> {
         self.file.metadata().map_err(failed("read the time of", self.entry.path))
     }
 
+    /// Device and inode.
+    pub fn identity(&self) -> Result<(u64, u64), Error> {
+        self.metadata().map(|found| (found.dev(), found.ino()))
+    }
+
     /// What is news after `since`. The time is read before the messages: a
     /// publisher that comes after that time was read gives its message a later
     /// one, so nobody is told of a time behind which a message can hide.

@@ -25,6 +25,10 @@ const LOCK_LIMIT: Duration = Duration::from_secs(2);
 /// Between two tries to get the lock.
 const LOCK_PAUSE: Duration = Duration::from_micros(100);
 
+/// How a file begins that is not in its place yet; its maker's process id
+/// comes next, and a hyphen.
+pub const ASIDE: &str = ".novcomet-";
+
 /// Puts a new event file in place, complete with its message and its time;
 /// `None` when somebody else was first.
 pub fn create(entry: Entry<'_>, data: Option<&str>) -> Result<Option<Cursor>, Error> {
@@ -232,7 +236,7 @@ struct Aside<'a> {
 impl<'a> Aside<'a> {
     fn create(entry: Entry<'a>) -> io::Result<Self> {
         loop {
-            let name = format!(".novcomet-{}-{}", std::process::id(), Cursor::now());
+            let name = format!("{ASIDE}{}-{}", std::process::id(), Cursor::now());
             let name = entry.name.with_file_name(name);
             match (Entry { name: &name, ..entry }).create() {
                 Ok(file) => return Ok(Self { name, file, entry }),

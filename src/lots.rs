@@ -1,0 +1,47 @@
+//! Numbers drawn by lot, so that not everybody does the same.
+
+use std::process;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Other numbers in each process. They are no secret, and so not the kernel's,
+/// who may refuse them.
+#[derive(Debug, Clone)]
+pub struct Lots(u64);
+
+impl Lots {
+    /// Begins with the time and the process.
+    #[must_use]
+    pub fn new() -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(u64::from(now.subsec_nanos()) ^ now.as_secs() ^ u64::from(process::id()) << 32)
+    }
+
+    /// A number below `count`, which is not 0 (`SplitMix64`).
+    pub fn below(&mut self, count: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ mixed >> 31) % count
+    }
+}
+
+impl Default for Lots {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_is_drawn_and_about_as_often() {
+        let mut lots = Lots::new();
+        let mut drawn = [0; 10];
+        for _ in 0..10_000 {
+            drawn[usize::try_from(lots.below(10)).unwrap()] += 1;
+        }
+        assert!(drawn.iter().all(|times| (700..1300).contains(times)), "{drawn:?}");
+    }
+}

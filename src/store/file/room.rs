@@ -1,0 +1,226 @@
+//! Room for a new event file: how many there are, which are stale, and what is
+//! left of the file system.
+
+use std::ffi::OsStr;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags, RawDir, fstatvfs, openat};
+
+use super::entry::{Entry, Look};
+use super::event_file::{EventFile, failed};
+use super::publisher::ASIDE;
+use crate::error::Error;
+use crate::event::Cursor;
+use crate::lots::Lots;
+use crate::store::Limits;
+use crate::sys;
+
+/// How many event files, and how many that were put aside, one publisher
+/// judges: nobody pays for all that others have left.
+const JUDGED: usize = 64;
+
+/// A file is put aside for less than a millisecond.
+const ABANDONED: Duration = Duration::from_secs(60);
+
+/// How much of a directory is read at once, in bytes.
+const LISTING: usize = 16_384;
+
+/// A directory of event files, and what it may take.
+pub struct Room<'a> {
+    pub directory: BorrowedFd<'a>,
+    /// For those who read of it.
+    pub path: &'a Path,
+    pub limits: Limits,
+}
+
+impl Room<'_> {
+    /// Removes some of what is stale, and refuses one topic too many. As many as
+    /// are made at this very moment may go beyond the limit.
+    pub fn make(&self) -> Result<(), Error> {
+        let found = Found::list(self.directory).map_err(failed("list", self.path))?;
+        let now = Cursor::now();
+        found.aside.chosen.iter().for_each(|name| remove_abandoned(self.entry(name), now));
+        let is_removed = |name: &&PathBuf| remove_stale(self.entry(name), self.limits.stale, now);
+        let removed = found.events.chosen.iter().filter(is_removed).count();
+        let limit = self.limits.topics;
+        match found.events.count - removed >= limit {
+            true => Err(Error::TooManyTopics { path: self.path.into(), limit }),
+            false => Ok(()),
+        }
+    }
+
+    fn entry<'a>(&'a self, name: &'a Path) -> Entry<'a> {
+        Entry { directory: self.directory, name, path: self.path }
+    }
+
+    /// Whether so many files and bytes more leave free what is to stay free. A
+    /// file system that does not say how large it is has no share.
+    pub fn check(&self, files: u64, bytes: usize) -> Result<(), Error> {
+        let percent = self.limits.free;
+        if percent == 0 {
+            return Ok(());
+        }
+        let found = fstatvfs(self.directory).map_err(io::Error::from);
+        let found = found.map_err(failed("look at the file system of", self.path))?;
+        let fits = |added: u64, free: u64, all: u64| {
+            let left = u128::from(free.saturating_sub(added));
+            added == 0 || left * 100 >= u128::from(all) * u128::from(percent)
+        };
+        let blocks = (bytes as u64).div_ceil(found.f_frsize.max(1));
+        let fit = fits(files, found.f_favail, found.f_files)
+            && fits(blocks, found.f_bavail, found.f_blocks);
+        match fit {
+            true => Ok(()),
+            false => Err(Error::NoRoom { path: self.path.into(), percent }),
+        }
+    }
+}
+
+/// What a directory holds of ours.
+#[derive(Default)]
+struct Found {
+    events: Sample,
+    aside: Sample,
+}
+
+/// Files of one kind: how many, and some of them, any as likely as any other.
+#[derive(Default)]
+struct Sample {
+    count: usize,
+    chosen: Vec<PathBuf>,
+    lots: Lots,
+}
+
+impl Found {
+    fn list(directory: BorrowedFd<'_>) -> io::Result<Self> {
+        let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = openat(directory, ".", how, Mode::empty())?;
+        let mut buffer = [MaybeUninit::uninit(); LISTING];
+        let mut entries = RawDir::new(opened.as_fd(), &mut buffer);
+        let mut found = Self::default();
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name.ends_with(b".comet") {
+                found.events.take(name);
+            } else if name.starts_with(ASIDE.as_bytes()) {
+                found.aside.take(name);
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Sample {
+    /// Each new one takes the place of another as often as there are more than
+    /// places (reservoir sampling).
+    fn take(&mut self, name: &[u8]) {
+        let name = || PathBuf::from(OsStr::from_bytes(name));
+        self.count += 1;
+        if self.chosen.len() < JUDGED {
+            self.chosen.push(name());
+            return;
+        }
+        let place = self.lots.below(self.count as u64);
+        let place = usize::try_from(place).unwrap_or(usize::MAX);
+        if let Some(chosen) = self.chosen.get_mut(place) {
+            *chosen = name();
+        }
+    }
+}
+
+/// Removes an event file, under its lock: a publisher that waits for that will
+/// find its file gone, and make it anew. One that we may not write is not ours.
+fn remove_stale(entry: Entry<'_>, age: Duration, now: Cursor) -> bool {
+    // Most are not, and need not be opened.
+    let stale = || entry.look().ok().flatten().filter(|found| quiet_for(found, now) > age);
+    let Some(before) = stale() else {
+        return false;
+    };
+    let Ok(Some(event)) = EventFile::open(entry, OFlags::RDWR) else {
+        return false;
+    };
+    sys::try_lock(&event.file).unwrap_or(false)
+        && event.identity().ok() == Some(before.identity)
+        && stale().is_some_and(|found| found.identity == before.identity)
+        && entry.remove().is_ok()
+}
+
+/// Since the last event, and since anything was done to the file itself: one
+/// that was restored, or given to somebody, is about to be used.
+fn quiet_for(found: &Look, now: Cursor) -> Duration {
+    found.time.age(now).min(found.changed.age(now))
+}
+
+/// Removes what a publisher has put aside that was killed.
+fn remove_abandoned(entry: Entry<'_>, now: Cursor) {
+    let is_old = |found: Look| found.changed.age(now) > ABANDONED;
+    if maker_has_gone(entry.name) && entry.look().ok().flatten().is_some_and(is_old) {
+        let _ = entry.remove();
+    }
+}
+
+/// `false` also for a name that is not one of ours.
+fn maker_has_gone(name: &Path) -> bool {
+    let name = name.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    let id = name.strip_prefix(ASIDE).and_then(|rest| rest.split_once('-'));
+    let id: Option<u32> = id.and_then(|(id, _)| id.parse().ok());
+    id.is_some_and(|id| !Path::new("/proc").join(id.to_string()).exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::CWD;
+    use std::fs;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// The id of a process that has ended.
+    fn gone() -> u32 {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        child.id()
+    }
+
+    #[test]
+    fn what_was_put_aside_goes_when_it_is_old_and_its_maker_has_gone() {
+        let directory = std::env::temp_dir().join(format!("novcomet-room-{}", gone()));
+        fs::create_dir(&directory).unwrap();
+        let later = Cursor::now().after(MINUTE + MINUTE);
+        let mine = std::process::id();
+        for (name, now, stays) in [
+            (format!("{ASIDE}{}-1.5", gone()), later, false),
+            (format!("{ASIDE}{}-1.5", gone()), Cursor::now(), true),
+            (format!("{ASIDE}{mine}-1.5"), later, true),
+            (format!("{ASIDE}x-1.5"), later, true),
+            (ASIDE.to_owned(), later, true),
+        ] {
+            let path = directory.join(&name);
+            fs::write(&path, "").unwrap();
+            remove_abandoned(Entry { directory: CWD, name: &path, path: &path }, now);
+            assert_eq!(path.exists(), stays, "{name}");
+        }
+        let path = directory.join(format!("{ASIDE}{}-dir", gone()));
+        fs::create_dir(&path).unwrap();
+        remove_abandoned(Entry { directory: CWD, name: &path, path: &path }, later);
+        assert!(path.exists());
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn a_sample_has_all_of_few_and_64_of_many() {
+        for (count, chosen) in [(0, 0), (64, 64), (10_000, 64)] {
+            let mut sample = Sample::default();
+            (0..count).for_each(|number| sample.take(number.to_string().as_bytes()));
+            sample.chosen.sort();
+            sample.chosen.dedup();
+            assert_eq!((sample.count, sample.chosen.len()), (count, chosen));
+        }
+    }
+}
