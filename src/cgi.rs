@@ -43,6 +43,8 @@ pub struct Request {
     pub accepts_events: bool,
     /// `Last-Event-ID`, empty if there is none.
     pub last_event_id: Vec<u8>,
+    /// `REMOTE_ADDR`: whose request it is, empty if the server does not say.
+    pub address: String,
 }
 
 /// A request's body, in UTF-8.
@@ -96,6 +98,7 @@ impl Request {
             query,
             accepts_events: accept.windows(EVENTS.len()).any(|part| part == EVENTS),
             last_event_id: bytes("HTTP_LAST_EVENT_ID"),
+            address: String::from_utf8_lossy(&bytes("REMOTE_ADDR")).into_owned(),
             body: match method {
                 Method::Post => body(bytes, stdin, max_body)?,
                 _ => Body::Empty,
@@ -204,11 +207,12 @@ fn content_length(digits: &[u8], limit: usize) -> Result<usize, Error> {
 }
 
 /// The head of an answer (a document response, RFC 3875 §6.2.1). Names and
-/// values are ours, known at compile time or configured: nothing from a
-/// request gets in.
+/// values are ours, known at compile time, configured, or numbers: nothing from
+/// a request gets in.
 pub struct Head {
     status: u16,
     headers: Vec<(&'static str, Value)>,
+    retry_after: Option<u32>,
 }
 
 enum Value {
@@ -238,13 +242,20 @@ impl Head {
             ("X-Content-Type-Options", "nosniff"),
         ];
         let headers = headers.map(|(name, value)| (name, Value::Fixed(value))).into();
-        Self { status, headers }
+        Self { status, headers, retry_after: None }
     }
 
     /// One header more.
     #[must_use]
     pub fn header(mut self, name: &'static str, value: &'static str) -> Self {
         self.headers.push((name, Value::Fixed(value)));
+        self
+    }
+
+    /// In how many seconds the client is to ask again (RFC 9110 §10.2.3).
+    #[must_use]
+    pub fn retry_after(mut self, seconds: Option<u32>) -> Self {
+        self.retry_after = seconds;
         self
     }
 
@@ -293,6 +304,9 @@ impl Response {
             for part in [name, ": ", value.as_str(), "\r\n"] {
                 out.extend_from_slice(part.as_bytes());
             }
+        }
+        if let Some(seconds) = self.head.retry_after {
+            out.extend_from_slice(format!("Retry-After: {seconds}\r\n").as_bytes());
         }
         if !self.body.is_empty() && self.is_whole {
             out.extend_from_slice(format!("Content-Length: {}\r\n", self.body.len()).as_bytes());

@@ -25,6 +25,13 @@ pub const KEEP_AGE: Duration = Duration::from_secs(86_400);
 /// How long one event stream lives.
 pub const STREAM: Duration = Duration::from_secs(300);
 
+/// How many requests may wait at once. A waiter holds a worker of the web
+/// server, and stock Apache has 150: when all of them wait, no page of the site
+/// is answered any more. 50 are left for those.
+pub const MAX_WAITERS: u32 = 100;
+/// How many of them from one address: one page with many tabs, or one script,
+/// would take all the slots from everybody else.
+pub const MAX_WAITERS_PER_ADDRESS: u32 = 25;
 /// How many event files a directory has. Each takes a kilobyte of memory that
 /// nothing gives back, and whoever may publish may invent names.
 pub const MAX_TOPICS: usize = 10_000;
@@ -34,6 +41,10 @@ pub const KEEP_FREE: u8 = 5;
 /// For how long a topic without any event keeps its file: names that were used
 /// once would fill the directory in the end.
 pub const STALE: Duration = Duration::from_secs(30 * 86_400);
+
+/// Most waiters that can be configured: where all slots are taken, each is
+/// looked at, and this many are 0.1 s.
+const MOST_WAITERS: u32 = 100_000;
 
 /// Largest size that can be configured, in bytes: it must fit into memory
 /// several times over.
@@ -65,6 +76,10 @@ pub struct Config {
     pub sandbox: Sandbox,
     /// Who may what.
     pub access: Access,
+    /// `NOVCOMET_MAX_WAITERS`: requests that wait at once, 0 for any number.
+    pub max_waiters: u32,
+    /// `NOVCOMET_MAX_WAITERS_PER_ADDRESS`: the same from one address.
+    pub max_waiters_per_address: u32,
     /// `NOVCOMET_MAX_TOPICS`: event files.
     pub max_topics: usize,
     /// `NOVCOMET_KEEP_FREE`: percent of the file system.
@@ -125,6 +140,15 @@ impl Config {
             sandbox: setting(read, "NOVCOMET_SANDBOX", "off, on or require", sandbox)?
                 .unwrap_or(Sandbox::On),
             access: Access::from_env(read)?,
+            max_waiters: setting(read, "NOVCOMET_MAX_WAITERS", WAITERS, waiters)?
+                .unwrap_or(MAX_WAITERS),
+            max_waiters_per_address: setting(
+                read,
+                "NOVCOMET_MAX_WAITERS_PER_ADDRESS",
+                WAITERS,
+                waiters,
+            )?
+            .unwrap_or(MAX_WAITERS_PER_ADDRESS),
             max_topics: setting(
                 read,
                 "NOVCOMET_MAX_TOPICS",
@@ -227,6 +251,12 @@ fn size(text: &str) -> Option<usize> {
     (1..=MAX_SIZE).contains(&size).then_some(usize::try_from(size).ok()?)
 }
 
+const WAITERS: &str = "a number from 1 to 100000, or 0 for any number of waiters";
+
+fn waiters(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|&waiters| waiters <= MOST_WAITERS)
+}
+
 fn stale(text: &str) -> Option<Duration> {
     let age = Duration::try_from_secs_f64(text.parse().ok()?).ok()?;
     Some(if age.is_zero() { Duration::MAX } else { age })
@@ -288,6 +318,7 @@ mod tests {
 
     #[test]
     fn a_zero_switches_a_limit_off() {
+        assert_eq!(with("NOVCOMET_MAX_WAITERS", "0").unwrap().max_waiters, 0);
         assert_eq!(with("NOVCOMET_STALE", "0").unwrap().stale, Duration::MAX);
         assert_eq!(with("NOVCOMET_STALE", "").unwrap().stale, STALE);
         assert_eq!(with("NOVCOMET_KEEP_FREE", "0").unwrap().keep_free, 0);
@@ -323,6 +354,9 @@ mod tests {
             ("NOVCOMET_TOKEN_KEY", "a/key"),
             ("NOVCOMET_TOKEN_ALGORITHM", "none"),
             ("NOVCOMET_TOKEN_ALGORITHM", "hs256"),
+            ("NOVCOMET_MAX_WAITERS", "-1"),
+            ("NOVCOMET_MAX_WAITERS", "100001"),
+            ("NOVCOMET_MAX_WAITERS_PER_ADDRESS", "none"),
             ("NOVCOMET_MAX_TOPICS", "0"),
             ("NOVCOMET_KEEP_FREE", "101"),
             ("NOVCOMET_KEEP_FREE", "5%"),

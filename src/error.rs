@@ -70,6 +70,8 @@ pub enum Error {
         /// How many.
         limit: usize,
     },
+    /// The kernel does not let us count who waits (503).
+    Slots(io::Error),
     /// Something that is not a regular file stands where an event file should (503).
     NotAFile(PathBuf),
     /// The file has another name as well: somebody planted a hard link to it (503).
@@ -104,7 +106,8 @@ impl Error {
             Self::UnsupportedBody => 415,
             Self::Store { cause, .. } if is_full(cause) => 507,
             Self::NoRoom { .. } | Self::TooManyTopics { .. } => 507,
-            Self::Config { .. }
+            Self::Slots(_)
+            | Self::Config { .. }
             | Self::Key { .. }
             | Self::Store { .. }
             | Self::NotAFile(_)
@@ -135,6 +138,9 @@ impl Error {
             Self::TooManyTopics { path, limit } => format!(
                 "{} has {limit} event files; remove some, or raise NOVCOMET_MAX_TOPICS",
                 path.display()
+            ),
+            Self::Slots(cause) => format!(
+                "cannot count who waits: {cause}; allow the server Unix sockets, or set NOVCOMET_MAX_WAITERS and NOVCOMET_MAX_WAITERS_PER_ADDRESS to 0"
             ),
             Self::NotAFile(path) => {
                 format!("{} is not a regular file; remove it, it is not ours", shown(path))
@@ -210,6 +216,7 @@ impl fmt::Display for Error {
             Self::TooManyTopics { .. } => {
                 f.write_str("the store has no room for another topic; nothing was published")
             }
+            Self::Slots(_) => f.write_str("nobody can wait; the server's error log says why"),
             Self::LockHeld(_) => f.write_str("the topic is busy; try again"),
             Self::Store { .. } | Self::NotAFile(_) | Self::Linked(_) | Self::TimeAhead(_) => {
                 f.write_str("the store cannot be used; the server's error log says why")

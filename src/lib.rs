@@ -16,6 +16,7 @@ pub mod output;
 pub mod protocol;
 pub mod rights;
 pub mod sandbox;
+pub mod slots;
 pub mod store;
 mod sys;
 pub mod token;
@@ -27,7 +28,7 @@ use std::time::Duration;
 
 use access::Origin;
 use cgi::{Caller, Request, Response};
-use clock::ProcessClock;
+use clock::{Clock, ProcessClock};
 use config::{Config, Sandbox};
 use error::Error;
 use event::Cursor;
@@ -39,6 +40,7 @@ use protocol::Command;
 use protocol::stream::{self, Format};
 use rights::{Pass, Rights};
 use sandbox::FileSizeLimit;
+use slots::{Slot, Slots};
 use store::{Limits, Retention};
 
 /// How a request ended.
@@ -99,6 +101,16 @@ pub fn run(
     served
 }
 
+/// Whether a request may wait, and for how long.
+struct Place {
+    patience: Patience,
+    /// In how many seconds a client that may not is to ask again.
+    retry_after: Option<u32>,
+    /// Held while it waits, and no longer: a client that has its answer may
+    /// come back before our process has ended.
+    _slot: Option<Slot>,
+}
+
 /// What it takes to serve one request.
 struct Service<'a, W> {
     config: Config,
@@ -114,6 +126,7 @@ impl<W: Write + AsFd> Service<'_, W> {
     /// has had its stream.
     fn serve(mut self, request: &Request) -> Result<Option<Response>, Error> {
         self.give_up(sandbox::limit_resources)?;
+        let mut retry_after = None;
         let command = protocol::parse(request, self.config.max_data)?;
         let pass = self.admit(request, &command)?;
         let outcome = match command {
@@ -128,16 +141,43 @@ impl<W: Write + AsFd> Service<'_, W> {
             Command::Subscribe(subscriptions, wait) => {
                 let mut clock = ProcessClock::start(self.caller.under_server);
                 let patience = self.patience(wait, self.config.wait(), &pass);
-                let store = self.store()?;
+                let place = self.place(&request.address, patience)?;
+                retry_after = place.retry_after;
+                let (store, patience) = (self.store()?, place.patience);
                 self.give_up(|| sandbox::write_only_below(None))?;
                 hub::wait(store.as_ref(), &mut clock, self.alarm, subscriptions, patience)?
             }
             Command::Stream(subscriptions, wait, format) => {
-                return self.stream(subscriptions, wait, format, &pass).map(|()| None);
+                let mut clock = ProcessClock::start(self.caller.under_server);
+                let patience = self.patience(wait, jittered(self.config.stream), &pass);
+                let place = self.place(&request.address, patience)?;
+                return self
+                    .stream(&mut clock, subscriptions, &place, format, &pass)
+                    .map(|()| None);
             }
         };
         pass.check(outcome.topics(), Cursor::now())?;
-        Ok(protocol::answer(request.method, &outcome))
+        Ok(protocol::answer(request.method, &outcome, retry_after))
+    }
+
+    /// A slot for who is going to wait. Who gets none looks once, hears of what
+    /// there is, and is told when to come back: so it polls at intervals. A
+    /// shell's call holds no worker of a server and needs none.
+    fn place(&self, address: &str, patience: Patience) -> Result<Place, Error> {
+        let Config { max_waiters: most, max_waiters_per_address: most_per_address, .. } =
+            self.config;
+        if patience.total.is_zero() || !self.caller.under_server {
+            return Ok(Place { patience, retry_after: None, _slot: None });
+        }
+        let slots = Slots { store: &self.config.store, most, most_per_address };
+        Ok(match slots.take(address)? {
+            Some(slot) => Place { patience, retry_after: None, _slot: Some(slot) },
+            None => Place {
+                patience: Patience { total: Duration::ZERO, ..patience },
+                retry_after: Some(away()),
+                _slot: None,
+            },
+        })
     }
 
     /// What the caller may hear of what `command` would tell.
@@ -159,17 +199,16 @@ impl<W: Write + AsFd> Service<'_, W> {
 
     fn stream(
         &mut self,
+        clock: &mut dyn Clock,
         subscriptions: Vec<Subscription>,
-        wait: Option<Duration>,
+        place: &Place,
         format: Format,
         pass: &Pass,
     ) -> Result<(), Error> {
-        let mut clock = ProcessClock::start(self.caller.under_server);
-        let patience = self.patience(wait, jittered(self.config.stream), pass);
         let store = self.store()?;
         self.give_up(|| sandbox::write_only_below(None))?;
-        let mut writer = stream::Writer::new(format);
-        let mut head = Some(stream::head());
+        let mut writer = stream::Writer::new(format, place.retry_after);
+        let mut head = Some(stream::head().retry_after(place.retry_after));
         let mut allowed = Ok(());
         let mut send = |part: &Part| {
             allowed = pass.check(part.topics(), Cursor::now());
@@ -183,7 +222,7 @@ impl<W: Write + AsFd> Service<'_, W> {
             };
             self.output.stream(&bytes).is_ok()
         };
-        hub::stream(store.as_ref(), &mut clock, self.alarm, subscriptions, patience, &mut send)?;
+        hub::stream(store.as_ref(), clock, self.alarm, subscriptions, place.patience, &mut send)?;
         allowed
     }
 
@@ -213,6 +252,14 @@ impl<W: Write + AsFd> Service<'_, W> {
 /// Up to a tenth less, so that streams that began together, after a restart
 /// say, do not end together.
 fn jittered(time: Duration) -> Duration {
-    let share = u32::try_from(Lots::new().below(1000)).unwrap_or(0);
-    time.saturating_sub(time / 10_000 * share)
+    time.saturating_sub(time / 10_000 * Lots::new().below(1000))
+}
+
+/// How long who gets no slot stays away, in seconds: so short that a page is
+/// told while its reader still looks at it, so long that a thousand of them are
+/// a hundred requests a second, and never all at once.
+fn away() -> u32 {
+    const LEAST: u32 = 5;
+    const MOST: u32 = 15;
+    LEAST + Lots::new().below(MOST - LEAST + 1)
 }

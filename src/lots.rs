@@ -17,11 +17,11 @@ impl Lots {
     }
 
     /// A number below `count`, which is not 0 (`SplitMix64`).
-    pub fn below(&mut self, count: u64) -> u64 {
+    pub fn below(&mut self, count: u32) -> u32 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ mixed >> 31) % count
+        u32::try_from((mixed ^ mixed >> 31) % u64::from(count)).unwrap_or(0)
     }
 }
 

@@ -234,9 +234,10 @@ fn bad<T>(why: &str) -> Result<T, Error> {
     Err(Error::BadRequest(why.to_owned()))
 }
 
-/// The answer to a command that was carried out; `None` when nobody is there.
+/// The answer to a command that was carried out, and when a client that would
+/// have waited is to ask again; `None` when nobody is there.
 #[must_use]
-pub fn answer(method: Method, outcome: &Outcome) -> Option<Response> {
+pub fn answer(method: Method, outcome: &Outcome, retry_after: Option<u32>) -> Option<Response> {
     let body = match outcome {
         Outcome::Published(_) if method == Method::Get => "true".to_owned(),
         Outcome::Published(events) => {
@@ -246,7 +247,7 @@ pub fn answer(method: Method, outcome: &Outcome) -> Option<Response> {
         Outcome::Quiet(topics) => quiet(topics),
         Outcome::ClientGone => return None,
     };
-    Some(Head::new(200, JSON).body(body))
+    Some(Head::new(200, JSON).retry_after(retry_after).body(body))
 }
 
 /// The answer to HEAD, where GET would want `command`.

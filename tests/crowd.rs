@@ -31,7 +31,9 @@ fn one_publish_answers_everyone(setup: Setup) {
     let _turn = one_at_a_time();
     allow_descriptors(CROWD + 200);
     // A single look: whoever the event itself does not wake is not answered.
-    let server = setup.option("NOVCOMET_TRIES", "1").option("NOVCOMET_SLEEP", "600").start();
+    let setup = setup.option("NOVCOMET_TRIES", "1").option("NOVCOMET_SLEEP", "600");
+    // All of them are 127.0.0.1.
+    let server = setup.option("NOVCOMET_MAX_WAITERS_PER_ADDRESS", "0").start();
     one_round(&server, "an event file that appears");
     one_round(&server, "an event file that is there");
     one_stream_each(&server);

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 fn layer(room: &str) -> u8 {
     match room {
         "access" | "event" | "error" | "lots" | "sys" => 0,
-        "cgi" | "config" | "clock" | "input" | "output" | "sandbox" | "slots" | "store" | "token" => 1,
+        "cgi" | "config" | "clock" | "input" | "output" | "sandbox" | "slots" | "store"
+        | "token" => 1,
         "hub" | "rights" => 2,
         "protocol" => 3,
         "lib" => 4,

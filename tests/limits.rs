@@ -1,6 +1,8 @@
-//! What an attacker, or a crowd, can take: each limit, by the real binary.
+//! What an attacker, or a crowd, can take: each limit, by the real binary and
+//! through a server of stock size.
 
 mod comet;
+mod support;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -10,7 +12,10 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
-use comet::{COMET, SECOND, Store, Waiter, eventually, is_root, set_time};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use comet::{Answer, COMET, Call, SECOND, Store, Waiter, eventually, is_root, set_time};
+use support::{Exchange, Kind, Reply, Server};
 
 // Of a request.
 
@@ -173,4 +178,212 @@ fn a_subscriber_of_a_topic_that_was_swept_keeps_its_cursor_and_hears_of_the_next
     let answer = waiter.answer();
     assert_eq!(answer.cursor("a").0, '1');
     assert!(answer.body.contains(r#""gap":["a"]"#), "{answer:?}");
+}
+
+// Of those who wait.
+
+/// A call as a server makes it.
+fn visitor(store: &Store, address: &str, query: &str) -> Call {
+    store.query(query).method("GET").variable("REMOTE_ADDR", address)
+}
+
+/// Whether it was told to come back in 5 to 15 s.
+fn is_sent_away(answer: &Answer) -> bool {
+    let mut lines = answer.head.lines().filter_map(|line| line.strip_prefix("Retry-After: "));
+    let seconds = lines.next().map(|seconds| seconds.parse::<u32>().unwrap());
+    assert!(seconds.is_none_or(|seconds| (5..=15).contains(&seconds)), "{answer:?}");
+    assert_eq!(answer.status(), 200);
+    seconds.is_some()
+}
+
+/// So many start at once; those who wait when all have waited or answered, and
+/// what the others were told.
+fn rush(count: usize, call: impl Fn(usize) -> Call) -> (Vec<Waiter>, Vec<Answer>) {
+    let start = |number| Waiter(call(number).command.stdin(Stdio::null()).spawn().unwrap());
+    let mut started: Vec<_> = (0..count).map(start).collect();
+    let mut answers = Vec::new();
+    let mut waiting = Vec::new();
+    for mut waiter in started.drain(..) {
+        eventually(|| waiter.0.try_wait().unwrap().is_some() || waiter.sleeps());
+        match waiter.0.try_wait().unwrap() {
+            None => waiting.push(waiter),
+            Some(_) => answers.push(waiter.answer()),
+        }
+    }
+    (waiting, answers)
+}
+
+/// Hundreds start at once, again and again, and those who wait are killed.
+#[test]
+fn never_more_wait_than_may_and_a_killed_waiter_leaves_its_slot() {
+    let store = Store::new();
+    for round in 0..8 {
+        let (waiting, answers) = rush(200, |number| {
+            let address = format!("192.0.2.{number}");
+            visitor(&store, &address, "subscribed[a]=0").variable("NOVCOMET_MAX_WAITERS", "50")
+        });
+        assert_eq!((waiting.len(), answers.len()), (50, 150), "round {round}");
+        assert!(answers.iter().all(is_sent_away));
+        assert!(answers.iter().all(|answer| answer.body == r#"{"s":0,"k":{"a":0.100000}}"#));
+        // Dropped, they are killed (SIGKILL) and waited for.
+    }
+    assert_eq!(store.names(), [""; 0], "subscribing creates nothing");
+}
+
+#[test]
+fn one_address_leaves_slots_to_the_others() {
+    let store = Store::new();
+    let limits = |call: Call| {
+        let call = call.variable("NOVCOMET_MAX_WAITERS", "20");
+        call.variable("NOVCOMET_MAX_WAITERS_PER_ADDRESS", "7")
+    };
+    for addresses in ["192.0.2.", "2001:db8::"] {
+        let one =
+            |number| format!("{addresses}{}", if addresses.contains(':') { number } else { 1 });
+        let subscribe = |address: &str| limits(visitor(&store, address, "subscribed[a]=0"));
+        let (first, _) = rush(60, |number| subscribe(&one(number)));
+        let (second, _) = rush(60, |_| subscribe("198.51.100.7"));
+        let (third, refused) = rush(60, |_| subscribe("198.51.100.8"));
+        assert_eq!((first.len(), second.len(), third.len()), (7, 7, 6));
+        assert!(refused.iter().all(is_sent_away));
+        drop(first);
+        assert_eq!(rush(5, |_| subscribe("198.51.100.9")).0.len(), 5);
+    }
+}
+
+#[test]
+fn who_may_not_wait_hears_at_intervals_and_who_need_not_wait_is_not_counted() {
+    let store = Store::new();
+    let full =
+        |query: &str| visitor(&store, "192.0.2.1", query).variable("NOVCOMET_MAX_WAITERS", "1");
+    let waiter = full("subscribed[b]=0").waiting();
+    assert!(is_sent_away(&full("subscribed[a]=0").answer()));
+    assert_eq!(full("publish=a&data=one").answer().body, "true");
+    let news = full("subscribed[a]=0.1").answer();
+    assert!(is_sent_away(&news) && news.body.contains(r#""data":"one""#), "{news:?}");
+    for query in ["subscribed[a]=0&wait=0", "subscribed[a]=0.1&wait=0&stream=1", "publish=a"] {
+        assert!(!is_sent_away(&full(query).answer()), "{query}");
+    }
+    assert!(!is_sent_away(&full("subscribed[a]=0").method("HEAD").answer()));
+    // A shell has no worker to lose.
+    let shell = store.query("subscribed[b]=0").variable("NOVCOMET_MAX_WAITERS", "1").waiting();
+    // Another store is another matter.
+    let other = Store::new();
+    let elsewhere = visitor(&other, "192.0.2.1", "subscribed[b]=0");
+    drop(elsewhere.variable("NOVCOMET_MAX_WAITERS", "1").waiting());
+    full("publish=b").answer();
+    for waiter in [waiter, shell] {
+        assert!(!is_sent_away(&waiter.answer()));
+    }
+    assert!(full("subscribed[c]=0").waiting().sleeps(), "who was answered has left its slot");
+}
+
+/// `EventSource` gives up for ever at any answer but a stream.
+#[test]
+fn a_stream_that_may_not_wait_brings_what_there_is_and_says_when_to_reconnect() {
+    let store = Store::new();
+    store.query("publish=a&data=one").answer();
+    let full =
+        |query: &str| visitor(&store, "192.0.2.1", query).variable("NOVCOMET_MAX_WAITERS", "1");
+    let _waiter = full("subscribed[b]=0&stream=1").waiting();
+    for format in ["1", "json"] {
+        let answer = full(&format!("subscribed[a]=earliest&stream={format}")).answer();
+        assert!(is_sent_away(&answer));
+        let seconds = answer.head.split_once("Retry-After: ").unwrap().1;
+        let retry = format!("\nretry: {}000\n", seconds.lines().next().unwrap());
+        assert!(answer.body.contains(&retry), "{answer:?}");
+        assert!(answer.body.contains("one"), "{answer:?}");
+    }
+}
+
+// Of a server of stock size.
+
+/// What Debian's `mpm_event.conf` says.
+const STOCK: &str = "StartServers 2\nMinSpareThreads 25\nMaxSpareThreads 75\nThreadLimit 64\n\
+                     ThreadsPerChild 25\nMaxRequestWorkers 150";
+
+/// Many addresses on one machine: those that a trusted proxy tells of.
+const PROXY: &str = "LoadModule remoteip_module ${MODULES}/mod_remoteip.so\n\
+                     RemoteIPHeader X-Forwarded-For\nRemoteIPInternalProxy 127.0.0.1";
+
+fn stock_apache() -> Server {
+    Server::setup(Kind::ApacheEvent).lines(STOCK).lines(PROXY).start()
+}
+
+/// Requests from the addresses that `whose` makes of their numbers.
+fn visitors(server: &Server, count: usize, whose: impl Fn(usize) -> String) -> Vec<Exchange> {
+    let send = |number: usize| {
+        let address = format!("X-Forwarded-For: {}", whose(number));
+        Exchange::send(server.port(), "GET /comet.cgi?subscribed[a]=0", &[&address], b"")
+    };
+    (0..count).map(send).collect()
+}
+
+/// When the others have been sent away, the site is answered while `waiters`
+/// wait, and they are told of an event.
+fn the_rest_of_the_site_goes_on(server: &Server, visitors: Vec<Exchange>, waiters: usize) {
+    eventually(|| visitors.iter().filter(|one| has_begun(one)).count() + waiters == visitors.len());
+    server.await_waiters(waiters);
+    for _ in 0..50 {
+        assert_eq!(server.get("/novcomet/").status, 200);
+    }
+    assert_eq!(server.get("/comet.cgi?publish=a").body, "true");
+    let replies: Vec<_> = visitors.into_iter().map(Exchange::reply).collect();
+    let is_away = |reply: &&Reply| reply.header("Retry-After").is_some();
+    let (away, told): (Vec<_>, Vec<_>) = replies.iter().partition(is_away);
+    assert_eq!((away.len(), told.len()), (replies.len() - waiters, waiters));
+    assert!(away.iter().all(|reply| reply.body == r#"{"s":0,"k":{"a":0.100000}}"#));
+    assert!(told.iter().all(|reply| reply.body.starts_with(r#"{"s":1,"#)));
+    server.await_waiters(0);
+}
+
+/// Whether its answer has.
+fn has_begun(exchange: &Exchange) -> bool {
+    let mut fds = [PollFd::new(exchange, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec::default())).unwrap() == 1
+}
+
+#[test]
+fn two_hundred_visitors_do_not_stall_stock_apache() {
+    let server = stock_apache();
+    for _ in 0..3 {
+        let crowd = visitors(&server, 200, |number| format!("10.0.0.{number}"));
+        the_rest_of_the_site_goes_on(&server, crowd, 100);
+        fs::remove_file(server.event_file("a")).unwrap();
+    }
+}
+
+#[test]
+fn a_page_with_two_hundred_tabs_does_not_stall_stock_apache() {
+    let server = stock_apache();
+    let tabs = visitors(&server, 200, |_| "10.0.0.1".into());
+    server.await_waiters(25);
+    let others = visitors(&server, 25, |number| format!("10.0.1.{number}"));
+    the_rest_of_the_site_goes_on(&server, tabs.into_iter().chain(others).collect(), 50);
+}
+
+#[test]
+fn two_hundred_streams_do_not_stall_stock_apache() {
+    let server = stock_apache();
+    let target = "GET /comet.cgi?subscribed[a]=0&stream=1";
+    let send = |number| {
+        let address = format!("X-Forwarded-For: 10.0.0.{number}");
+        Exchange::send(server.port(), target, &[&address], b"")
+    };
+    let streams: Vec<_> = (0..200).map(send).collect();
+    eventually(|| streams.iter().all(has_begun));
+    server.await_waiters(100);
+    assert_eq!(server.get("/novcomet/").status, 200);
+    server.terminate_waiters();
+    let replies = streams.into_iter().map(Exchange::reply);
+    let away = replies.filter(|reply| reply.header("Retry-After").is_some());
+    assert_eq!(away.count(), 100);
+}
+
+/// Without a proxy that tells them apart: all are 127.0.0.1.
+#[test]
+fn lighttpd_gives_out_the_same_slots() {
+    let server = Server::start(Kind::Lighttpd);
+    let crowd = visitors(&server, 100, |_| "10.0.0.1".into());
+    the_rest_of_the_site_goes_on(&server, crowd, 25);
 }

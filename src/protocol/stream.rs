@@ -9,8 +9,8 @@ use crate::error::Error;
 use crate::event::{Cursor, Since, Topic};
 use crate::hub::{News, Part, Subscription};
 
-/// How long a client waits before it reconnects, in milliseconds.
-const RETRY: u32 = 1000;
+/// How long a client waits before it reconnects, in seconds.
+const RETRY: u32 = 1;
 
 /// What a stream begins with. Apache's `mod_deflate` holds an answer back until
 /// it has 69 bytes of it or its end, even one that it is told not to compress:
@@ -59,14 +59,16 @@ pub fn resume(id: &str, subscribed: &mut [Subscription]) -> Result<(), Error> {
 /// Writes a stream; knows where its client stands.
 pub struct Writer {
     format: Format,
+    retry: u32,
     standing: Vec<(Topic, Cursor)>,
 }
 
 impl Writer {
-    /// A stream that has not begun.
+    /// A stream that has not begun; after its end the client is to reconnect
+    /// in `retry_after` seconds, if it is not to do so soon.
     #[must_use]
-    pub fn new(format: Format) -> Self {
-        Self { format, standing: Vec::new() }
+    pub fn new(format: Format, retry_after: Option<u32>) -> Self {
+        Self { format, retry: retry_after.unwrap_or(RETRY), standing: Vec::new() }
     }
 
     /// The lines of one part.
@@ -75,7 +77,7 @@ impl Writer {
         match part {
             Part::Begin(standing) => {
                 self.standing.clone_from(standing);
-                let _ = write!(text, "{GREETING}\nretry: {RETRY}\n");
+                let _ = write!(text, "{GREETING}\nretry: {}000\n", self.retry);
                 let data = (self.format == Format::Json).then(|| quiet(standing));
                 self.block(&mut text, None, data.as_deref());
             }
@@ -179,7 +181,7 @@ mod tests {
     }
 
     fn begun(format: Format) -> Writer {
-        let mut writer = Writer::new(format);
+        let mut writer = Writer::new(format, None);
         let standing = vec![(topic("a"), at(163_846)), (topic("b"), Cursor::SMALLEST)];
         let _ = writer.write(&Part::Begin(standing));
         writer
@@ -205,13 +207,14 @@ mod tests {
 
     #[test]
     fn the_beginning_is_long_enough_for_mod_deflate() {
-        let text = Writer::new(Format::Events { named: true }).write(&Part::Begin(Vec::new()));
+        let text =
+            Writer::new(Format::Events { named: true }, None).write(&Part::Begin(Vec::new()));
         assert!(text.len() > 68, "{text}");
     }
 
     #[test]
     fn without_a_place_to_stand_there_is_no_id() {
-        let text = Writer::new(Format::Json).write(&Part::Begin(Vec::new()));
+        let text = Writer::new(Format::Json, None).write(&Part::Begin(Vec::new()));
         assert_eq!(text, format!("{GREETING}\nretry: 1000\ndata: {{\"s\":0,\"k\":{{}}}}\n\n"));
     }
 

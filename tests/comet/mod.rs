@@ -164,7 +164,11 @@ impl Waiter {
 
     /// Until the process is in ppoll(2), the only place where it waits.
     pub fn await_sleep(&self) {
-        eventually(|| self.read_proc("syscall").split(' ').next() == Some(PPOLL));
+        eventually(|| self.sleeps());
+    }
+
+    pub fn sleeps(&self) -> bool {
+        self.read_proc("syscall").split(' ').next() == Some(PPOLL)
     }
 
     pub fn read_proc(&self, file: &str) -> String {

@@ -41,10 +41,11 @@ impl Kind {
         command
     }
 
-    /// The line that puts a variable into the CGI's environment.
+    /// The line that puts a variable into the CGI's environment, also where the
+    /// shipped configuration has set it.
     pub fn option(self, name: &str, value: &str) -> String {
         match self {
-            Self::Lighttpd => format!("setenv.add-environment += ( \"{name}\" => \"{value}\" )\n"),
+            Self::Lighttpd => format!("setenv.set-environment += ( \"{name}\" => \"{value}\" )\n"),
             Self::ApacheEvent | Self::ApachePrefork => format!("SetEnv {name} \"{value}\"\n"),
         }
     }

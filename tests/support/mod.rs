@@ -253,7 +253,7 @@ impl Server {
     /// Waits until no process of ours is left, asleep or not.
     pub fn await_nobody(&self) {
         let deadline = Instant::now() + PATIENCE;
-        while process::running(&self.root.path().join(PROGRAM)) > 0 {
+        while !process::running(&self.root.path().join(PROGRAM)).is_empty() {
             assert!(Instant::now() < deadline, "a process is left: {:?}", self.complaints());
             thread::sleep(TICK);
         }
@@ -272,6 +272,11 @@ impl Server {
             // With thousands of processes a look itself takes a while.
             thread::sleep(TICK.max(4 * look.elapsed()));
         }
+    }
+
+    /// Tells every subscriber's process to end, as a server would.
+    pub fn terminate_waiters(&self) {
+        process::signal("TERM", &process::running(&self.root.path().join(PROGRAM)));
     }
 
     /// The directory of the event files.

@@ -13,8 +13,8 @@ pub fn asleep(program: &Path) -> usize {
 }
 
 /// The processes that run `program`.
-pub fn running(program: &Path) -> usize {
-    pids().filter(|&pid| runs(pid, program)).count()
+pub fn running(program: &Path) -> Vec<u32> {
+    pids().filter(|&pid| runs(pid, program)).collect()
 }
 
 /// Ends, at once, whatever runs from `root` or was started with it as an argument.

@@ -126,8 +126,7 @@ impl Sample {
             self.chosen.push(name());
             return;
         }
-        let place = self.lots.below(self.count as u64);
-        let place = usize::try_from(place).unwrap_or(usize::MAX);
+        let place = self.lots.below(u32::try_from(self.count).unwrap_or(u32::MAX)) as usize;
         if let Some(chosen) = self.chosen.get_mut(place) {
             *chosen = name();
         }

@@ -1,0 +1,188 @@
+//! Who may wait: so many at once in all, and so many from one address.
+//!
+//! A slot is a name in the abstract namespace of Unix sockets (unix(7)). Only
+//! one socket bears it at a time, so never do more wait than may; it goes with
+//! its process, however that ends; and it needs no file, which a subscriber
+//! must not make. A byte of a file, locked, would need one that we may write.
+//!
+//! Any user of the machine can take these names, but what they deny is only
+//! the waiting: who gets no slot asks at intervals, and hears of everything.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
+
+use crate::error::Error;
+use crate::lots::Lots;
+
+/// How many may wait for the events of one store.
+#[derive(Debug, Clone, Copy)]
+pub struct Slots<'a> {
+    /// The URL of the store.
+    pub store: &'a str,
+    /// In all; 0 for any number.
+    pub most: u32,
+    /// From one address; 0 for any number.
+    pub most_per_address: u32,
+}
+
+/// A place among those who wait. It is free again when this is dropped.
+#[derive(Debug)]
+pub struct Slot {
+    _names: Vec<OwnedFd>,
+}
+
+impl Slots<'_> {
+    /// A place for a waiter from `address`; `None` when all are taken. The
+    /// address comes first: one that has many waiters has few names to try.
+    ///
+    /// # Errors
+    /// [`Error::Slots`] when the kernel gives us no sockets.
+    pub fn take(&self, address: &str) -> Result<Option<Slot>, Error> {
+        let store = hash(self.store);
+        let most_here = if address.is_empty() { 0 } else { self.most_per_address };
+        let here = format!("{store}/{}", network(address));
+        let mut names = Vec::new();
+        for (of, count) in [(here, most_here), (store, self.most)] {
+            if count > 0 {
+                let Some(name) = take_one(&of, count)? else { return Ok(None) };
+                names.push(name);
+            }
+        }
+        Ok(Some(Slot { _names: names }))
+    }
+}
+
+/// Takes one of `count` names, as long as the socket is open.
+fn take_one(of: &str, count: u32) -> Result<Option<OwnedFd>, Error> {
+    // Of this type nobody can send us anything, or connect, before listen(2).
+    let kind = SocketType::STREAM;
+    let failed = |errno: Errno| Error::Slots(errno.into());
+    let socket = socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None);
+    let socket = socket.map_err(failed)?;
+    for slot in random_order(count) {
+        let name = format!("novcomet/{of}/{slot}");
+        let name = SocketAddrUnix::new_abstract_name(name.as_bytes()).map_err(failed)?;
+        match bind(&socket, &name) {
+            Ok(()) => return Ok(Some(socket)),
+            Err(Errno::ADDRINUSE) => {}
+            Err(errno) => return Err(failed(errno)),
+        }
+    }
+    Ok(None)
+}
+
+/// The numbers below `count`, each once: where a tenth of the slots is free it
+/// takes ten tries to find one, and only who is refused looks at all.
+fn random_order(count: u32) -> impl Iterator<Item = u64> {
+    let mut lots = Lots::new();
+    let (start, mut step) = (u64::from(lots.below(count)), u64::from(lots.below(count)));
+    let count = u64::from(count);
+    while greatest_common_divisor(step, count) > 1 {
+        step += 1;
+    }
+    (0..count).map(move |tried| (start + tried * step) % count)
+}
+
+fn greatest_common_divisor(one: u64, other: u64) -> u64 {
+    if one == 0 { other } else { greatest_common_divisor(other % one, one) }
+}
+
+/// Whose it is: an IPv4 address, or the /64 of an IPv6 one, of which a single
+/// machine has as many as it likes. A server behind a socket may say anything.
+fn network(address: &str) -> String {
+    let bare = address.split('%').next().unwrap_or_default();
+    match bare.parse::<IpAddr>().map(|address| address.to_canonical()) {
+        Ok(IpAddr::V4(address)) => address.to_string(),
+        Ok(IpAddr::V6(address)) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::from([a, b, c, d, 0, 0, 0, 0]).to_string()
+        }
+        Err(_) => hash(address),
+    }
+}
+
+/// A name has at most 107 bytes, a URL may have more. It need not be the same
+/// in another build: it is the same executable that serves all of a site.
+fn hash(text: &str) -> String {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::hash::{BuildHasher, RandomState};
+
+    fn slots(most: u32, most_per_address: u32) -> Slots<'static> {
+        let store = format!("test:{}", RandomState::new().hash_one(0)).leak();
+        Slots { store, most, most_per_address }
+    }
+
+    fn take_all(slots: Slots, addresses: &[&str]) -> Vec<Slot> {
+        addresses.iter().map_while(|address| slots.take(address).unwrap()).collect()
+    }
+
+    #[test]
+    fn no_more_than_the_limit_and_all_of_it() {
+        for most in [1, 2, 7, 64, 100] {
+            let slots = slots(most, 0);
+            let mut held = take_all(slots, &["192.0.2.1"; 200]);
+            assert_eq!(held.len(), usize::try_from(most).unwrap());
+            held.pop();
+            assert_eq!(take_all(slots, &["192.0.2.1"; 200]).len(), 1, "what is free is found");
+        }
+    }
+
+    #[test]
+    fn an_address_has_its_own_limit_and_leaves_nothing_behind_when_refused() {
+        let slots = slots(5, 3);
+        let first = take_all(slots, &["192.0.2.1"; 9]);
+        let second = take_all(slots, &["192.0.2.2"; 9]);
+        assert_eq!((first.len(), second.len()), (3, 2));
+        drop(first);
+        assert_eq!(take_all(slots, &["192.0.2.2"; 9]).len(), 1);
+    }
+
+    #[test]
+    fn no_limit_and_no_address() {
+        assert_eq!(take_all(slots(0, 0), &["192.0.2.1"; 200]).len(), 200);
+        assert_eq!(take_all(slots(7, 3), &[""; 200]).len(), 7);
+    }
+
+    #[test]
+    fn stores_do_not_share() {
+        let held = take_all(slots(3, 3), &["192.0.2.1"; 3]);
+        assert_eq!(take_all(slots(3, 3), &["192.0.2.1"; 3]).len(), held.len());
+    }
+
+    #[test]
+    fn an_address_is_a_network() {
+        for (one, other, same) in [
+            ("192.0.2.1", "192.0.2.2", false),
+            ("192.0.2.1", "::ffff:192.0.2.1", true),
+            ("2001:db8::1", "2001:db8::ffff:1:2", true),
+            ("2001:db8:0:1::1", "2001:db8::1", false),
+            ("fe80::1%eth0", "fe80::1", true),
+            ("@", "unix", false),
+        ] {
+            assert_eq!(network(one) == network(other), same, "{one} {other}");
+        }
+        assert!(network(&"x".repeat(4096)).len() < 40);
+    }
+
+    #[test]
+    fn every_slot_is_tried_once() {
+        for count in [1, 2, 12, 97, 2176] {
+            let tried: Vec<_> = random_order(count).collect();
+            let all: BTreeSet<_> = (0..u64::from(count)).collect();
+            assert_eq!(tried.iter().copied().collect::<BTreeSet<_>>(), all);
+            assert_eq!(tried.len(), all.len());
+        }
+    }
+}
