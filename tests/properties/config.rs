@@ -7,7 +7,7 @@ use std::time::Duration;
 use arbitrary::{Result, Unstructured};
 use novcomet::config::Config;
 use novcomet::error::Error;
-use novcomet::store::{self, Retention};
+use novcomet::store::{self, Limits, Retention};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const LARGEST: usize = 1 << 30;
@@ -132,7 +132,7 @@ fn opens_or_says_why(config: &Config) {
         age: config.keep_age,
         most: config.max_file(),
     };
-    if let Err(error) = store::open(&config.store, retention) {
+    if let Err(error) = store::open(&config.store, retention, Limits::NONE) {
         is_one_line(&error);
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use novcomet::store::{self, Retention, Store};
+use novcomet::store::{self, Limits, Retention, Store};
 
 pub const KEEP_ALL: Retention =
     Retention { messages: usize::MAX, bytes: u64::MAX, age: Duration::MAX, most: u64::MAX };
@@ -29,7 +29,7 @@ impl Scratch {
     }
 
     pub fn open(&self, retention: Retention) -> Box<dyn Store> {
-        store::open(&format!("file://{}", self.store().display()), retention).unwrap()
+        store::open(&format!("file://{}", self.store().display()), retention, Limits::NONE).unwrap()
     }
 
     /// The names in the store; nothing else was made or changed around it.

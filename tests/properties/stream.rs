@@ -15,7 +15,7 @@ const SHORT: usize = 150;
 pub fn holds(input: &[u8]) {
     let mut u = Unstructured::new(input);
     let Ok((format, parts)) = story(&mut u) else { return };
-    let mut writer = Writer::new(format);
+    let mut writer = Writer::new(format, None);
     let text: String = parts.iter().map(|part| writer.write(part)).collect();
     let (expected, topics) = Expected::of(format, &parts);
     assert!(!text.contains('\r') && text.ends_with("\n\n"));
