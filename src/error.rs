@@ -126,7 +126,7 @@ impl Error {
                 "{variable}={value:?} is not {expected}; correct it in the server's configuration"
             ),
             Self::Key { path, why } => {
-                format!("NOVCOMET_TOKEN_KEY: {} {why}", path.display())
+                format!("NOVCOMET_TOKEN_KEY: {} {why}", shown(path))
             }
             Self::Store { doing, path, cause } => {
                 format!("cannot {doing} {}: {cause}; {}", shown(path), advice(cause))
