@@ -14,6 +14,9 @@ pub const TRIES: u32 = 20;
 /// How long it sleeps between two of them, unless something wakes it.
 pub const SLEEP: Duration = Duration::from_secs(2);
 
+/// How often a store is read that can't wake anybody.
+pub const POLL: Duration = Duration::from_millis(250);
+
 /// Longest message, in bytes.
 pub const MAX_DATA: usize = 65_536;
 /// How many messages a topic keeps.
@@ -62,6 +65,8 @@ pub struct Config {
     pub tries: u32,
     /// `NOVCOMET_SLEEP`: seconds between two looks; a fraction is allowed.
     pub sleep: Duration,
+    /// `NOVCOMET_POLL`: seconds between two looks at a store that can't wake anybody.
+    pub poll: Duration,
     /// `NOVCOMET_MAX_DATA`: bytes a message.
     pub max_data: usize,
     /// `NOVCOMET_KEEP`: messages a topic.
@@ -128,6 +133,8 @@ impl Config {
             .unwrap_or(TRIES),
             sleep: setting(read, "NOVCOMET_SLEEP", "a number of seconds above 0", seconds)?
                 .unwrap_or(SLEEP),
+            poll: setting(read, "NOVCOMET_POLL", "a number of seconds above 0", seconds)?
+                .unwrap_or(POLL),
             max_data: setting(read, "NOVCOMET_MAX_DATA", SIZE, size)?.unwrap_or(MAX_DATA),
             keep: setting(read, "NOVCOMET_KEEP", "a number from 1 to 1073741824", size)?
                 .unwrap_or(KEEP),
@@ -335,6 +342,7 @@ mod tests {
             ("NOVCOMET_SLEEP", "nan"),
             ("NOVCOMET_SLEEP", "inf"),
             ("NOVCOMET_SLEEP", "86401"),
+            ("NOVCOMET_POLL", "0"),
             ("NOVCOMET_MAX_DATA", "0"),
             ("NOVCOMET_MAX_DATA", "64k"),
             ("NOVCOMET_KEEP", "0"),

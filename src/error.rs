@@ -56,6 +56,13 @@ pub enum Error {
         /// Why it failed.
         cause: io::Error,
     },
+    /// The server that keeps the store does not let us do our work (503).
+    Server {
+        /// Which.
+        store: String,
+        /// Why it failed.
+        cause: io::Error,
+    },
     /// The file system has no room but the share that is kept free (507).
     NoRoom {
         /// A directory on it.
@@ -104,12 +111,13 @@ impl Error {
             Self::BodyTooLong(_) | Self::MessageTooLong(_) => 413,
             Self::QueryTooLong(_) => 414,
             Self::UnsupportedBody => 415,
-            Self::Store { cause, .. } if is_full(cause) => 507,
+            Self::Store { cause, .. } | Self::Server { cause, .. } if is_full(cause) => 507,
             Self::NoRoom { .. } | Self::TooManyTopics { .. } => 507,
             Self::Slots(_)
             | Self::Config { .. }
             | Self::Key { .. }
             | Self::Store { .. }
+            | Self::Server { .. }
             | Self::NotAFile(_)
             | Self::Linked(_)
             | Self::Sandbox { .. }
@@ -130,6 +138,9 @@ impl Error {
             }
             Self::Store { doing, path, cause } => {
                 format!("cannot {doing} {}: {cause}; {}", shown(path), advice(cause))
+            }
+            Self::Server { store, cause } => {
+                format!("cannot use {store}: {cause}; {}", server_advice(cause))
             }
             Self::NoRoom { path, percent } => format!(
                 "less than {percent} % of the file system of {} is free; make room there, or lower NOVCOMET_KEEP_FREE",
@@ -191,6 +202,15 @@ fn advice(cause: &io::Error) -> &'static str {
     }
 }
 
+fn server_advice(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::PermissionDenied => "correct the user and password in NOVCOMET_STORE",
+        io::ErrorKind::NotFound => "correct the address in NOVCOMET_STORE",
+        _ if is_full(cause) => "give it more memory, or lower NOVCOMET_KEEP_BYTES",
+        _ => "see that it runs and answers",
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -209,7 +229,7 @@ impl fmt::Display for Error {
             Self::Config { .. } | Self::Key { .. } | Self::Sandbox { .. } => {
                 f.write_str("the server is misconfigured; its error log says how")
             }
-            Self::Store { cause, .. } if is_full(cause) => {
+            Self::Store { cause, .. } | Self::Server { cause, .. } if is_full(cause) => {
                 f.write_str("the store is full; nothing was published")
             }
             Self::NoRoom { .. } => f.write_str("the store is full; nothing was published"),
@@ -218,7 +238,11 @@ impl fmt::Display for Error {
             }
             Self::Slots(_) => f.write_str("nobody can wait; the server's error log says why"),
             Self::LockHeld(_) => f.write_str("the topic is busy; try again"),
-            Self::Store { .. } | Self::NotAFile(_) | Self::Linked(_) | Self::TimeAhead(_) => {
+            Self::Store { .. }
+            | Self::Server { .. }
+            | Self::NotAFile(_)
+            | Self::Linked(_)
+            | Self::TimeAhead(_) => {
                 f.write_str("the store cannot be used; the server's error log says why")
             }
         }

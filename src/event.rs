@@ -56,8 +56,7 @@ impl Cursor {
     /// The wall clock.
     #[must_use]
     pub fn now() -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self::at(i64::try_from(now.as_secs()).unwrap_or(i64::MAX), now.subsec_nanos())
+        SystemTime::now().into()
     }
 
     /// The cursor of an event at this time; times before 1970 count as 1970.
@@ -114,6 +113,14 @@ impl Cursor {
     #[must_use]
     pub fn nanoseconds(self) -> u32 {
         u32::try_from(self.0 % MICROS).unwrap_or(0) * 1000
+    }
+}
+
+impl From<SystemTime> for Cursor {
+    /// Times before 1970 count as 1970.
+    fn from(time: SystemTime) -> Self {
+        let time = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self::at(i64::try_from(time.as_secs()).unwrap_or(i64::MAX), time.subsec_nanos())
     }
 }
 

@@ -231,15 +231,24 @@ impl<'a> Subscriber<'a> {
                 *self.alarm = Some(self.store.watch(&self.view.topics())?);
                 continue;
             }
-            let fd = self.alarm.as_ref().and_then(|watch| watch.fd());
-            let next_look = self.view.next_look(self.clock.elapsed(), until, self.patience);
-            match self.clock.sleep(fd, next_look) {
+            match self.sleep(until) {
                 Wake::ClientGone => return Ok(Heard::ClientGone),
                 Wake::Terminated if self.view.has_news() => return Ok(Heard::News),
                 Wake::Terminated => return Ok(Heard::Terminated),
                 Wake::Due | Wake::Changed => {}
             }
         }
+    }
+
+    /// Until the next look.
+    fn sleep(&mut self, until: Duration) -> Wake {
+        let now = self.clock.elapsed();
+        let pause = self.alarm.as_ref().map_or(Duration::MAX, |watch| watch.pause());
+        let next_look = self.view.next_look(now, until, self.patience);
+        let next_look = next_look.min(now.saturating_add(pause));
+        let within = next_look.saturating_sub(now);
+        let fd = self.alarm.as_mut().and_then(|watch| watch.fd(within));
+        self.clock.sleep(fd, next_look)
     }
 }
 
@@ -271,7 +280,7 @@ mod tests {
             self.0.borrow_mut().push("arm");
         }
 
-        fn fd(&self) -> Option<BorrowedFd<'_>> {
+        fn fd(&mut self, _: Duration) -> Option<BorrowedFd<'_>> {
             None
         }
     }

@@ -21,9 +21,11 @@ pub mod store;
 mod sys;
 pub mod token;
 
+use std::env;
 use std::ffi::OsString;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use access::Origin;
@@ -33,15 +35,92 @@ use config::{Config, Sandbox};
 use error::Error;
 use event::Cursor;
 use hub::{Alarm, Part, Patience, Subscription};
-use input::{BODY_DEADLINE, Input};
+use input::{BODY_DEADLINE, Input, Stdin};
 use lots::Lots;
-use output::Output;
+use output::{Output, Stdout};
 use protocol::Command;
 use protocol::stream::{self, Format};
 use rights::{Pass, Rights};
 use sandbox::FileSizeLimit;
 use slots::{Slot, Slots};
-use store::{Limits, Retention};
+use store::{CheckStore, Limits, Retention, Store};
+
+/// A CGI of one's own, over whatever can say when it changed last: every
+/// protocol of ours, and no event file.
+///
+/// ```no_run
+/// use std::process::ExitCode;
+///
+/// fn main() -> ExitCode {
+///     novcomet::NovComet::new().tries(20).sleep(2).check(|id| {
+///         let name = id.chars().all(char::is_alphanumeric).then_some(id)?;
+///         std::fs::metadata(format!("/var/mail/{name}")).ok()?.modified().ok()
+///     })
+/// }
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NovComet {
+    tries: Option<u32>,
+    sleep: Option<f64>,
+}
+
+impl NovComet {
+    /// With the settings of the environment, `NOVCOMET_*`.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many looks a request takes, unless the environment says.
+    #[must_use]
+    pub fn tries(mut self, tries: u32) -> Self {
+        self.tries = Some(tries);
+        self
+    }
+
+    /// How many seconds are between two looks, unless the environment says.
+    #[must_use]
+    pub fn sleep(mut self, seconds: impl Into<f64>) -> Self {
+        self.sleep = Some(seconds.into());
+        self
+    }
+
+    /// Serves the request of this process: a subscriber of a topic has news
+    /// when `check` gives a later time for it than before; `None` is a topic
+    /// without events. Any client can ask for any topic.
+    pub fn check<T: Into<Cursor>>(self, check: impl Fn(&str) -> Option<T>) -> ExitCode {
+        let check = |id: &str| check(id).map(Into::into);
+        let variable = |name: &str| env::var_os(name).or_else(|| self.preset(name));
+        process(variable, Some(&|| Box::new(CheckStore(&check)))).unwrap_or(ExitCode::SUCCESS)
+    }
+
+    fn preset(self, name: &str) -> Option<OsString> {
+        match name {
+            "NOVCOMET_TRIES" => self.tries.map(|tries| tries.to_string().into()),
+            "NOVCOMET_SLEEP" => self.sleep.map(|sleep| sleep.to_string().into()),
+            _ => None,
+        }
+    }
+}
+
+/// Serves the request of this process, with its environment and standard
+/// streams; `None` when there is none.
+#[must_use]
+pub fn serve() -> Option<ExitCode> {
+    process(|name| env::var_os(name), None)
+}
+
+/// A store of one's own, made when it is needed.
+type Own<'s> = Option<&'s dyn Fn() -> Box<dyn Store + 's>>;
+
+fn process(variable: impl Fn(&str) -> Option<OsString> + Copy, own: Own) -> Option<ExitCode> {
+    match run_over(variable, Stdin, Stdout, io::stderr(), own) {
+        Served::NoRequest => None,
+        // A web server takes an exit status for a crash; a shell script wants one.
+        Served::Refused if !cgi::is_cgi(variable) => Some(ExitCode::FAILURE),
+        Served::Answered | Served::Refused => Some(ExitCode::SUCCESS),
+    }
+}
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +140,18 @@ pub fn run(
     variable: impl Fn(&str) -> Option<OsString> + Copy,
     stdin: impl Read + AsFd,
     stdout: impl Write + AsFd,
+    log: impl Write,
+) -> Served {
+    run_over(variable, stdin, stdout, log, None)
+}
+
+/// [`run`], over a store of one's own if there is one.
+fn run_over(
+    variable: impl Fn(&str) -> Option<OsString> + Copy,
+    stdin: impl Read + AsFd,
+    stdout: impl Write + AsFd,
     mut log: impl Write,
+    own: Own,
 ) -> Served {
     sandbox::expect_signals();
     let config = Config::from_env(variable);
@@ -77,8 +167,10 @@ pub fn run(
     let reader = rights::reader(origins, &caller).cloned();
     let (mut output, mut alarm) = (Output::new(stdout), None);
     let served = config.and_then(|config| {
+        let request = request?;
+        let source = Source::find(&config, own)?;
         let (reader, output, alarm) = (reader.as_ref(), &mut output, &mut alarm);
-        Service { config, caller, reader, output, alarm }.serve(&request?)
+        Service { config, caller, reader, output, alarm, source }.serve(&request)
     });
     if let Some(line) = served.as_ref().err().and_then(Error::log_line) {
         // In one write(2): mod_cgi makes a line of each.
@@ -112,16 +204,34 @@ struct Place {
 }
 
 /// What it takes to serve one request.
-struct Service<'a, W> {
+struct Service<'a, 's, W> {
     config: Config,
     caller: Caller,
     /// Whose page may read the answer, beside our own.
     reader: Option<&'a Origin>,
     output: &'a mut Output<W>,
     alarm: &'a mut Alarm,
+    source: Source<'s>,
 }
 
-impl<W: Write + AsFd> Service<'_, W> {
+/// What the store will be, once it is opened.
+enum Source<'s> {
+    Own(&'s dyn Fn() -> Box<dyn Store + 's>),
+    Named(store::Place),
+}
+
+impl<'s> Source<'s> {
+    /// A server's name is looked up here, by a process, of which there are none
+    /// when everything has been given up that the answer does not need.
+    fn find(config: &Config, own: Own<'s>) -> Result<Self, Error> {
+        match own {
+            Some(own) => Ok(Self::Own(own)),
+            None => store::find(&config.store).map(Self::Named),
+        }
+    }
+}
+
+impl<'s, W: Write + AsFd> Service<'_, 's, W> {
     /// `None` when there is nobody left to answer: the client went away, or
     /// has had its stream.
     fn serve(mut self, request: &Request) -> Result<Option<Response>, Error> {
@@ -226,12 +336,16 @@ impl<W: Write + AsFd> Service<'_, W> {
         allowed
     }
 
-    fn store(&self) -> Result<Box<dyn store::Store>, Error> {
+    fn store(&self) -> Result<Box<dyn Store + 's>, Error> {
         let Config { keep: messages, keep_bytes: bytes, keep_age: age, .. } = self.config;
         let most = self.config.max_file();
         let Config { max_topics: topics, keep_free: free, stale, .. } = self.config;
-        let limits = Limits { topics, free, stale };
-        store::open(&self.config.store, Retention { messages, bytes, age, most }, limits)
+        let (retention, limits) =
+            (Retention { messages, bytes, age, most }, Limits { topics, free, stale });
+        match &self.source {
+            Source::Own(own) => Ok(own()),
+            Source::Named(place) => place.open(retention, limits, self.config.poll),
+        }
     }
 
     /// Best effort, unless it is required.

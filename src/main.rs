@@ -1,12 +1,7 @@
 //! The CGI executable.
 
 use std::env;
-use std::io;
 use std::process::ExitCode;
-
-use novcomet::input::Stdin;
-use novcomet::output::Stdout;
-use novcomet::{Served, cgi, run};
 
 const USAGE: &str = "\
 usage: QUERY_STRING='publish=ID&data=TEXT' comet.cgi
@@ -19,13 +14,7 @@ Settings: NOVCOMET_STORE (file:///dev/shm) and others: man comet.cgi
 ";
 
 fn main() -> ExitCode {
-    let variable = |name: &str| env::var_os(name);
-    match run(variable, Stdin, Stdout, io::stderr()) {
-        Served::NoRequest => shell(),
-        // A web server takes an exit status for a crash; a shell script wants one.
-        Served::Refused if !cgi::is_cgi(variable) => ExitCode::FAILURE,
-        Served::Answered | Served::Refused => ExitCode::SUCCESS,
-    }
+    novcomet::serve().unwrap_or_else(shell)
 }
 
 /// A person called us, not a server.

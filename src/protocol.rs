@@ -26,6 +26,9 @@ pub const MAX_TOPICS: usize = 64;
 /// RFC 9457 §3.
 const PROBLEM: &str = "application/problem+json";
 
+/// Seconds after which a store that failed may be asked again (RFC 9110 §10.2.3).
+const RETRY_AFTER: u32 = 2;
+
 /// What the client wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -281,6 +284,7 @@ pub fn refusal(error: &Error) -> Response {
     let head = Head::new(status, PROBLEM);
     let head = match error {
         Error::MethodNotAllowed => head.header("Allow", METHODS),
+        _ if status >= 500 => head.retry_after(Some(RETRY_AFTER)),
         Error::Unauthorized => head.header("WWW-Authenticate", "Bearer"),
         _ => head,
     };

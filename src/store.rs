@@ -1,12 +1,21 @@
 //! Where events are kept: the contract, and which store a URL names.
 
+mod address;
+mod check;
 mod file;
+mod link;
+mod memcached;
+mod redis;
 mod watch;
 
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use url::Url;
+
+use address::Address;
+pub use check::CheckStore;
 
 use crate::error::Error;
 use crate::event::{Cursor, Message, Since, Topic};
@@ -83,6 +92,15 @@ pub trait Store {
     /// 503 when the store cannot be used.
     fn read(&self, topic: &Topic, since: Since, limit: usize) -> Result<Reading, Error>;
 
+    /// [`read`](Store::read) for several topics, in their order. A store that
+    /// is far away answers all of them in one go.
+    ///
+    /// # Errors
+    /// 503 when the store cannot be used.
+    fn look(&self, wanted: &[(&Topic, Since)], limit: usize) -> Result<Vec<Reading>, Error> {
+        wanted.iter().map(|&(topic, since)| self.read(topic, since, limit)).collect()
+    }
+
     /// A watch on these topics, not armed yet.
     ///
     /// # Errors
@@ -100,26 +118,130 @@ pub trait Watch {
     /// Forgets the changes up to now and tells of those from now on.
     fn arm(&mut self);
 
-    /// Becomes readable at a change; `None` when the store has no such means.
-    fn fd(&self) -> Option<BorrowedFd<'_>>;
+    /// Becomes readable at a change since `arm`, or since the look that came
+    /// after it, if its reader sleeps `within` that time; `None` when the store
+    /// has no such means.
+    fn fd(&mut self, within: Duration) -> Option<BorrowedFd<'_>>;
+
+    /// How long to sleep at most: a store that can't wake anybody is polled.
+    fn pause(&self) -> Duration {
+        Duration::MAX
+    }
+}
+
+/// Nothing wakes it; it is to be looked at again after this time.
+struct Polled(Duration);
+
+impl Watch for Polled {
+    fn arm(&mut self) {}
+
+    fn fd(&mut self, _: Duration) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn pause(&self) -> Duration {
+        self.0
+    }
+}
+
+/// Where a store is. Names of servers have been looked up, nothing is open yet.
+#[derive(Debug, Clone)]
+pub struct Place(Kind);
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Directory(PathBuf),
+    Redis(redis::Server),
+    Memcached(memcached::Servers),
+}
+
+impl Place {
+    /// Opens the store; one that can't wake anybody is polled every `poll`.
+    ///
+    /// # Errors
+    /// 503 when it cannot be used.
+    pub fn open(
+        &self,
+        retention: Retention,
+        limits: Limits,
+        poll: Duration,
+    ) -> Result<Box<dyn Store>, Error> {
+        Ok(match self.0.clone() {
+            Kind::Directory(path) => Box::new(file::FileStore::open(path, retention, limits)?),
+            Kind::Redis(server) => Box::new(redis::RedisStore::new(server, retention, poll)),
+            Kind::Memcached(servers) => {
+                Box::new(memcached::MemcachedStore::new(servers, retention, poll))
+            }
+        })
+    }
+}
+
+/// [`find`], and then [`open`](Place::open), polled four times a second.
+///
+/// # Errors
+/// Those of both.
+pub fn open(url: &str, retention: Retention, limits: Limits) -> Result<Box<dyn Store>, Error> {
+    find(url)?.open(retention, limits, Duration::from_millis(250))
 }
 
 /// The store that `url` names.
 ///
 /// # Errors
-/// [`Error::Config`] for a URL that names none; 503 when it cannot be used.
-pub fn open(url: &str, retention: Retention, limits: Limits) -> Result<Box<dyn Store>, Error> {
-    let refuse = || Error::Config {
-        variable: "NOVCOMET_STORE",
-        value: url.to_owned(),
-        expected: "the URL of a store, such as file:///dev/shm",
-    };
-    let parsed = Url::parse(url).map_err(|_| refuse())?;
+/// [`Error::Config`] for a URL that names none; 503 for a server that nobody knows.
+pub fn find(url: &str) -> Result<Place, Error> {
+    if let Some(servers) = url.strip_prefix("memcached://") {
+        let mut servers = memcached::Servers::parse(servers).ok_or_else(|| refusal(url))?;
+        servers.addresses.iter_mut().try_for_each(Address::look_up)?;
+        return Ok(Place(Kind::Memcached(servers)));
+    }
+    let parsed = Url::parse(url).map_err(|_| refusal(url))?;
     match parsed.scheme() {
         "file" => {
-            let directory = parsed.to_file_path().map_err(|()| refuse())?;
-            Ok(Box::new(file::FileStore::open(directory, retention, limits)?))
+            let directory = parsed.to_file_path().map_err(|()| refusal(url))?;
+            Ok(Place(Kind::Directory(directory)))
         }
-        _ => Err(refuse()),
+        "rediss" => Err(Error::Config {
+            variable: "NOVCOMET_STORE",
+            value: without_secrets(url),
+            expected: "a store of this build, which has no TLS; \
+                       put a tunnel (stunnel) before it and name that as redis://",
+        }),
+        "redis" | "unix" => {
+            let mut server = redis::Server::parse(&parsed).ok_or_else(|| refusal(url))?;
+            server.address.look_up()?;
+            Ok(Place(Kind::Redis(server)))
+        }
+        _ => Err(refusal(url)),
+    }
+}
+
+fn refusal(url: &str) -> Error {
+    Error::Config {
+        variable: "NOVCOMET_STORE",
+        value: without_secrets(url),
+        expected: "the URL of a store, such as file:///dev/shm, redis://host:6379/0, \
+                   unix:///run/redis.sock or memcached://host:11211",
+    }
+}
+
+/// For the log: without what may be a password.
+fn without_secrets(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
+    let place = place.split_once("pass=").map_or(place, |(before, _)| before);
+    format!("{scheme}://{place}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_tells_no_password() {
+        let keep = Retention { messages: 1, bytes: 1, age: Duration::MAX, most: 1 };
+        for url in ["redis://u:secret@h:x/0", "rediss://:secret@h/0", "unix://x/y?pass=secret"] {
+            let line = open(url, keep, Limits::NONE).err().unwrap().log_line().unwrap();
+            assert!(!line.contains("secret") && line.contains("NOVCOMET_STORE"), "{line}");
+        }
     }
 }

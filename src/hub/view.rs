@@ -60,8 +60,10 @@ impl View {
         self.overdue = self.unsettled.is_some_and(|since| lasting(since) >= UNSETTLED_LIMIT);
         let limit = ANSWER / self.topics.len().max(1);
         let mut settled = true;
-        for viewed in &mut self.topics {
-            settled &= viewed.look(store, limit, self.overdue)?;
+        let wanted: Vec<_> = self.topics.iter().map(Viewed::wanted).collect();
+        let found = store.look(&wanted, limit)?;
+        for (viewed, found) in self.topics.iter_mut().zip(found) {
+            settled &= viewed.take(found, self.overdue);
         }
         self.unsettled = if settled { None } else { self.unsettled.or(Some(now)) };
         Ok(())
@@ -111,14 +113,17 @@ impl View {
 }
 
 impl Viewed {
+    fn wanted(&self) -> (&Topic, Since) {
+        (&self.topic, self.since)
+    }
+
     /// `false` when a publisher is at work.
-    fn look(&mut self, store: &dyn Store, limit: usize, overdue: bool) -> Result<bool, Error> {
-        let found = store.read(&self.topic, self.since, limit)?;
+    fn take(&mut self, found: Reading, overdue: bool) -> bool {
         let is_new = |&time: &Cursor| self.since == Since::Now || self.since.precedes(time);
         let pending = found.pending.filter(is_new).filter(|_| found.pending != self.pending);
         self.news = None;
         if pending.is_some() && !overdue {
-            return Ok(false);
+            return false;
         }
         let is_told = pending.is_some() && self.since != Since::Now;
         self.pending = found.pending;
@@ -132,7 +137,7 @@ impl Viewed {
         } else {
             self.since = Since::Cursor(found.standing);
         }
-        Ok(pending.is_none())
+        pending.is_none()
     }
 
     fn is_news(&self, found: &Reading) -> bool {

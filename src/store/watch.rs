@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
@@ -98,7 +99,7 @@ impl Watch for DirectoryWatch {
         }
     }
 
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
+    fn fd(&mut self, _: Duration) -> Option<BorrowedFd<'_>> {
         match &self.means {
             Means::Inotify(fd) | Means::Dnotify { signals: fd, .. } => Some(fd.as_fd()),
             Means::Nothing => None,

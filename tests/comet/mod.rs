@@ -85,7 +85,12 @@ pub struct Call {
 
 impl Call {
     pub fn new() -> Self {
-        let mut command = Command::new(COMET);
+        Self::of(Path::new(COMET))
+    }
+
+    /// A call of another program than ours.
+    pub fn of(program: &Path) -> Self {
+        let mut command = Command::new(program);
         command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Self { command, stdin: Vec::new() }
     }

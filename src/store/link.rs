@@ -1,0 +1,181 @@
+//! A connection to a server on which every wait has an end: a moment, not a
+//! pause between two bytes, so that no server holds us by the byte.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+
+use super::address::Address;
+
+/// How long it may take to be connected.
+pub const CONNECT: Duration = Duration::from_millis(250);
+
+/// How long an exchange may take, with the connecting: with what a watch waits
+/// for, less than a second in all.
+pub const EXCHANGE: Duration = Duration::from_millis(600);
+
+/// A connected socket, never blocking.
+pub struct Link {
+    socket: OwnedFd,
+    until: Instant,
+}
+
+impl Link {
+    /// # Errors
+    /// What connect(2) says, `TimedOut` after [`CONNECT`].
+    pub fn open(address: &Address) -> io::Result<Self> {
+        let until = Instant::now() + CONNECT;
+        let socket = match address {
+            Address::Tcp { port, ips, .. } => tcp(ips, *port, until)?,
+            Address::Unix(path) => unix(path)?,
+        };
+        Ok(Self { socket, until })
+    }
+
+    /// From now on every wait ends at this moment.
+    pub fn wait_until(&mut self, until: Instant) {
+        self.until = until;
+    }
+}
+
+/// Any of its addresses, the first that answers.
+fn tcp(ips: &[IpAddr], port: u16, until: Instant) -> io::Result<OwnedFd> {
+    let mut failure = ErrorKind::NotFound.into();
+    for (number, &ip) in ips.iter().enumerate() {
+        let others = u32::try_from(ips.len() - number).unwrap_or(u32::MAX);
+        let share = remaining(until)? / others;
+        match TcpStream::connect_timeout(&SocketAddr::new(ip, port), share) {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                stream.set_nonblocking(true)?;
+                return Ok(stream.into());
+            }
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+/// A server that has stopped, and its queue full, is EAGAIN and no wait.
+fn unix(path: &Path) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket)
+}
+
+fn remaining(until: Instant) -> io::Result<Duration> {
+    let left = until.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(late()) } else { Ok(left) }
+}
+
+fn late() -> io::Error {
+    io::Error::new(ErrorKind::TimedOut, "it does not answer in time")
+}
+
+/// # Errors
+/// `TimedOut` when nothing is to be read before `until`.
+pub fn await_readable(fd: &impl AsFd, until: Instant) -> io::Result<()> {
+    await_event(fd, PollFlags::IN, until)
+}
+
+fn await_event(fd: &impl AsFd, event: PollFlags, until: Instant) -> io::Result<()> {
+    let mut fds = [PollFd::new(fd, event)];
+    match poll(&mut fds, Timespec::try_from(remaining(until)?).ok().as_ref()) {
+        Ok(0) => Err(late()),
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Read for Link {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match rustix::io::read(&self.socket, &mut *buffer) {
+                Err(Errno::AGAIN) => await_event(&self.socket, PollFlags::IN, self.until)?,
+                Err(Errno::INTR) => {}
+                other => return Ok(other?),
+            }
+            remaining(self.until)?;
+        }
+    }
+}
+
+impl Write for Link {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match rustix::io::write(&self.socket, bytes) {
+                Err(Errno::AGAIN) => await_event(&self.socket, PollFlags::OUT, self.until)?,
+                Err(Errno::INTR) => {}
+                other => return Ok(other?),
+            }
+            remaining(self.until)?;
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// More of what the other side says, appended to `unread`.
+///
+/// # Errors
+/// `UnexpectedEof` when it has hung up; those of the link.
+pub fn read_more(link: &mut impl Read, unread: &mut Vec<u8>) -> io::Result<()> {
+    let mut part = [0; 16_384];
+    match link.read(&mut part)? {
+        0 => Err(io::Error::new(ErrorKind::UnexpectedEof, "it hung up")),
+        read => {
+            unread.extend_from_slice(&part[..read]);
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::thread;
+
+    use super::*;
+
+    /// One byte a while is no progress: the moment counts.
+    #[test]
+    fn a_server_that_dribbles_is_given_up_at_the_moment() {
+        let path = std::env::temp_dir().join(format!("novcomet-link-{}", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        let mut link = Link::open(&Address::Unix(path.clone())).unwrap();
+        std::fs::remove_file(path).unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        let dribble = thread::spawn(move || {
+            while peer.write_all(b"x").is_ok() {
+                thread::sleep(Duration::from_millis(10));
+            }
+        });
+        link.wait_until(Instant::now() + Duration::from_millis(200));
+        let mut unread = Vec::new();
+        let error = loop {
+            match read_more(&mut link, &mut unread) {
+                Ok(()) => {}
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        assert!(!unread.is_empty());
+        drop(link);
+        dribble.join().unwrap();
+    }
+}

@@ -1,0 +1,314 @@
+//! Events in memcached: for each topic an index, replaced by compare-and-swap,
+//! and each message an item of its own. Keys are hashes, so that no topic is a
+//! command. It can't wake anybody: it is polled.
+
+mod conversation;
+mod index;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io::{self, ErrorKind};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+
+use super::address::Address;
+use super::link::EXCHANGE;
+use super::{Polled, Reading, Retention, Store, Watch};
+use crate::error::Error;
+use crate::event::{Cursor, Message, Since, Topic};
+use conversation::{Conversation, Reply};
+use index::{Index, Wanted};
+
+const PORT: u16 = 11_211;
+/// What our keys begin with.
+const PREFIX: &str = "novcomet:";
+/// A key has at most 250 bytes; ours have 80 besides.
+const MAX_PREFIX: usize = 100;
+
+/// Some memcached servers, and what our keys begin with there.
+#[derive(Debug, Clone)]
+pub struct Servers {
+    /// Each topic has one of them.
+    pub addresses: Vec<Address>,
+    prefix: String,
+}
+
+impl Servers {
+    /// What follows `memcached://`: `host:port[,host:port…]` or the path of a
+    /// socket, and `?prefix=…`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (place, query) = text.split_once('?').unwrap_or((text, ""));
+        let prefix = match query.split_once('=') {
+            Some(("prefix", prefix)) => prefix.to_owned(),
+            None if query.is_empty() => PREFIX.to_owned(),
+            _ => return None,
+        };
+        let graphic = prefix.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'%');
+        let addresses = match place.strip_prefix('/') {
+            Some("") => return None,
+            Some(_) => vec![Address::Unix(place.into())],
+            None => place.split(',').map(|one| Address::parse(one, PORT)).collect::<Option<_>>()?,
+        };
+        (graphic && prefix.len() <= MAX_PREFIX).then_some(Self { addresses, prefix })
+    }
+}
+
+/// A store in memcached.
+pub struct MemcachedStore {
+    servers: Servers,
+    retention: Retention,
+    poll: Duration,
+    links: RefCell<Links>,
+}
+
+impl MemcachedStore {
+    /// Connects when it is needed.
+    pub fn new(servers: Servers, retention: Retention, poll: Duration) -> Self {
+        Self { servers, retention, poll, links: RefCell::default() }
+    }
+
+    fn place(&self, topic: &Topic) -> Place<'_> {
+        let addresses = &self.servers.addresses;
+        let hash = Sha256::digest(topic.as_str());
+        let mut key = self.servers.prefix.clone();
+        for byte in hash {
+            use std::fmt::Write;
+            let _ = write!(key, "{byte:02x}");
+        }
+        let number = usize::from(hash[0]) << 8 | usize::from(hash[1]);
+        Place { server: &addresses[number % addresses.len()], key }
+    }
+
+    fn begin(&self) {
+        self.links.borrow_mut().until = Some(Instant::now() + EXCHANGE);
+    }
+
+    /// One attempt; `None` when another publisher was quicker.
+    fn try_publish(&self, place: &Place, data: Option<&str>) -> io::Result<Option<Cursor>> {
+        let mut links = self.links.borrow_mut();
+        let found = links.index(place)?;
+        let (cas, index) = found.map_or((None, None), |(cas, index)| (Some(cas), Some(index)));
+        let next = Index::next(index.as_ref(), data.map(str::len), self.retention);
+        let message = place.message(next.last());
+        if let Some(data) = data
+            && links.store(place.server, &message, None, data.as_bytes())? != Reply::Done
+        {
+            return Ok(None);
+        }
+        let stored = links.store(place.server, &place.key, cas, &next.to_bytes())?;
+        let is_first = stored == Reply::Done;
+        let unwanted = match (is_first, &index) {
+            (true, Some(index)) => index.dropped_by(&next),
+            (true, None) => Vec::new(),
+            (false, _) => vec![next.last()],
+        };
+        let unwanted = unwanted.into_iter().map(|id| format!("md {}\r\n", place.message(id)));
+        links.ask(place.server, &unwanted.collect::<Vec<_>>(), false)?;
+        Ok(is_first.then_some(next.last()))
+    }
+
+    fn look_at(&self, wanted: &[(&Topic, Since)], limit: usize) -> io::Result<Vec<Reading>> {
+        let mut links = self.links.borrow_mut();
+        let places: Vec<_> = wanted.iter().map(|(topic, _)| self.place(topic)).collect();
+        links.refresh(&places)?;
+        let mut readings = Vec::with_capacity(wanted.len());
+        for (place, &(_, since)) in places.iter().zip(wanted) {
+            let Some((_, index)) = links.known.get(&place.key) else {
+                readings.push(absent(since));
+                continue;
+            };
+            let wanted = index.wanted(since, limit, self.retention, Cursor::now());
+            readings.push(links.fetch(place, wanted)?);
+        }
+        Ok(readings)
+    }
+
+    /// Where the last exchange was, which is the one that failed.
+    fn last_asked(&self) -> Address {
+        self.links.borrow().asked.clone().unwrap_or_else(|| self.servers.addresses[0].clone())
+    }
+}
+
+fn failed(server: &Address, cause: io::Error) -> Error {
+    Error::Server { store: format!("memcached at {server}"), cause }
+}
+
+/// An index that is not there was evicted if its reader has seen an event.
+fn absent(since: Since) -> Reading {
+    match since {
+        Since::Cursor(cursor) if cursor > Cursor::SMALLEST => {
+            Reading { gap: true, ..Reading::quiet(Cursor::SMALLEST) }
+        }
+        _ => Reading::quiet(since.cursor().unwrap_or(Cursor::SMALLEST)),
+    }
+}
+
+impl Store for MemcachedStore {
+    fn publish(&self, topic: &Topic, data: Option<&str>) -> Result<Cursor, Error> {
+        let place = self.place(topic);
+        self.begin();
+        loop {
+            match self.try_publish(&place, data) {
+                Ok(Some(cursor)) => return Ok(cursor),
+                Ok(None) => {}
+                Err(error) => return Err(failed(place.server, error)),
+            }
+        }
+    }
+
+    fn read(&self, topic: &Topic, since: Since, limit: usize) -> Result<Reading, Error> {
+        let mut readings = self.look(&[(topic, since)], limit)?;
+        Ok(readings.pop().unwrap_or_else(|| absent(since)))
+    }
+
+    fn look(&self, wanted: &[(&Topic, Since)], limit: usize) -> Result<Vec<Reading>, Error> {
+        self.begin();
+        self.look_at(wanted, limit).map_err(|error| failed(&self.last_asked(), error))
+    }
+
+    fn watch(&self, _: &[Topic]) -> Result<Box<dyn Watch>, Error> {
+        Ok(Box::new(Polled(self.poll)))
+    }
+}
+
+/// Where a topic is.
+struct Place<'a> {
+    server: &'a Address,
+    key: String,
+}
+
+impl Place<'_> {
+    fn message(&self, id: Cursor) -> String {
+        format!("{}:{}", self.key, id.micros())
+    }
+}
+
+/// Connections, made when they are needed, and what was read over them.
+#[derive(Default)]
+struct Links {
+    conversations: HashMap<Address, Conversation>,
+    /// Indexes with the number that they had; another one means a change.
+    known: HashMap<String, (u64, Index)>,
+    asked: Option<Address>,
+    until: Option<Instant>,
+}
+
+impl Links {
+    /// The replies to these lines. A connection that was left over may have
+    /// been closed meanwhile: it is tried `again` on a new one, if the lines
+    /// may be said twice.
+    fn ask(
+        &mut self,
+        server: &Address,
+        lines: &[impl AsRef<[u8]>],
+        again: bool,
+    ) -> io::Result<Vec<Reply>> {
+        match self.try_ask(server, lines) {
+            Err(error) if again && error.kind() != ErrorKind::TimedOut => {
+                self.try_ask(server, lines)
+            }
+            other => other,
+        }
+    }
+
+    fn try_ask(&mut self, server: &Address, lines: &[impl AsRef<[u8]>]) -> io::Result<Vec<Reply>> {
+        self.asked = Some(server.clone());
+        if lines.is_empty() {
+            return Ok(Vec::new());
+        }
+        if !self.conversations.contains_key(server) {
+            // A server that is new may give the old numbers to other contents.
+            self.known.clear();
+            self.conversations.insert(server.clone(), Conversation::open(server)?);
+        }
+        let until = self.until.unwrap_or_else(Instant::now);
+        let exchanged = match self.conversations.get_mut(server) {
+            Some(conversation) => conversation.exchange(lines, until),
+            None => Ok(Vec::new()),
+        };
+        if exchanged.is_err() {
+            self.conversations.remove(server);
+        }
+        exchanged
+    }
+
+    /// Stores what was not there, or was there with this number.
+    fn store(
+        &mut self,
+        server: &Address,
+        key: &str,
+        cas: Option<u64>,
+        content: &[u8],
+    ) -> io::Result<Reply> {
+        let how = cas.map_or("ME".to_owned(), |cas| format!("C{cas}"));
+        let head = format!("ms {key} {} {how}\r\n", content.len());
+        let line = [head.as_bytes(), content, b"\r\n"].concat();
+        let mut replies = self.ask(server, &[line], false)?;
+        Ok(replies.pop().unwrap_or(Reply::Missing))
+    }
+
+    fn index(&mut self, place: &Place) -> io::Result<Option<(u64, Index)>> {
+        let line = format!("mg {} c v\r\n", place.key);
+        match self.ask(place.server, &[line], true)?.pop() {
+            Some(Reply::Value(cas, content)) => Ok(Some((cas, Index::parse(&content)?))),
+            _ => Ok(None),
+        }
+    }
+
+    /// Brings what is known up to date: one question to each server, and one
+    /// more for what has changed.
+    fn refresh(&mut self, places: &[Place]) -> io::Result<()> {
+        let mut changed: Vec<&Place> = Vec::new();
+        for (server, places) in by_server(places) {
+            let lines: Vec<_> =
+                places.iter().map(|place| format!("mg {} c\r\n", place.key)).collect();
+            let replies = self.ask(server, &lines, true)?;
+            for (place, reply) in places.iter().zip(replies) {
+                match (reply, self.known.get(&place.key)) {
+                    (Reply::Number(cas), Some((known, _))) if cas == *known => {}
+                    (Reply::Number(_), _) => changed.push(place),
+                    _ => drop(self.known.remove(&place.key)),
+                }
+            }
+        }
+        for (server, places) in by_server(changed) {
+            let lines: Vec<_> =
+                places.iter().map(|place| format!("mg {} c v\r\n", place.key)).collect();
+            let replies = self.ask(server, &lines, true)?;
+            for (place, reply) in places.iter().zip(replies) {
+                let Reply::Value(cas, content) = reply else { continue };
+                self.known.insert(place.key.clone(), (cas, Index::parse(&content)?));
+            }
+        }
+        Ok(())
+    }
+
+    /// A message that is not there was evicted.
+    fn fetch(&mut self, place: &Place, wanted: Wanted) -> io::Result<Reading> {
+        let line = |&id: &Cursor| format!("mg {} v\r\n", place.message(id));
+        let lines: Vec<_> = wanted.messages.iter().map(line).collect();
+        let replies = self.ask(place.server, &lines, true)?;
+        let (mut messages, mut gap) = (Vec::new(), wanted.gap);
+        for (id, reply) in wanted.messages.into_iter().zip(replies) {
+            match reply {
+                Reply::Value(_, content) => {
+                    let data = String::from_utf8_lossy(&content).into_owned();
+                    messages.push(Message { id, data });
+                }
+                _ => gap = true,
+            }
+        }
+        Ok(Reading { messages, standing: wanted.standing, pending: None, gap })
+    }
+}
+
+fn by_server<'a, 'b: 'a>(
+    places: impl IntoIterator<Item = &'a Place<'b>>,
+) -> HashMap<&'a Address, Vec<&'a Place<'b>>> {
+    let mut found: HashMap<&Address, Vec<&Place>> = HashMap::new();
+    for place in places {
+        found.entry(place.server).or_default().push(place);
+    }
+    found
+}

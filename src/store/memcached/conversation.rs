@@ -1,0 +1,94 @@
+//! memcached's meta commands and their replies, on one connection.
+
+use std::io::{self, ErrorKind, Write};
+use std::time::Instant;
+
+use crate::store::address::Address;
+use crate::store::link::{Link, read_more};
+
+/// A reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// The item's number, if it was asked for, and its content.
+    Value(u64, Vec<u8>),
+    /// The item's number.
+    Number(u64),
+    /// It has been done.
+    Done,
+    /// There is no such item.
+    Missing,
+    /// The item is there already, or is another one now.
+    Conflict,
+}
+
+/// A connection, and what came over it that nobody has read yet.
+pub struct Conversation {
+    link: Link,
+    unread: Vec<u8>,
+}
+
+impl Conversation {
+    pub fn open(address: &Address) -> io::Result<Self> {
+        Ok(Self { link: Link::open(address)?, unread: Vec::new() })
+    }
+
+    /// Says all of `lines` at once, and hears a reply to each.
+    ///
+    /// # Errors
+    /// Those of the link, `TimedOut` at `until`, and the server's own.
+    pub fn exchange(
+        &mut self,
+        lines: &[impl AsRef<[u8]>],
+        until: Instant,
+    ) -> io::Result<Vec<Reply>> {
+        if Instant::now() >= until {
+            return Err(io::Error::new(ErrorKind::TimedOut, "other publishers are always quicker"));
+        }
+        self.link.wait_until(until);
+        let lines: Vec<_> = lines.iter().map(AsRef::as_ref).collect();
+        self.link.write_all(&lines.concat())?;
+        lines.iter().map(|_| self.hear()).collect()
+    }
+
+    fn hear(&mut self) -> io::Result<Reply> {
+        let line = self.line()?;
+        let mut words = line.split(' ');
+        let kind = words.next().unwrap_or_default();
+        let size = if kind == "VA" { words.next() } else { None };
+        let cas = words.find_map(|word| word.strip_prefix('c')?.parse().ok());
+        match (kind, cas) {
+            ("VA", cas) => {
+                let size = size.and_then(|size| size.parse().ok()).ok_or_else(|| refused(&line))?;
+                Ok(Reply::Value(cas.unwrap_or_default(), self.content(size)?))
+            }
+            ("HD", Some(cas)) => Ok(Reply::Number(cas)),
+            ("HD", None) => Ok(Reply::Done),
+            ("EN" | "NF", _) => Ok(Reply::Missing),
+            ("EX" | "NS", _) => Ok(Reply::Conflict),
+            _ => Err(refused(&line)),
+        }
+    }
+
+    fn line(&mut self) -> io::Result<String> {
+        loop {
+            if let Some(end) = self.unread.windows(2).position(|two| two == b"\r\n") {
+                let line: Vec<_> = self.unread.drain(..end + 2).take(end).collect();
+                return Ok(String::from_utf8_lossy(&line).into_owned());
+            }
+            read_more(&mut self.link, &mut self.unread)?;
+        }
+    }
+
+    fn content(&mut self, size: usize) -> io::Result<Vec<u8>> {
+        while self.unread.len() < size + 2 {
+            read_more(&mut self.link, &mut self.unread)?;
+        }
+        Ok(self.unread.drain(..size + 2).take(size).collect())
+    }
+}
+
+fn refused(line: &str) -> io::Error {
+    let is_full = line.contains("out of memory") || line.contains("too large");
+    let kind = if is_full { ErrorKind::StorageFull } else { ErrorKind::Other };
+    io::Error::new(kind, line.to_owned())
+}

@@ -1,0 +1,119 @@
+//! What there is in a topic, without the messages' text.
+
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Cursor, Since};
+use crate::store::Retention;
+
+/// What a message takes besides its text, as a line of the file store does.
+const OVERHEAD: u64 = 42;
+
+/// A topic: times in microseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Index {
+    /// Its first event; older cursors are of another life.
+    born: u64,
+    /// The last message that is no longer kept, 0 if all are.
+    dropped: u64,
+    /// Its last event.
+    last: u64,
+    /// The messages that are kept and the bytes that they take, oldest first.
+    messages: Vec<(u64, u64)>,
+}
+
+/// What a reader is to be told.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub messages: Vec<Cursor>,
+    pub standing: Cursor,
+    pub gap: bool,
+}
+
+impl Index {
+    pub fn parse(content: &[u8]) -> io::Result<Self> {
+        Ok(serde_json::from_slice(content)?)
+    }
+
+    pub fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    pub fn last(&self) -> Cursor {
+        Cursor::from_micros(self.last)
+    }
+
+    /// What it is after one event more, with a message of so many bytes or none.
+    pub fn next(before: Option<&Self>, data: Option<usize>, retention: Retention) -> Self {
+        let now = Cursor::now();
+        let id = before.map_or(now, |index| index.last().next(now)).micros();
+        let first = || Self { born: id, dropped: 0, last: id, messages: Vec::new() };
+        let mut next = before.cloned().unwrap_or_else(first);
+        next.last = id;
+        if let Some(size) = data {
+            next.messages.push((id, size as u64 + OVERHEAD));
+            let from = next.kept_from(retention, now);
+            next.dropped = next.dropped_before(from);
+            next.messages.drain(..from);
+        }
+        next
+    }
+
+    /// The messages that `next` has no more.
+    pub fn dropped_by(&self, next: &Self) -> Vec<Cursor> {
+        let is_dropped = |&&(id, _): &&(u64, u64)| id <= next.dropped;
+        self.messages.iter().filter(is_dropped).map(|&(id, _)| Cursor::from_micros(id)).collect()
+    }
+
+    /// The number of the oldest message that is kept; the newest always is.
+    fn kept_from(&self, retention: Retention, now: Cursor) -> usize {
+        let mut bytes = 0;
+        let is_kept = |&(back, &(id, size)): &(usize, &(u64, u64))| {
+            bytes += size;
+            back == 0
+                || back < retention.messages
+                    && bytes <= retention.bytes
+                    && Cursor::from_micros(id).age(now) <= retention.age
+        };
+        let kept = self.messages.iter().rev().enumerate().take_while(is_kept).count();
+        self.messages.len() - kept
+    }
+
+    fn dropped_before(&self, from: usize) -> u64 {
+        from.checked_sub(1).map_or(self.dropped, |last| self.messages[last].0)
+    }
+
+    /// What is news after `since`, up to `limit` bytes but at least one message.
+    pub fn wanted(&self, since: Since, limit: usize, retention: Retention, now: Cursor) -> Wanted {
+        let from = self.kept_from(retention, now);
+        let gap = matches!(since, Since::Cursor(cursor) if self.is_gap(cursor.micros(), from));
+        let since = if gap { Since::Earliest } else { since };
+        let mut size = 0;
+        let mut more = false;
+        let mut messages = Vec::new();
+        for &(id, bytes) in &self.messages[from..] {
+            let id = Cursor::from_micros(id);
+            if since.precedes(id) {
+                size += bytes;
+                more = size > limit as u64 && !messages.is_empty();
+                if more {
+                    break;
+                }
+                messages.push(id);
+            }
+        }
+        let standing = match (messages.last(), since) {
+            (Some(&last), _) if more => last,
+            (_, Since::Cursor(cursor)) => self.last().max(cursor),
+            _ => self.last(),
+        };
+        Wanted { messages, standing, gap }
+    }
+
+    /// The beginning of time is where a reader stands that saw no event yet.
+    fn is_gap(&self, cursor: u64, from: usize) -> bool {
+        let seen = cursor > Cursor::SMALLEST.micros();
+        cursor > self.last || seen && cursor < self.born || cursor < self.dropped_before(from)
+    }
+}

@@ -1,0 +1,213 @@
+//! Events as entries of Redis streams, one stream a topic: a message is the
+//! field `data`. `XADD key * data TEXT` from anywhere is a publish too.
+//!
+//! What has to be one step happens in two scripts on the server.
+
+mod conversation;
+mod nodes;
+mod url;
+mod watch;
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use redis_protocol::resp2::types::OwnedFrame;
+
+use super::{Reading, Retention, Store, Watch};
+use crate::error::Error;
+use crate::event::{Cursor, Message, Since, Topic};
+use conversation::Command;
+use nodes::Nodes;
+pub use url::Server;
+use watch::StreamWatch;
+
+const READ: &str = concat!(include_str!("redis/common.lua"), include_str!("redis/read.lua"));
+const PUBLISH: &str = concat!(include_str!("redis/common.lua"), include_str!("redis/publish.lua"));
+
+/// Lua's numbers are exact up to here: until 2255.
+const EXACT: u64 = (1 << 53) - 1;
+
+/// A Redis server, or a cluster of them.
+pub struct RedisStore {
+    prefix: String,
+    name: String,
+    retention: [String; 3],
+    poll: Duration,
+    nodes: Rc<RefCell<Nodes>>,
+}
+
+impl RedisStore {
+    /// Connects when it is needed.
+    pub fn new(server: Server, retention: Retention, poll: Duration) -> Self {
+        let age = u64::try_from(retention.age.as_micros()).unwrap_or(EXACT).min(EXACT);
+        Self {
+            prefix: server.prefix.clone(),
+            name: server.address.to_string(),
+            retention: [
+                retention.messages.to_string(),
+                retention.bytes.to_string(),
+                age.to_string(),
+            ],
+            poll,
+            nodes: Rc::new(RefCell::new(Nodes::new(server))),
+        }
+    }
+
+    fn key(&self, topic: &Topic) -> Vec<u8> {
+        [self.prefix.as_str(), topic.as_str()].concat().into_bytes()
+    }
+
+    fn failed(&self) -> impl FnOnce(io::Error) -> Error {
+        let store = format!("Redis at {}", self.name);
+        move |cause| Error::Server { store, cause }
+    }
+
+    /// One script for all, which a cluster refuses: it has a slot for each.
+    fn look_at(&self, wanted: &[(&Topic, Since)], limit: usize) -> io::Result<Vec<Reading>> {
+        let mut nodes = self.nodes.borrow_mut();
+        nodes.begin();
+        let is_cluster = nodes.is_cluster();
+        let together = if is_cluster { 1 } else { wanted.len().max(1) };
+        let mut readings = Vec::with_capacity(wanted.len());
+        for part in wanted.chunks(together) {
+            let keys: Vec<_> = part.iter().map(|(topic, _)| self.key(topic)).collect();
+            let found = match nodes.ask(&keys[0], &self.reading(&keys, part, limit), true) {
+                Err(error) if !is_cluster && nodes.is_cluster() && keys.len() > 1 => {
+                    let _ = error;
+                    drop(nodes);
+                    return self.look_at(wanted, limit);
+                }
+                other => array(other?)?,
+            };
+            for ((key, (_, since)), found) in keys.iter().zip(part).zip(found) {
+                let answer = Answer::parse(found).ok_or_else(nonsense)?;
+                nodes.stands(key, answer.id.as_deref());
+                readings.push(answer.reading(*since));
+            }
+        }
+        Ok(readings)
+    }
+
+    fn reading(&self, keys: &[Vec<u8>], wanted: &[(&Topic, Since)], limit: usize) -> Command {
+        let mut command = Command::new("EVAL_RO").with(READ).with(keys.len().to_string());
+        command = keys.iter().fold(command, |command, key| command.with(key.as_slice()));
+        command = command.with(limit.to_string());
+        command = self.retention.iter().fold(command, Command::with);
+        wanted.iter().fold(command, |command, (_, since)| {
+            let (mode, cursor) = position(*since);
+            command.with(mode).with(cursor.min(EXACT).to_string())
+        })
+    }
+}
+
+/// How a reader stands, in the script's words, and where.
+fn position(since: Since) -> (&'static str, u64) {
+    let cursor = since.cursor().unwrap_or(Cursor::SMALLEST).micros();
+    match since {
+        Since::Now => ("now", 0),
+        Since::Cursor(_) => ("cursor", cursor),
+        Since::Second(_) | Since::Earliest => ("since", cursor),
+    }
+}
+
+impl Store for RedisStore {
+    fn publish(&self, topic: &Topic, data: Option<&str>) -> Result<Cursor, Error> {
+        let key = self.key(topic);
+        let command = Command::new("EVAL").with(PUBLISH).with("1").with(key.as_slice());
+        let command = self.retention.iter().fold(command, Command::with);
+        let command = data.into_iter().fold(command, Command::with);
+        let mut nodes = self.nodes.borrow_mut();
+        nodes.begin();
+        match nodes.ask(&key, &command, false) {
+            Ok(OwnedFrame::Integer(at)) => Ok(Cursor::from_micros(at.unsigned_abs())),
+            Ok(_) => Err(self.failed()(nonsense())),
+            Err(error) => Err(self.failed()(error)),
+        }
+    }
+
+    fn read(&self, topic: &Topic, since: Since, limit: usize) -> Result<Reading, Error> {
+        let mut readings = self.look(&[(topic, since)], limit)?;
+        readings.pop().ok_or_else(|| self.failed()(nonsense()))
+    }
+
+    fn look(&self, wanted: &[(&Topic, Since)], limit: usize) -> Result<Vec<Reading>, Error> {
+        self.look_at(wanted, limit).map_err(self.failed())
+    }
+
+    fn watch(&self, topics: &[Topic]) -> Result<Box<dyn Watch>, Error> {
+        let keys = topics.iter().map(|topic| self.key(topic)).collect();
+        Ok(Box::new(StreamWatch::new(Rc::clone(&self.nodes), keys, self.poll)))
+    }
+}
+
+/// What the script says of one stream.
+struct Answer {
+    id: Option<String>,
+    last: Cursor,
+    gap: bool,
+    more: bool,
+    messages: Vec<Message>,
+}
+
+impl Answer {
+    fn parse(frame: OwnedFrame) -> Option<Self> {
+        let mut fields = array(frame).ok()?.into_iter();
+        let Some(id) = fields.next() else {
+            let last = Cursor::SMALLEST;
+            return Some(Self { id: None, last, gap: false, more: false, messages: Vec::new() });
+        };
+        let (last, gap, more) = (fields.next()?, fields.next()?, fields.next()?);
+        let mut messages = Vec::new();
+        while let (Some(id), Some(data)) = (fields.next(), fields.next()) {
+            messages.push(Message { id: cursor(&id)?, data: text(data)? });
+        }
+        let is_set = |frame| frame == OwnedFrame::Integer(1);
+        let (gap, more) = (is_set(gap), is_set(more));
+        Some(Self { id: Some(text(id)?), last: cursor(&last)?, gap, more, messages })
+    }
+
+    /// A stream that is not there has got lost if its reader has seen an event.
+    fn reading(self, since: Since) -> Reading {
+        let is_lost = self.id.is_none()
+            && matches!(since, Since::Cursor(cursor) if cursor > Cursor::SMALLEST);
+        let gap = self.gap || is_lost;
+        let standing = match (self.messages.last(), since) {
+            (Some(last), _) if self.more => last.id,
+            (_, Since::Cursor(cursor)) if !gap => self.last.max(cursor),
+            (_, Since::Second(_)) if self.id.is_none() => since.cursor().unwrap_or(self.last),
+            _ => self.last,
+        };
+        Reading { messages: self.messages, standing, pending: None, gap }
+    }
+}
+
+fn array(frame: OwnedFrame) -> io::Result<Vec<OwnedFrame>> {
+    match frame {
+        OwnedFrame::Array(fields) => Ok(fields),
+        _ => Err(nonsense()),
+    }
+}
+
+fn cursor(frame: &OwnedFrame) -> Option<Cursor> {
+    match frame {
+        OwnedFrame::Integer(at) => Some(Cursor::from_micros(at.unsigned_abs())),
+        _ => None,
+    }
+}
+
+/// What others publish may be no UTF-8.
+fn text(frame: OwnedFrame) -> Option<String> {
+    match frame {
+        OwnedFrame::BulkString(bytes) | OwnedFrame::SimpleString(bytes) => Some(
+            String::from_utf8(bytes)
+                .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
+        ),
+        _ => None,
+    }
+}
+
+fn nonsense() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "it answers what makes no sense")
+}

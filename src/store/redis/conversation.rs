@@ -1,0 +1,116 @@
+//! Commands and replies on one connection (RESP2).
+
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
+
+use redis_protocol::resp2::decode::decode;
+use redis_protocol::resp2::encode::encode;
+use redis_protocol::resp2::types::{OwnedFrame, Resp2Frame};
+
+use super::url::Server;
+use crate::store::address::Address;
+use crate::store::link::{Link, read_more};
+
+/// A command and its arguments.
+#[derive(Debug, Clone)]
+pub struct Command(Vec<OwnedFrame>);
+
+impl Command {
+    pub fn new(name: &str) -> Self {
+        Self(Vec::new()).with(name)
+    }
+
+    #[must_use]
+    pub fn with(mut self, argument: impl AsRef<[u8]>) -> Self {
+        self.0.push(OwnedFrame::BulkString(argument.as_ref().to_vec()));
+        self
+    }
+
+    fn bytes(&self) -> io::Result<Vec<u8>> {
+        let frame = OwnedFrame::Array(self.0.clone());
+        let mut bytes = vec![0; frame.encode_len(false)];
+        encode(&mut bytes, &frame, false).map_err(io::Error::other)?;
+        Ok(bytes)
+    }
+}
+
+/// A connection, and what came over it that nobody has heard yet.
+pub struct Conversation {
+    link: Link,
+    unread: Vec<u8>,
+    /// Replies to who we said we are, that are still to come.
+    greetings: usize,
+}
+
+impl Conversation {
+    /// Connects, and says who we are; what the server thinks of that is heard
+    /// with the first reply, so that it costs no time.
+    ///
+    /// # Errors
+    /// Those of connecting and of writing.
+    pub fn open(address: &Address, server: &Server, until: Instant) -> io::Result<Self> {
+        let mut link = Link::open(address)?;
+        link.wait_until(until);
+        let greetings = greetings(server);
+        let mut conversation = Self { link, unread: Vec::new(), greetings: greetings.len() };
+        for greeting in greetings {
+            conversation.say(&greeting)?;
+        }
+        Ok(conversation)
+    }
+
+    pub fn wait_until(&mut self, until: Instant) {
+        self.link.wait_until(until);
+    }
+
+    /// # Errors
+    /// Those of the link.
+    pub fn say(&mut self, command: &Command) -> io::Result<()> {
+        self.link.write_all(&command.bytes()?)
+    }
+
+    /// The reply to the first command that has none yet.
+    ///
+    /// # Errors
+    /// Those of the link, and `PermissionDenied` when the server refuses us.
+    pub fn hear(&mut self) -> io::Result<OwnedFrame> {
+        while self.greetings > 0 {
+            self.greetings -= 1;
+            if let OwnedFrame::Error(why) = self.next()? {
+                return Err(io::Error::new(ErrorKind::PermissionDenied, why));
+            }
+        }
+        self.next()
+    }
+
+    fn next(&mut self) -> io::Result<OwnedFrame> {
+        loop {
+            let malformed = |error| io::Error::new(ErrorKind::InvalidData, error);
+            if let Some((frame, length)) = decode(&self.unread).map_err(malformed)? {
+                self.unread.drain(..length);
+                return Ok(frame);
+            }
+            read_more(&mut self.link, &mut self.unread)?;
+        }
+    }
+}
+
+fn greetings(server: &Server) -> Vec<Command> {
+    let mut greetings = Vec::new();
+    if !server.password.is_empty() || !server.user.is_empty() {
+        let auth = Command::new("AUTH");
+        let auth = if server.user.is_empty() { auth } else { auth.with(&server.user) };
+        greetings.push(auth.with(&server.password));
+    }
+    if server.database > 0 {
+        greetings.push(Command::new("SELECT").with(server.database.to_string()));
+    }
+    greetings
+}
+
+impl AsFd for Conversation {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.link.as_fd()
+    }
+}

@@ -1,0 +1,171 @@
+//! The servers of a cluster, or the only one there is.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use redis_protocol::resp2::types::OwnedFrame;
+
+use super::conversation::{Command, Conversation};
+use super::url::Server;
+use crate::store::address::Address;
+use crate::store::link::EXCHANGE;
+
+/// How often a cluster may send us on.
+const HOPS: usize = 4;
+
+/// Connections to servers, made when they are needed.
+pub struct Nodes {
+    server: Server,
+    conversations: HashMap<Address, Conversation>,
+    /// Which server of a cluster has a key, as far as we were told.
+    moved: HashMap<Vec<u8>, Address>,
+    is_cluster: bool,
+    /// The last entry of each stream at the last look.
+    stands: HashMap<Vec<u8>, String>,
+    until: Instant,
+}
+
+impl Nodes {
+    pub fn new(server: Server) -> Self {
+        Self {
+            server,
+            conversations: HashMap::new(),
+            moved: HashMap::new(),
+            is_cluster: false,
+            stands: HashMap::new(),
+            until: Instant::now(),
+        }
+    }
+
+    /// What follows may take [`EXCHANGE`] in all.
+    pub fn begin(&mut self) {
+        self.until = Instant::now() + EXCHANGE;
+    }
+
+    /// Whether keys have different servers.
+    pub fn is_cluster(&self) -> bool {
+        self.is_cluster
+    }
+
+    /// Where a stream stands; without an id it is not there.
+    pub fn stands(&mut self, key: &[u8], id: Option<&str>) {
+        self.stands.insert(key.to_vec(), id.unwrap_or("0-0").to_owned());
+    }
+
+    /// The reply of the server that has `key`. A connection that was left over
+    /// may have been closed meanwhile: it is tried `again` on a new one, if the
+    /// command may be said twice.
+    ///
+    /// # Errors
+    /// Those of the link, and the server's own.
+    pub fn ask(&mut self, key: &[u8], command: &Command, again: bool) -> io::Result<OwnedFrame> {
+        for _ in 0..HOPS {
+            let address = self.address_of(key);
+            let reply = self.try_ask(&address, command);
+            let reply = match reply {
+                Err(error) if again && error.kind() != ErrorKind::TimedOut => {
+                    self.try_ask(&address, command)
+                }
+                other => other,
+            }?;
+            match reply {
+                OwnedFrame::Error(why) if self.is_sent_on(key, &why) => {}
+                OwnedFrame::Error(why) => return Err(refused(why)),
+                other => return Ok(other),
+            }
+        }
+        Err(io::Error::other("its cluster sends us around in circles"))
+    }
+
+    fn address_of(&self, key: &[u8]) -> Address {
+        self.moved.get(key).unwrap_or(&self.server.address).clone()
+    }
+
+    fn try_ask(&mut self, address: &Address, command: &Command) -> io::Result<OwnedFrame> {
+        let exchanged = self.conversation(address).and_then(|conversation| {
+            conversation.say(command)?;
+            conversation.hear()
+        });
+        if exchanged.is_err() {
+            self.conversations.remove(address);
+        }
+        exchanged
+    }
+
+    fn conversation(&mut self, address: &Address) -> io::Result<&mut Conversation> {
+        let until = self.until;
+        Ok(match self.conversations.entry(address.clone()) {
+            Entry::Occupied(open) => {
+                let open = open.into_mut();
+                open.wait_until(until);
+                open
+            }
+            Entry::Vacant(none) => none.insert(Conversation::open(address, &self.server, until)?),
+        })
+    }
+
+    /// `MOVED 3999 127.0.0.1:6381` says where a key is; `CROSSSLOT` that keys
+    /// are apart.
+    fn is_sent_on(&mut self, key: &[u8], why: &str) -> bool {
+        self.is_cluster |= why.starts_with("CROSSSLOT") || why.starts_with("MOVED ");
+        let target = why.strip_prefix("MOVED ").and_then(|rest| rest.split_once(' '));
+        let Some(address) = target.and_then(|(_, to)| self.named(to)) else { return false };
+        self.moved.insert(key.to_vec(), address);
+        true
+    }
+
+    /// An IPv6 address has no brackets there; an empty host is the one we asked.
+    fn named(&self, to: &str) -> Option<Address> {
+        let (host, port) = to.rsplit_once(':')?;
+        let port = port.parse().ok()?;
+        match &self.server.address {
+            Address::Tcp { host, ips, .. } if to.starts_with(':') => {
+                Some(Address::Tcp { host: host.clone(), port, ips: ips.clone() })
+            }
+            _ => Some(Address::tcp(host, port)),
+        }
+    }
+
+    /// Has the server say something once one of these streams has an entry
+    /// that the last look has not seen, or after `milliseconds`. Gives the
+    /// descriptor on which it will.
+    ///
+    /// # Errors
+    /// Those of the link.
+    pub fn block(&mut self, keys: &[Vec<u8>], milliseconds: u128) -> io::Result<OwnedFd> {
+        let command = Command::new("XREAD").with("COUNT").with("1").with("BLOCK");
+        let command = command.with(milliseconds.to_string()).with("STREAMS");
+        let command = keys.iter().fold(command, Command::with);
+        let stands = |key| self.stands.get(key).map_or("0-0", String::as_str);
+        let command = keys.iter().fold(command, |command, key| command.with(stands(key)));
+        let address = self.address_of(&keys[0]);
+        self.begin();
+        let conversation = self.conversation(&address)?;
+        conversation.say(&command)?;
+        conversation.as_fd().try_clone_to_owned()
+    }
+
+    /// Hears the answer to [`block`](Self::block), and forgets it; without one
+    /// at `until` the connection is of no use any more.
+    pub fn unblock(&mut self, key: &[u8], until: Instant) {
+        let address = self.address_of(key);
+        let Some(conversation) = self.conversations.get_mut(&address) else { return };
+        conversation.wait_until(until);
+        if conversation.hear().is_err() {
+            self.conversations.remove(&address);
+        }
+    }
+}
+
+/// The first word says which kind of refusal it is.
+fn refused(why: String) -> io::Error {
+    let kind = match why.split(' ').next() {
+        Some("OOM") => ErrorKind::StorageFull,
+        Some("NOAUTH" | "NOPERM" | "WRONGPASS") => ErrorKind::PermissionDenied,
+        _ => ErrorKind::Other,
+    };
+    io::Error::new(kind, why)
+}

@@ -1,0 +1,62 @@
+-- KEYS: the topic's stream. ARGV: messages, bytes and microseconds that it
+-- keeps, and the message, if the event has one. Returns the event's cursor.
+local info = redis.pcall('XINFO', 'STREAM', KEYS[1])
+local before = nil
+if not info.err then
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then before = info[i + 1] end
+  end
+elseif not string.find(info.err, 'no such key') then
+  return info
+end
+
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local at = now
+if before then at = math.max(at, cursor_of(before) + 1) end
+if at % 1000000 == 0 then at = at + 1 end
+local entry = {}
+if not before then entry = {'born', at} end
+if ARGV[4] then
+  table.insert(entry, 'data')
+  table.insert(entry, ARGV[4])
+else
+  -- Of events without a message in a row only the last stays, and says where
+  -- the row began: who stands within it has missed nothing.
+  local row = at
+  local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+  if last and field_of(last[2], 'event') then
+    row = field_of(last[2], 'event')
+    if field_of(last[2], 'born') then entry = {'born', field_of(last[2], 'born')} end
+    redis.call('XDEL', KEYS[1], last[1])
+  end
+  table.insert(entry, 'event')
+  table.insert(entry, row)
+end
+for i, value in ipairs(entry) do
+  if type(value) == 'number' then entry[i] = string.format('%.0f', value) end
+end
+redis.call('XADD', KEYS[1], id_of(at), unpack(entry))
+
+-- One entry beyond what is kept stays, so that who stands at it is known to
+-- have missed nothing.
+if before then
+  local keep, bytes, age = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+  redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', string.format('%.0f', 2 * keep + 2))
+  local oldest = math.min(now - 2 * age, cursor_of(before))
+  if oldest > 0 then redis.call('XTRIM', KEYS[1], 'MINID', '~', id_of(oldest)) end
+  if redis.call('MEMORY', 'USAGE', KEYS[1]) > 2 * bytes + 8192 then
+    local size, from, edge = 0, '+', nil
+    repeat
+      local part = redis.call('XREVRANGE', KEYS[1], from, '-', 'COUNT', 64)
+      for _, entry in ipairs(part) do
+        if size > bytes and entry[1] ~= id_of(at) then edge = entry[1] break end
+        local found = field_of(entry[2], 'data')
+        if found then size = size + #found + 42 end
+        from = '(' .. entry[1]
+      end
+    until edge or #part == 0
+    if edge then redis.call('XTRIM', KEYS[1], 'MINID', '=', edge) end
+  end
+end
+return at

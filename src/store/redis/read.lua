@@ -1,0 +1,68 @@
+-- KEYS: streams. ARGV: bytes that the answer has for each, messages, bytes and
+-- microseconds that are kept; then for each stream how its reader stands and
+-- where: now, cursor, since. Returns for each its last id, that as a cursor,
+-- whether there is a gap, whether there is more, and the messages; or nothing.
+local limit, keep = tonumber(ARGV[1]), tonumber(ARGV[2])
+local bytes, age = tonumber(ARGV[3]), tonumber(ARGV[4])
+local time = redis.call('TIME')
+local oldest = time[1] * 1000000 + time[2] - age
+
+-- From the end back to `since`: the messages that are kept, newest first,
+-- whether some are kept no longer, and whether all that happened since is known.
+local function walk(key, since)
+  local found, count, size, from, width, born = {}, 0, 0, '+', 8, nil
+  while true do
+    local part = redis.call('XREVRANGE', key, from, '-', 'COUNT', width)
+    for _, entry in ipairs(part) do
+      local at, data = cursor_of(entry[1]), field_of(entry[2], 'data')
+      if at <= since then return found, false, at == since end
+      if tonumber(field_of(entry[2], 'event') or at) <= since then return found, false, true end
+      if data then
+        count, size = count + 1, size + #data + 42
+        if count > 1 and (count > keep or size > bytes or at < oldest) then
+          return found, true, false
+        end
+        found[count] = {at, data}
+      end
+      from, born = '(' .. entry[1], field_of(entry[2], 'born')
+    end
+    -- The beginning of time is where a reader stands that saw no event yet.
+    if #part < width then return found, false, born and since == 100000 end
+    width = math.min(width * 4, 512)
+  end
+end
+
+local function read(key, mode, since)
+  local info = redis.pcall('XINFO', 'STREAM', key)
+  if info.err and string.find(info.err, 'no such key') then return {} end
+  if info.err then error(info.err, 0) end
+  local state = {}
+  for i = 1, #info, 2 do state[info[i]] = info[i + 1] end
+  local id = state['last-generated-id']
+  if id == '0-0' then return {} end
+  local last = cursor_of(id)
+  local answer = {id, last, 0, 0}
+  if mode == 'now' or mode == 'cursor' and since == last then return answer end
+
+  local found, dropped, known = walk(key, since)
+  if mode == 'cursor' then
+    local is_whole = since == 100000 and state['entries-added'] == state['length']
+    local gap = dropped or since > last or not (known or is_whole)
+    if gap then answer[3] = 1 end
+    if gap and not dropped then found = walk(key, 0) end
+  end
+  local size = 0
+  for i = #found, 1, -1 do
+    size = size + #found[i][2] + 42
+    if size > limit and i < #found then answer[4] = 1 break end
+    answer[#answer + 1] = found[i][1]
+    answer[#answer + 1] = found[i][2]
+  end
+  return answer
+end
+
+local answers = {}
+for i, key in ipairs(KEYS) do
+  answers[i] = read(key, ARGV[3 + 2 * i], tonumber(ARGV[4 + 2 * i]))
+end
+return answers

@@ -1,0 +1,55 @@
+//! Waking by XREAD BLOCK.
+
+use std::cell::RefCell;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::nodes::Nodes;
+use crate::store::Watch;
+
+/// How long the server may be late in saying that nothing has happened.
+const GRACE: Duration = Duration::from_millis(150);
+
+/// Watches some streams, on the connection that reads them. XREAD names the
+/// entries that the last look has seen, so that none comes between look and
+/// sleep; and it ends when the sleep does, so that a server that is silent
+/// then has gone.
+pub struct StreamWatch {
+    nodes: Rc<RefCell<Nodes>>,
+    keys: Vec<Vec<u8>>,
+    poll: Duration,
+    blocked: Option<OwnedFd>,
+}
+
+impl StreamWatch {
+    pub fn new(nodes: Rc<RefCell<Nodes>>, keys: Vec<Vec<u8>>, poll: Duration) -> Self {
+        Self { nodes, keys, poll, blocked: None }
+    }
+
+    /// One XREAD can't name streams of several servers.
+    fn is_polled(&self) -> bool {
+        self.keys.len() > 1 && self.nodes.borrow().is_cluster()
+    }
+}
+
+impl Watch for StreamWatch {
+    fn arm(&mut self) {
+        if self.blocked.take().is_some() {
+            self.nodes.borrow_mut().unblock(&self.keys[0], Instant::now() + GRACE);
+        }
+    }
+
+    /// A connection that fails here is made anew by the next look.
+    fn fd(&mut self, within: Duration) -> Option<BorrowedFd<'_>> {
+        if !self.is_polled() && !self.keys.is_empty() && self.blocked.is_none() {
+            let within = within.as_millis().clamp(1, u128::from(u32::MAX));
+            self.blocked = self.nodes.borrow_mut().block(&self.keys, within).ok();
+        }
+        self.blocked.as_ref().map(AsFd::as_fd)
+    }
+
+    fn pause(&self) -> Duration {
+        if self.is_polled() { self.poll } else { Duration::MAX }
+    }
+}
