@@ -45,6 +45,7 @@ pub struct Setup {
     kind: Kind,
     options: String,
     store: Option<Arc<PrivateDir>>,
+    url: Option<String>,
 }
 
 impl Setup {
@@ -67,6 +68,12 @@ impl Setup {
         self
     }
 
+    /// Keeps the events there, and not in a directory of its own.
+    pub fn store(mut self, url: &str) -> Self {
+        self.url = Some(url.to_owned());
+        self
+    }
+
     /// Starts it and waits until it answers.
     pub fn start(self) -> Server {
         let program = self.kind.program();
@@ -74,7 +81,8 @@ impl Setup {
         // As /dev/shm itself: everybody writes, nobody deletes what is another's.
         let own = || Arc::new(PrivateDir::new("/dev/shm", 0o1777));
         let store = self.store.clone().unwrap_or_else(own);
-        let url = format!("file://{}", store.path().display());
+        let directory = format!("file://{}", store.path().display());
+        let url = self.url.clone().unwrap_or(directory);
         let setup = self.option("NOVCOMET_STORE", &url);
         let root = lay_out(&setup.options);
         // Another process may take the port between our look and the server's.
@@ -189,7 +197,7 @@ impl Server {
 
     /// A server that is told more before it starts.
     pub fn setup(kind: Kind) -> Setup {
-        Setup { kind, options: String::new(), store: None }
+        Setup { kind, options: String::new(), store: None, url: None }
     }
 
     /// Which of them it is.
