@@ -264,9 +264,9 @@ fn waiters(text: &str) -> Option<u32> {
     text.parse().ok().filter(|&waiters| waiters <= MOST_WAITERS)
 }
 
+/// An age; 0 itself is for ever.
 fn stale(text: &str) -> Option<Duration> {
-    let age = Duration::try_from_secs_f64(text.parse().ok()?).ok()?;
-    Some(if age.is_zero() { Duration::MAX } else { age })
+    if text == "0" { Some(Duration::MAX) } else { age(text) }
 }
 
 /// As `seconds`, but for as long as anybody wants.
@@ -369,6 +369,7 @@ mod tests {
             ("NOVCOMET_KEEP_FREE", "101"),
             ("NOVCOMET_KEEP_FREE", "5%"),
             ("NOVCOMET_STALE", "-1"),
+            ("NOVCOMET_STALE", "1e-10"),
             ("NOVCOMET_STALE", "never"),
         ] {
             let error = with(name, value).unwrap_err();

@@ -144,11 +144,11 @@ impl Error {
             }
             Self::NoRoom { path, percent } => format!(
                 "less than {percent} % of the file system of {} is free; make room there, or lower NOVCOMET_KEEP_FREE",
-                path.display()
+                shown(path)
             ),
             Self::TooManyTopics { path, limit } => format!(
                 "{} has {limit} event files; remove some, or raise NOVCOMET_MAX_TOPICS",
-                path.display()
+                shown(path)
             ),
             Self::Slots(cause) => format!(
                 "cannot count who waits: {cause}; allow the server Unix sockets, or set NOVCOMET_MAX_WAITERS and NOVCOMET_MAX_WAITERS_PER_ADDRESS to 0"

@@ -11,7 +11,7 @@ use novcomet::store::{self, Limits, Retention};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const LARGEST: usize = 1 << 30;
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 13] = [
     "NOVCOMET_STORE",
     "NOVCOMET_TRIES",
     "NOVCOMET_SLEEP",
@@ -20,6 +20,11 @@ const NAMES: [&str; 8] = [
     "NOVCOMET_KEEP_BYTES",
     "NOVCOMET_KEEP_AGE",
     "NOVCOMET_STREAM",
+    "NOVCOMET_MAX_WAITERS",
+    "NOVCOMET_MAX_WAITERS_PER_ADDRESS",
+    "NOVCOMET_MAX_TOPICS",
+    "NOVCOMET_KEEP_FREE",
+    "NOVCOMET_STALE",
 ];
 
 /// An environment as in environ(7): `NAME=value`, each ended by a zero byte.
@@ -121,6 +126,8 @@ fn is_usable(config: &Config) {
     assert!(config.tries > 0 && is_wait(config.wait()));
     assert!(is_wait(config.sleep) && is_wait(config.stream) && !config.keep_age.is_zero());
     assert!((1..=LARGEST).contains(&config.max_data) && (1..=LARGEST).contains(&config.keep));
+    assert!(config.max_waiters.max(config.max_waiters_per_address) <= 100_000);
+    assert!(config.max_topics > 0 && config.keep_free <= 100 && !config.stale.is_zero());
     assert!((1..=LARGEST as u64).contains(&config.keep_bytes));
     assert!(config.max_body() > 3 * config.max_data);
 }
