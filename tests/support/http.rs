@@ -32,6 +32,19 @@ impl Exchange {
         Self(stream)
     }
 
+    /// The answer to a request without headers; `None` if nobody accepts it, or
+    /// it is cut off.
+    pub fn attempt(port: u16, request: &str) -> Option<Reply> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        let head = format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).ok()?;
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).ok()?;
+        split(&bytes, b"\r\n\r\n")?;
+        Some(Reply::parse(&bytes))
+    }
+
     /// Waits for the whole answer.
     pub fn reply(mut self) -> Reply {
         let mut bytes = Vec::new();

@@ -232,6 +232,20 @@ impl Server {
         Exchange::send(self.port(), request, headers, b"")
     }
 
+    /// Sends it again and again until the server answers, which may be restarting:
+    /// then it accepts nobody, or its CGI daemon is not there yet (503).
+    pub fn until_answered(&self, request: &str) -> Reply {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let reply = Exchange::attempt(self.port(), request);
+            if let Some(reply) = reply.filter(|reply| reply.status == 200) {
+                return reply;
+            }
+            assert!(Instant::now() < deadline, "nobody answers: {:?}", self.complaints());
+            thread::sleep(TICK);
+        }
+    }
+
     /// Publishes a message.
     pub fn publish(&self, topic: &str, data: &str) {
         let (request, text) =
