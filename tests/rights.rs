@@ -446,6 +446,7 @@ fn the_readme_parts_publishers_from_subscribers(kind: Kind) {
     for (server, allowed) in [(&inside, 200), (&outside, 403)] {
         let post = send(server, "POST /publish.cgi", &[FORM], "publish=a");
         assert_eq!(post.status, allowed, "publishing is by address: {post:?}");
+        assert_eq!(server.event_file("a").is_file(), allowed == 200, "in the same store");
         let get = send(server, "GET /publish.cgi?publish=a", &[], "");
         assert_eq!(get.status, 403, "and by POST: {get:?}");
         for address in ["/comet.cgi", "/novcomet/comet.cgi", "/comet.php", "/comet.cgi/x"] {

@@ -83,13 +83,14 @@ impl Setup {
         let store = self.store.clone().unwrap_or_else(own);
         let directory = format!("file://{}", store.path().display());
         let url = self.url.clone().unwrap_or(directory);
-        let setup = self.option("NOVCOMET_STORE", &url);
-        let root = lay_out(&setup.options);
+        // First: of lighttpd's `+=` a block inherits what stands before it.
+        let options = self.kind.option("NOVCOMET_STORE", &url) + &self.options;
+        let root = lay_out(&options);
         // Another process may take the port between our look and the server's.
-        let started = (0..5).find_map(|_| Running::try_start(setup.kind, root.path()));
+        let started = (0..5).find_map(|_| Running::try_start(self.kind, root.path()));
         let log = || fs::read_to_string(root.path().join("error.log")).unwrap_or_default();
         let running = started.unwrap_or_else(|| panic!("{program} does not start: {}", log()));
-        Server { running, kind: setup.kind, store, root }
+        Server { running, kind: self.kind, store, root }
     }
 }
 
