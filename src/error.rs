@@ -158,7 +158,7 @@ impl Error {
             }
             Self::Linked(path) => format!(
                 "{} has another name too (a hard link); remove it, it is not ours",
-                path.display()
+                shown(path)
             ),
             Self::Sandbox { doing, cause } => {
                 format!("cannot {doing}: {cause}; NOVCOMET_SANDBOX=on does without")
@@ -280,8 +280,19 @@ mod tests {
 
     #[test]
     fn a_line_of_the_log_is_one_line() {
-        let line = Error::NotAFile("/a\nb\u{2028}\u{202e}é.comet".into()).log_line().unwrap();
-        assert!(line.starts_with(r"/a\nb\u{2028}\u{202e}é.comet is"), "{line}");
+        let path = || PathBuf::from("/a\nb\u{2028}\u{202e}é");
+        let cause = || io::ErrorKind::NotFound.into();
+        for error in [
+            Error::Key { path: path(), why: "is none".into() },
+            Error::Store { doing: "open", path: path(), cause: cause() },
+            Error::NotAFile(path()),
+            Error::Linked(path()),
+            Error::LockHeld(path()),
+            Error::TimeAhead(path()),
+        ] {
+            let line = error.log_line().unwrap();
+            assert!(line.contains(r"/a\nb\u{2028}\u{202e}é"), "{line}");
+        }
     }
 
     #[test]
