@@ -10,11 +10,11 @@ use std::path::Path;
 
 use arbitrary::{Result, Unstructured};
 
-use properties::{config, cursor, log, query, stream, topic};
+use properties::{config, cursor, log, query, stream, token, topic};
 
 #[test]
 fn query_holds() {
-    try_all("query", 20_000, query::holds, query::case);
+    try_all("query", 100_000, query::holds, query::case);
 }
 
 #[test]
@@ -34,12 +34,17 @@ fn log_holds() {
 
 #[test]
 fn stream_holds() {
-    try_all("stream", 5_000, stream::holds, stream::case);
+    try_all("stream", 10_000, stream::holds, stream::case);
+}
+
+#[test]
+fn token_holds() {
+    try_all("token", 5_000, token::holds, token::case);
 }
 
 #[test]
 fn config_holds() {
-    try_all("config", 20_000, config::holds, config::case);
+    try_all("config", 50_000, config::holds, config::case);
 }
 
 /// Every seed, `cases` made ones, and as many seeds with something changed.

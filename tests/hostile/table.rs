@@ -250,8 +250,8 @@ fn arguments() -> Vec<Case> {
 /// Long and many.
 fn too_much() -> Vec<Case> {
     let many = |part: &str, count: usize| part.repeat(count);
-    let ids = |count| (0..count).map(|number| format!("subscribed[{MARK}{number}]=0&"));
-    let subscribe = ids(250).collect::<String>() + "wait=0";
+    let id = |number: usize| format!("subscribed[{MARK}{number}]=0&wait=0&");
+    let subscribe = |count| (0..count).map(id).collect::<Vec<_>>().concat();
     let long = many("x", 100_000);
     let form = format!("publish={MARK}&{}", many("a=b&", 40_000));
     let data = format!("publish={MARK}&data={}", many("%41", 65_537));
@@ -262,7 +262,8 @@ fn too_much() -> Vec<Case> {
         case("many &", get(format!("{}publish={MARK}", many("&", 7_000))), 200),
         case("many =", get(format!("publish={}{MARK}", many("=", 190))), 200),
         case("many publish", get(many(&format!("publish={MARK}&"), 500)), 200),
-        case("many subscribed", get(&subscribe), 200),
+        case("many subscribed", get(subscribe(64)), 200),
+        case("too many subscribed", get(subscribe(250)), 400),
         case("many brackets", get(format!("subscribed{}{MARK}=0", many("[", 2_000))), 400),
         case("many %", get(format!("publish={MARK}{}", many("%", 2_000))), 400),
         case("long id", get(format!("publish={MARK}{}", many("x", 195))), 400),

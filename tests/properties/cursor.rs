@@ -12,7 +12,7 @@ pub fn holds(input: &[u8]) {
         Ok(since) => assert_eq!(Some(since), meant(&text), "{text:?}"),
         Err(error) => assert!(error.status() == 400 && meant(&text).is_none(), "{text:?}"),
     }
-    let numbers: Vec<_> = input.chunks_exact(8).map(number).collect();
+    let numbers: Vec<_> = input.chunks_exact(8).take(8).map(number).collect();
     for &number in &numbers {
         comes_back(Cursor::from_micros(number));
         comes_back(Cursor::from_micros(number % EXACT));

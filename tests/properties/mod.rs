@@ -5,9 +5,11 @@
 pub mod config;
 pub mod cursor;
 pub mod log;
+pub mod object;
 pub mod query;
 pub mod scratch;
 pub mod stream;
+pub mod token;
 pub mod topic;
 
 use arbitrary::{Result, Unstructured};
