@@ -23,6 +23,7 @@ TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
 STATIC = RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static -C relro-level=off \
     --cfg curve25519_dalek_backend=\"serial\""
 CARGO_RELEASE = --release --locked --target $(TARGET)
+CARGO_TESTS = --profile tests --locked --target $(TARGET)
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 
 # How long `make fuzz` tries each property.
@@ -39,13 +40,14 @@ demo: packages-demo all
 	demo/run
 
 test: packages-test all tests/node_modules
-	$(STATIC) cargo test $(CARGO_RELEASE)
+	$(STATIC) cargo test $(CARGO_TESTS)
 	node --test tests/js/*.test.mjs
 	node --test --test-concurrency=1 tests/browser/*.test.mjs
 
 # What tests/exact.rs promises, with 100,000 messages to 100 subscribers; it takes a while.
 soak: packages-test
-	EXACT_MESSAGES=100000 EXACT_SUBSCRIBERS=50 $(STATIC) cargo test $(CARGO_RELEASE) --test exact
+	EXACT_MESSAGES=100000 EXACT_SUBSCRIBERS=50 FAULTS_ABORTED=10000 FAULTS_HELD=10000 \
+	    $(STATIC) cargo test $(CARGO_TESTS) --test exact --test faults
 
 # The properties that `make test` tries on made cases, by libFuzzer. What it
 # learns stays in fuzz/corpus; an input that fails is in fuzz/artifacts, and
