@@ -44,10 +44,13 @@ test: packages-test all tests/node_modules
 	node --test tests/js/*.test.mjs
 	node --test --test-concurrency=1 tests/browser/*.test.mjs
 
-# What tests/exact.rs promises, with 100,000 messages to 100 subscribers; it takes a while.
+# What tests/exact.rs promises, with 100,000 messages to 100 subscribers, and load
+# and faults for SOAK_SECONDS; it takes a while.
+SOAK_SECONDS = 600
 soak: packages-test
 	EXACT_MESSAGES=100000 EXACT_SUBSCRIBERS=50 FAULTS_ABORTED=10000 FAULTS_HELD=10000 \
-	    $(STATIC) cargo test $(CARGO_TESTS) --test exact --test faults
+	    SOAK_SECONDS=$(SOAK_SECONDS) \
+	    $(STATIC) cargo test $(CARGO_TESTS) --test exact --test faults --test soak
 
 # The properties that `make test` tries on made cases, by libFuzzer. What it
 # learns stays in fuzz/corpus; an input that fails is in fuzz/artifacts, and

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use dir::{PrivateDir, make_dir, make_file};
 pub use http::{Exchange, Incoming, Reply};
 pub use kind::{Kind, SOURCE};
-pub use process::kill_one;
+pub use process::{kill_one, process_tree};
 pub use stream::Stream;
 
 /// Every story with every server.
@@ -204,6 +204,11 @@ impl Server {
     /// Which of them it is.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// The server's main process.
+    pub fn pid(&self) -> u32 {
+        self.running.child.id()
     }
 
     /// The port of 127.0.0.1 that it listens on.
