@@ -263,7 +263,7 @@ fn too_much() -> Vec<Case> {
         case("many =", get(format!("publish={}{MARK}", many("=", 190))), 200),
         case("many publish", get(many(&format!("publish={MARK}&"), 500)), 200),
         case("many subscribed", get(subscribe(64)), 200),
-        case("too many subscribed", get(subscribe(250)), 400),
+        case("too many subscribed", get(subscribe(120)), 400),
         case("many brackets", get(format!("subscribed{}{MARK}=0", many("[", 2_000))), 400),
         case("many %", get(format!("publish={MARK}{}", many("%", 2_000))), 400),
         case("long id", get(format!("publish={MARK}{}", many("x", 195))), 400),

@@ -38,12 +38,17 @@ impl Trace {
         lines.filter(|line| !line.starts_with("execve(")).collect()
     }
 
-    /// The paths that are neither the store nor a file directly in it.
+    /// The paths that are neither the store nor a file directly in it, nor a process.
     pub fn outside(&self, lines: &BTreeSet<String>) -> BTreeSet<String> {
         lines.iter().flat_map(|line| paths(line)).filter(|path| !self.has(path)).collect()
     }
 
     fn has(&self, path: &str) -> bool {
+        // Whether the maker of a file that was put aside is still there.
+        let maker = path.strip_prefix("/proc/").unwrap_or_default();
+        if !maker.is_empty() && maker.bytes().all(|byte| byte.is_ascii_digit()) {
+            return true;
+        }
         path.strip_prefix(&self.store).is_some_and(|rest| match rest.strip_prefix('/') {
             Some(name) => !name.contains('/') && !["", ".", ".."].contains(&name),
             None => rest.is_empty(),
