@@ -462,12 +462,23 @@ impl Log {
         assert_eq!(answer.body, "true", "{answer:?}");
     }
 
+    /// By its header what is put there is a copy, and a cursor of the first 10 ms of
+    /// such a file may be of the life before: not until those are over.
+    fn put(&self, content: &[u8]) {
+        loop {
+            fs::write(self.store.file("a"), content).unwrap();
+            let found = fs::metadata(self.store.file("a")).unwrap();
+            let age = found.modified().unwrap().duration_since(found.created().unwrap());
+            if age.is_ok_and(|age| age > Duration::from_millis(11)) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// What is left of it after `length` bytes, and how it goes on.
     fn cut(&self, length: usize) {
-        // What is put there is a copy by its header, and a cursor of the first 10 ms
-        // of such a file may be of the life before.
-        thread::sleep(Duration::from_millis(11));
-        fs::write(self.store.file("a"), &self.whole[..length]).unwrap();
+        self.put(&self.whole[..length]);
         let feeds = self.whole[..length].split(|&byte| byte == b'\n').count() - 1;
         let left = &self.lines[..feeds.saturating_sub(1)];
         let read = |since| open_all(&self.store).read(&topic("a"), since, WHOLE).unwrap();
