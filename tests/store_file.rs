@@ -80,6 +80,8 @@ fn a_cursor_from_another_life_of_the_topic_is_a_gap() {
         let scratch = Scratch::new("life");
         let store = scratch.open();
         let ids = [publish(store.as_ref(), "one"), publish(store.as_ref(), "two")];
+        // The time at which a file is made is that of the kernel's last tick.
+        thread::sleep(Duration::from_millis(11));
         make_anew(&scratch.file("a"));
         publish(store.as_ref(), "three");
         for id in ids {
