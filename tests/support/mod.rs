@@ -280,8 +280,13 @@ impl Server {
 
     /// Waits until no process of ours is left, asleep or not.
     pub fn await_nobody(&self) {
+        self.await_processes(0);
+    }
+
+    /// Waits until exactly so many processes of ours are left, asleep or not.
+    pub fn await_processes(&self, expected: usize) {
         let deadline = Instant::now() + PATIENCE;
-        while !process::running(&self.root.path().join(PROGRAM)).is_empty() {
+        while process::running(&self.root.path().join(PROGRAM)).len() != expected {
             assert!(Instant::now() < deadline, "a process is left: {:?}", self.complaints());
             thread::sleep(TICK);
         }
