@@ -5,6 +5,8 @@
 DEMO_PACKAGES = gcc libc6-dev apache2-bin curl
 TEST_PACKAGES = $(DEMO_PACKAGES) lighttpd redis-server memcached strace chromium $(NODE_PACKAGES)
 FUZZ_PACKAGES = gcc g++ libc6-dev
+# The libraries of PHP, which is unpacked and not installed, like nginx with nchan.
+BENCH_PACKAGES = $(TEST_PACKAGES) perl libargon2-1 libmagic1 libsodium23 libxml2
 # A Node.js that is there already (18 or later) serves.
 NODE_PACKAGES := $(shell { command -v node && command -v npm; } >/dev/null || echo nodejs npm)
 
@@ -30,7 +32,7 @@ SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 SECONDS = 60
 TOOLS   = $(CURDIR)/target/tools
 
-.PHONY: all demo test soak fuzz lint install clean packages-demo packages-test packages-fuzz
+.PHONY: all demo test soak fuzz bench lint install clean packages-demo packages-test packages-fuzz packages-bench
 
 all:
 	$(STATIC) cargo build $(CARGO_RELEASE)
@@ -70,6 +72,11 @@ tests/node_modules: tests/package-lock.json
 	npm ci --prefix tests --no-audit --no-fund
 	touch $@
 
+# Side by side with the peers. Rows can be named: make bench ROWS="start wake".
+bench: packages-bench
+	benches/peers/fetch target/peers
+	COMET_PEERS=$(CURDIR)/target/peers $(STATIC) cargo bench --locked --target $(TARGET) --bench bench -- $(ROWS)
+
 lint:
 	cargo fmt --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
@@ -96,7 +103,8 @@ clean:
 packages-demo: PACKAGES = $(DEMO_PACKAGES)
 packages-test: PACKAGES = $(TEST_PACKAGES)
 packages-fuzz: PACKAGES = $(FUZZ_PACKAGES)
-packages-demo packages-test packages-fuzz:
+packages-bench: PACKAGES = $(BENCH_PACKAGES)
+packages-demo packages-test packages-fuzz packages-bench:
 	@missing=$$(for package in $(PACKAGES); do \
 	    dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || echo $$package; \
 	done); \

@@ -1,0 +1,163 @@
+//! From publish to the answer of the one who waits.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens, inotify};
+
+use super::start::ours;
+use crate::figures::{Samples, Time, head, line, ratio};
+use crate::support::{Kind, Server};
+use crate::worlds::{Peer, Scratch, Talk, bare, bare_server, mod_php, nchan};
+
+const ROUNDS: usize = 300;
+/// The PHP sleeps two seconds at a time.
+const SLOW_ROUNDS: usize = 15;
+
+pub fn row() {
+    head(&["publish → answer, one waiter", "ours", "peer", "ratio"]);
+    let (_built, bare) = bare();
+    for kind in [Kind::ApacheEvent, Kind::Lighttpd] {
+        let (server, bare) = (Server::start(kind), bare_server(kind, &bare));
+        through(&format!("{kind:?}; two bare C CGI runs"), &server, || twice(&bare));
+        by_touch(kind, &server);
+    }
+    let server = Server::start(Kind::Lighttpd);
+    let peer = nchan();
+    through("Lighttpd; nchan", &server, || by_nchan(&peer));
+    let php = mod_php(64);
+    let theirs = Samples::new((0..SLOW_ROUNDS).map(|_| by_php(&php)).collect());
+    line(&[&"the PHP of 2011 under mod_php", &"", &theirs, &""]);
+    println!();
+    bare_touch();
+}
+
+/// Ours and the peer in turn.
+fn through(name: &str, server: &Server, theirs: impl Fn() -> Duration) {
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        a.push(publish(server));
+        b.push(theirs());
+    }
+    let (a, b) = (Samples::new(a), Samples::new(b));
+    line(&[&name, &a, &b, &format!("{:.2}", ratio(&a, &b))]);
+}
+
+fn waiter(server: &Server) -> Talk {
+    let waiter = Talk::send(server.port(), "/comet.cgi?subscribed[a]=0");
+    server.await_waiters(1);
+    waiter
+}
+
+fn publish(server: &Server) -> Duration {
+    let waiter = waiter(server);
+    let begin = Instant::now();
+    let published = Talk::send(server.port(), "/comet.cgi?publish=a");
+    assert!(waiter.reply().contains(r#"{"s":1,"#));
+    let took = begin.elapsed();
+    published.reply();
+    server.await_waiters(0);
+    took
+}
+
+fn by_touch(kind: Kind, server: &Server) {
+    let samples = (0..ROUNDS).map(|_| {
+        let waiter = waiter(server);
+        let begin = Instant::now();
+        touch(&server.event_file("a"));
+        assert!(waiter.reply().contains(r#"{"s":1,"#));
+        begin.elapsed()
+    });
+    let samples = Samples::new(samples.collect());
+    line(&[&format!("{kind:?}, by touch"), &samples, &"", &""]);
+}
+
+fn touch(path: &Path) {
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    let file = File::options().write(true).create(true).truncate(false).open(path).unwrap();
+    futimens(&file, &Timestamps { last_access: now, last_modification: now }).unwrap();
+}
+
+/// What no design on CGI can go below: one run to publish and one to answer.
+fn twice(bare: &Server) -> Duration {
+    let begin = Instant::now();
+    for _ in 0..2 {
+        assert!(Talk::send(bare.port(), "/comet.cgi").reply().contains("true"));
+    }
+    begin.elapsed()
+}
+
+fn by_nchan(peer: &Peer) -> Duration {
+    let waiter = Talk::send(peer.port, "/poll?id=a");
+    std::thread::sleep(Duration::from_millis(5));
+    let begin = Instant::now();
+    let published = Talk::send(peer.port, "POST /pub?id=a");
+    waiter.reply();
+    let took = begin.elapsed();
+    published.reply();
+    took
+}
+
+fn by_php(peer: &Peer) -> Duration {
+    let waiter = Talk::send(peer.port, "/comet.php?subscribed[a]=0");
+    std::thread::sleep(Duration::from_millis(1_100));
+    let begin = Instant::now();
+    Talk::send(peer.port, "/comet.php?publish=a").reply();
+    waiter.reply();
+    begin.elapsed()
+}
+
+/// Without a server: from `touch` to the bytes of the answer, beside the
+/// kernel's own wake of a process that waits for inotify.
+fn bare_touch() {
+    let store = Scratch::new("touch");
+    let path = store.0.join("a.comet");
+    File::create(&path).unwrap();
+    let (mut ours, mut kernels) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        ours.push(answer_after_touch(&store.0, &path));
+        kernels.push(kernels_wake(&path));
+    }
+    let (ours, kernels) = (Samples::new(ours), Samples::new(kernels));
+    let more = ours.median().saturating_sub(kernels.median());
+    head(&["touch → answer, no server", "ours", "inotify alone", "more"]);
+    line(&[&"one waiter", &ours, &kernels, &Time(more)]);
+}
+
+fn answer_after_touch(store: &Path, path: &Path) -> Duration {
+    let mut command = ours(store, "subscribed[a]=0");
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    await_sleep(&child);
+    let begin = Instant::now();
+    touch(path);
+    let mut answer = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut answer).unwrap();
+    let took = begin.elapsed();
+    assert!(answer.contains(r#"{"s":1,"#));
+    let _ = child.wait();
+    took
+}
+
+/// Until it is in ppoll(2).
+fn await_sleep(child: &Child) {
+    let path = format!("/proc/{}/wchan", child.id());
+    while !fs::read_to_string(&path).is_ok_and(|place| place.contains("poll")) {
+        std::thread::yield_now();
+    }
+}
+
+fn kernels_wake(path: &Path) -> Duration {
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
+    inotify::add_watch(&watch, path, inotify::WatchFlags::ATTRIB).unwrap();
+    let waiting = std::thread::spawn(move || {
+        rustix::io::read(&watch, &mut [0; 512]).unwrap();
+        Instant::now()
+    });
+    std::thread::sleep(Duration::from_millis(1));
+    let begin = Instant::now();
+    touch(path);
+    waiting.join().unwrap().saturating_duration_since(begin)
+}
