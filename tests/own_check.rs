@@ -8,16 +8,16 @@ use std::path::PathBuf;
 
 use comet::{Call, SECOND, Store};
 
-/// The example, which cargo builds with the tests, beside the binary.
-fn own_check() -> PathBuf {
-    let program = PathBuf::from(comet::COMET).with_file_name("examples").join("own_check");
+/// An example, which cargo builds with the tests, beside the binary.
+fn example(name: &str) -> PathBuf {
+    let program = PathBuf::from(comet::COMET).with_file_name("examples").join(name);
     assert!(program.exists(), "`cargo build --examples`, as `cargo test` alone does");
     program
 }
 
 fn call(mailboxes: &Store, query: &str) -> Call {
     let directory = mailboxes.0.to_str().unwrap();
-    let call = Call::of(&own_check()).variable("MAILBOXES", directory);
+    let call = Call::of(&example("own_check")).variable("MAILBOXES", directory);
     call.method("GET").variable("QUERY_STRING", query)
 }
 
@@ -31,6 +31,16 @@ fn mail_wakes_its_subscriber() {
     let waiter = call(&mailboxes, query).variable("NOVCOMET_SLEEP", "0.05").waiting();
     fs::write(mailboxes.file("b"), "mail").unwrap();
     assert_eq!(waiter.answer().cursor("b.comet").0, '1');
+}
+
+/// Of a program of one's own nothing is closed but the standard streams.
+#[test]
+fn what_was_opened_before_the_check_stays_open() {
+    let store = Store::new().with("a", SECOND, 5_000);
+    let call = Call::of(&example("open_check")).method("GET");
+    let call = call.variable("WATCHED", store.file("a").to_str().unwrap());
+    let news = call.variable("QUERY_STRING", "subscribed[b]=1.5&wait=0").answer();
+    assert_eq!(news.body, r#"{"s":1,"k":{"b":1795415403.000005}}"#);
 }
 
 #[test]
