@@ -5,8 +5,10 @@
 DEMO_PACKAGES = gcc libc6-dev apache2-bin curl
 TEST_PACKAGES = $(DEMO_PACKAGES) lighttpd redis-server memcached strace chromium $(NODE_PACKAGES)
 FUZZ_PACKAGES = gcc g++ libc6-dev
-# The libraries of PHP, which is unpacked and not installed, like nginx with nchan.
-BENCH_PACKAGES = $(TEST_PACKAGES) perl libargon2-1 libmagic1 libsodium23 libxml2
+# The libraries of PHP and of Pushpin, which are unpacked and not installed, like
+# nginx with nchan.
+BENCH_PACKAGES = $(TEST_PACKAGES) perl libargon2-1 libmagic1 libsodium23 libxml2 \
+    libqt5network5 libzmq5 gnuplot-nox
 # A Node.js that is there already (18 or later) serves.
 NODE_PACKAGES := $(shell { command -v node && command -v npm; } >/dev/null || echo nodejs npm)
 

@@ -1,6 +1,9 @@
 //! Samples and what is said of them.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 
 /// Durations, sorted.
@@ -70,4 +73,15 @@ pub fn line(cells: &[&dyn fmt::Display]) {
 pub fn head(cells: &[&str]) {
     println!("| {} |", cells.join(" | "));
     println!("|{}", "---|".repeat(cells.len()));
+}
+
+/// A point of some curves, in milliseconds, for benches/curves.gp: a line of
+/// `NAME.dat` in the directory `COMET_CURVES`, if that is set.
+pub fn point(name: &str, x: usize, values: &[Duration]) {
+    let Some(directory) = std::env::var_os("COMET_CURVES") else { return };
+    let path = Path::new(&directory).join(format!("{name}.dat"));
+    let mut file = File::options().append(true).create(true).open(path).unwrap();
+    let values: Vec<_> =
+        values.iter().map(|value| format!("{:.4}", value.as_secs_f64() * 1e3)).collect();
+    writeln!(file, "{x} {}", values.join(" ")).unwrap();
 }

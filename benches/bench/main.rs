@@ -7,8 +7,11 @@
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
+mod arrivals;
 mod figures;
+mod peers;
 mod rows;
+mod waiters;
 mod worlds;
 
 fn main() {

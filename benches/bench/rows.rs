@@ -2,20 +2,23 @@
 
 mod crowd;
 mod growth;
+mod held;
 mod idle;
+mod memory;
 mod size;
-mod start;
+pub mod start;
 mod throughput;
 mod wake;
 
 /// By name, in the order of docs/performance.md.
-pub const ALL: [(&str, fn()); 8] = [
+pub const ALL: [(&str, fn()); 9] = [
     ("start", start::row),
     ("wake", wake::row),
     ("crowd", crowd::row),
-    ("idle", idle::busy_neighbour),
-    ("memory", idle::memory),
+    ("idle", idle::row),
+    ("memory", memory::row),
     ("throughput", throughput::row),
+    ("held", held::row),
     ("size", size::row),
     ("growth", growth::row),
 ];

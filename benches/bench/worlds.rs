@@ -1,15 +1,14 @@
-//! The servers that are compared: ours, bare CGIs under the same, nchan, PHP.
+//! Where things are measured: directories, the C program, connections, ours.
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
 
-use crate::support::{Kind, SOURCE, Server};
+use crate::support::{Kind, SOURCE, Server, Setup};
 
 pub const COMET: &str = env!("CARGO_BIN_EXE_comet");
 
@@ -24,12 +23,6 @@ pub fn machine() -> String {
         read("/proc/sys/kernel/osrelease").trim(),
         model.unwrap_or("processor")
     )
-}
-
-/// Where the peers were unpacked.
-pub fn peer(path: &str) -> PathBuf {
-    let peers = std::env::var_os("COMET_PEERS").expect("COMET_PEERS: see benches/peers/fetch");
-    Path::new(&peers).join(path)
 }
 
 /// A directory that is removed when it is done with.
@@ -66,93 +59,28 @@ pub fn bare() -> (Scratch, PathBuf) {
     (scratch, program)
 }
 
+/// Lets this process and what it starts have as many descriptors as a crowd needs.
+pub fn more_descriptors() {
+    let pid = std::process::id().to_string();
+    let status = Command::new("prlimit").args(["--pid", &pid, "--nofile=65536:65536"]).status();
+    assert!(status.unwrap().success());
+}
+
+/// A server of ours for a crowd that comes from one address.
+pub fn roomy(kind: Kind) -> Setup {
+    let sizes = match kind {
+        Kind::Lighttpd => String::new(),
+        _ => format!("Include {SOURCE}/apache-conf/novcomet-mpm.conf"),
+    };
+    Server::setup(kind).option("NOVCOMET_MAX_WAITERS_PER_ADDRESS", "0").lines(&sizes)
+}
+
 /// One of our servers with the bare CGI in the place of ours.
 pub fn bare_server(kind: Kind, program: &Path) -> Server {
     let server = Server::start(kind);
     let cgi = server.root().join("usr/lib/cgi-bin/novcomet/comet.cgi");
     fs::copy(program, cgi).unwrap();
     server
-}
-
-/// A peer that runs until it is dropped.
-pub struct Peer {
-    child: Child,
-    pub port: u16,
-    _root: Scratch,
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let pid = self.child.id().to_string();
-        let _ = Command::new("sh").args(["-c", &format!("kill -TERM {pid}")]).status();
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while self.child.try_wait().is_ok_and(|it| it.is_none()) && Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(10));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn await_port(port: u16) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-        assert!(Instant::now() < deadline, "the peer does not start");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
-}
-
-/// nginx with nchan.
-pub fn nchan() -> Peer {
-    // Debian's nginx looks for it, whatever its configuration says.
-    let _ = fs::create_dir_all("/var/lib/nginx");
-    let (root, port) = (Scratch::new("nchan"), free_port());
-    let conf = fs::read_to_string(format!("{SOURCE}/benches/peers/nchan.conf")).unwrap();
-    let conf =
-        conf.replace("@ROOT@", root.0.to_str().unwrap()).replace("@PORT@", &port.to_string());
-    let module = peer("usr/lib/nginx/modules/ngx_nchan_module.so");
-    let file = root.0.join("nginx.conf");
-    fs::write(&file, format!("load_module {};\n{conf}", module.display())).unwrap();
-    let mut nginx = Command::new(peer("usr/sbin/nginx"));
-    let child = nginx.arg("-p").arg(&root.0).arg("-c").arg(&file).arg("-e").arg("stderr");
-    let child = child.stderr(Stdio::null()).spawn().unwrap();
-    await_port(port);
-    Peer { child, port, _root: root }
-}
-
-/// The PHP of 2011 under Apache's `mod_php`, with room for `workers`.
-pub fn mod_php(workers: usize) -> Peer {
-    let (root, port) = (Scratch::new("php"), free_port());
-    let at = |path: &str| root.0.join(path);
-    fs::create_dir(at("www")).unwrap();
-    fs::copy(format!("{SOURCE}/benches/peers/comet.php"), at("www/comet.php")).unwrap();
-    let modules = "/usr/lib/apache2/modules";
-    let conf = format!(
-        "LoadModule mpm_prefork_module {modules}/mod_mpm_prefork.so\n\
-         LoadModule authz_core_module {modules}/mod_authz_core.so\n\
-         LoadModule env_module {modules}/mod_env.so\n\
-         LoadModule mime_module {modules}/mod_mime.so\n\
-         LoadModule php_module {php}\n\
-         ServerRoot {root}\nServerName localhost\nListen 127.0.0.1:{port}\n\
-         PidFile {root}/pid\nDefaultRuntimeDir {root}\nErrorLog {root}/error.log\n\
-         User www-data\nGroup www-data\nTypesConfig /dev/null\n\
-         ServerLimit {workers}\nMaxRequestWorkers {workers}\nStartServers 8\nListenBacklog 2048\n\
-         SetEnv COMET_DIRECTORY {root}\nDocumentRoot {root}/www\n\
-         <Directory {root}/www>\nRequire all granted\n</Directory>\n\
-         <FilesMatch \\.php$>\nSetHandler application/x-httpd-php\n</FilesMatch>\n",
-        php = peer("mod_php.so").display(),
-        root = root.0.display(),
-    );
-    fs::write(at("apache.conf"), conf).unwrap();
-    let mut apache = Command::new("/usr/sbin/apache2");
-    let child = apache.args(["-D", "FOREGROUND", "-f"]).arg(at("apache.conf")).spawn().unwrap();
-    await_port(port);
-    Peer { child, port, _root: root }
 }
 
 /// An HTTP/1.1 connection that sends one request at a time and is read as far
@@ -168,11 +96,11 @@ impl Talk {
         talk
     }
 
-    /// The answer, until its last chunk or the end of the connection, whichever
+    /// The answer, until its last byte or the end of the connection, whichever
     /// is first: a browser keeps the connection and waits for no more.
     pub fn reply(mut self) -> String {
         let (mut text, mut bytes) = (String::new(), [0; 16_384]);
-        while !text.ends_with("\r\n0\r\n\r\n") {
+        while !is_whole(&text) {
             match self.0.read(&mut bytes).unwrap() {
                 0 => break,
                 read => text.push_str(&String::from_utf8_lossy(&bytes[..read])),
@@ -182,8 +110,25 @@ impl Talk {
     }
 }
 
+fn is_whole(text: &str) -> bool {
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+    match length.and_then(|length| length.parse::<usize>().ok()) {
+        Some(length) => body.len() >= length,
+        None => body.ends_with("0\r\n\r\n"),
+    }
+}
+
+/// Of `/target`, or `POST /target body`.
 fn request(target: &str) -> String {
-    let (method, target) = target.split_once(' ').unwrap_or(("GET", target));
-    let length = if method == "POST" { "Content-Length: 0\r\n" } else { "" };
-    format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{length}\r\n")
+    let head = |method: &str, target: &str| {
+        format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n")
+    };
+    match target.strip_prefix("POST ") {
+        None => head("GET", target) + "\r\n",
+        Some(rest) => {
+            let (target, body) = rest.split_once(' ').unwrap_or((rest, ""));
+            format!("{}Content-Length: {}\r\n\r\n{body}", head("POST", target), body.len())
+        }
+    }
 }

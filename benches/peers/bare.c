@@ -8,6 +8,7 @@ static const char answer[] =
     "Pragma: no-cache\r\n"
     "Expires: 0\r\n"
     "X-Content-Type-Options: nosniff\r\n"
+    "Content-Length: 4\r\n"
     "\r\n"
     "true";
 

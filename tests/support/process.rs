@@ -56,11 +56,13 @@ fn asks(pid: u32, word: &str) -> bool {
 
 /// A process and all that descend from it.
 pub fn process_tree(root: u32) -> Vec<u32> {
+    let parents: Vec<_> = pids().filter_map(|pid| Some((pid, parent_of(pid)?))).collect();
     let mut tree = vec![root];
     let mut next = 0;
     while next < tree.len() {
-        let parent = tree[next];
-        tree.extend(pids().filter(|&pid| parent_of(pid) == Some(parent)));
+        let of_it = parents.iter().filter(|(_, parent)| *parent == tree[next]);
+        let children: Vec<_> = of_it.map(|(pid, _)| *pid).collect();
+        tree.extend(children);
         next += 1;
     }
     tree

@@ -1,138 +1,161 @@
 //! One publish and many who wait for it.
 
-use std::io::{ErrorKind, Read};
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::fmt::Display;
+use std::net::TcpStream;
+use std::thread;
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
-
-use crate::figures::{Samples, Time, head, line};
-use crate::support::{Kind, SOURCE, Server};
-use crate::worlds::{Talk, mod_php, nchan};
+use crate::arrivals;
+use crate::figures::{Samples, Time, head, line, point, ratio};
+use crate::peers::{Peer, await_nchan, mod_php, nchan, pushpin};
+use crate::support::{Kind, Server};
+use crate::worlds::{Talk, more_descriptors, roomy};
 
 const CROWDS: [usize; 5] = [1, 10, 100, 1_000, 2_000];
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
+
+/// What to ask for, to wait by a poll or by a stream, and to publish.
+struct Targets {
+    poll: &'static str,
+    stream: &'static str,
+    publish: &'static str,
+}
+
+const OURS: Targets = Targets {
+    poll: "/comet.cgi?subscribed[a]=0",
+    stream: "/comet.cgi?subscribed[a]=0&stream=1",
+    publish: "/comet.cgi?publish=a&data=hello",
+};
+const NCHAN: Targets =
+    Targets { poll: "/poll?id=a", stream: "/stream?id=a", publish: "POST /pub?id=a hello" };
+const PUSHPIN: Targets = Targets {
+    poll: "/response",
+    stream: "/stream",
+    publish: "POST /publish/ {\"items\":[{\"channel\":\"test\",\"formats\":\
+        {\"http-stream\":{\"content\":\"hello\\n\"},\"http-response\":{\"body\":\"hello\\n\"}}}]}",
+};
+
+/// Those who are compared.
+struct Contenders {
+    ours: [Server; 2],
+    nchan: Peer,
+    pushpin: Peer,
+}
 
 pub fn row() {
-    let pid = std::process::id().to_string();
-    let status = Command::new("prlimit").args(["--pid", &pid, "--nofile=16384:16384"]).status();
-    assert!(status.unwrap().success());
-    head(&[
-        "one publish to",
-        "poll: ours, Apache",
-        "ours, lighttpd",
-        "nchan",
-        "stream: ours, Apache",
-        "ours, lighttpd",
-        "nchan",
-    ]);
-    for crowd in CROWDS {
-        let mut cells = vec![format!("{crowd}")];
-        for way in ["", "&stream=1"] {
-            for kind in [Kind::ApacheEvent, Kind::Lighttpd] {
-                cells.push(ours(kind, crowd, way));
-            }
-            cells.push(theirs(crowd, if way.is_empty() { "poll" } else { "stream" }));
+    more_descriptors();
+    let start = |kind| roomy(kind).option("NOVCOMET_SLEEP", "600").option("NOVCOMET_TRIES", "1");
+    let contenders = Contenders {
+        ours: [Kind::ApacheEvent, Kind::Lighttpd].map(|kind| start(kind).start()),
+        nchan: nchan(),
+        pushpin: pushpin(),
+    };
+    for (way, name) in [(false, "poll"), (true, "stream")] {
+        let title = format!("one publish to … by {name}");
+        head(&[&title, "Apache", "lighttpd", "nchan", "Pushpin", "Apache/nchan", "lighttpd/nchan"]);
+        for crowd in CROWDS {
+            of_a_size(&contenders, crowd, way, name);
         }
-        let cells: Vec<&dyn std::fmt::Display> = cells.iter().map(|cell| cell as _).collect();
-        line(&cells);
+        println!();
     }
-    println!("\n(median / last; the best of {ROUNDS} rounds by the median)\n");
+    println!("(median, its middle half, and the last; {ROUNDS} rounds in turn)\n");
     php();
 }
 
-fn ours(kind: Kind, crowd: usize, way: &str) -> String {
-    let sizes = match kind {
-        Kind::Lighttpd => String::new(),
-        _ => format!("Include {SOURCE}/apache-conf/novcomet-mpm.conf"),
-    };
-    let setup = Server::setup(kind).option("NOVCOMET_MAX_WAITERS_PER_ADDRESS", "0").lines(&sizes);
-    let server = setup.option("NOVCOMET_SLEEP", "600").option("NOVCOMET_TRIES", "1").start();
-    best((0..ROUNDS).map(|_| {
-        let target = format!("/comet.cgi?subscribed[a]=0{way}");
-        let waiting = (0..crowd).map(|_| Talk::send(server.port(), &target)).collect();
-        server.await_waiters(crowd);
-        let samples =
-            one_publish(waiting, || Talk::send(server.port(), "/comet.cgi?publish=a&data=x"));
-        server.await_waiters(0);
-        samples
-    }))
-}
-
-fn theirs(crowd: usize, way: &str) -> String {
-    let peer = nchan();
-    best((0..ROUNDS).map(|round| {
-        let target = format!("/{way}?id={way}{round}");
-        let waiting = (0..crowd).map(|_| Talk::send(peer.port, &target)).collect();
-        std::thread::sleep(Duration::from_millis(500));
-        one_publish(waiting, || Talk::send(peer.port, &format!("POST /pub?id={way}{round}")))
-    }))
-}
-
-fn best(rounds: impl Iterator<Item = Samples>) -> String {
-    let best = rounds.min_by_key(Samples::median).expect("a round");
-    format!("{} / {}", Time(best.median()), Time(best.last()))
-}
-
-/// When each of `waiting` has something of the event.
-fn one_publish(waiting: Vec<Talk>, publish: impl Fn() -> Talk) -> Samples {
-    let mut waiting: Vec<_> = waiting.into_iter().map(|talk| (talk, String::new())).collect();
-    for (talk, text) in &mut waiting {
-        talk.0.set_nonblocking(true).unwrap();
-        take(talk, text);
-        text.clear();
-    }
-    let begin = Instant::now();
-    let published = publish();
-    let mut times = Vec::new();
-    let mut done = Vec::new();
-    while !waiting.is_empty() {
-        let mut fds: Vec<_> =
-            waiting.iter().map(|(talk, _)| PollFd::new(&talk.0, PollFlags::IN)).collect();
-        poll(&mut fds, None).unwrap();
-        let now = begin.elapsed();
-        let ready: Vec<_> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-        drop(fds);
-        for index in (0..ready.len()).rev().filter(|&index| ready[index]) {
-            let (talk, text) = &mut waiting[index];
-            take(talk, text);
-            // An answer, or an event of a stream.
-            if text.contains("HTTP/1.1 200") || text.contains("data:") {
-                times.push(now);
-                done.push(waiting.swap_remove(index));
-            }
+fn of_a_size(contenders: &Contenders, crowd: usize, is_stream: bool, name: &str) {
+    let mut all: [Rounds; 4] = Default::default();
+    for _ in 0..ROUNDS {
+        for (server, rounds) in contenders.ours.iter().zip(&mut all) {
+            rounds.add(ours(server, crowd, is_stream));
         }
+        let (nchan, pushpin) = (&contenders.nchan, &contenders.pushpin);
+        all[2].add(theirs(&NCHAN, nchan, crowd, is_stream, || await_nchan(nchan, crowd)));
+        // It tells nobody how many wait.
+        let pause = Duration::from_millis(300) + Duration::from_micros(500) * clamped(crowd);
+        let settled = || thread::sleep(pause);
+        all[3].add(theirs(&PUSHPIN, pushpin, crowd, is_stream, settled));
     }
-    published.reply();
-    Samples::new(times)
+    let all = all.map(Rounds::done);
+    let [apache, lighttpd, nchan, pushpin] = &all;
+    let to_nchan = |(ours, _): &(Samples, _)| format!("{:.1}", ratio(ours, &nchan.0));
+    let cell = |(samples, last): &(Samples, Samples)| format!("{samples}, {}", Time(last.median()));
+    let cells: [&dyn Display; 7] = [
+        &crowd,
+        &cell(apache),
+        &cell(lighttpd),
+        &cell(nchan),
+        &cell(pushpin),
+        &to_nchan(apache),
+        &to_nchan(lighttpd),
+    ];
+    line(&cells);
+    let medians: Vec<_> = all.iter().map(|(samples, _)| samples.median()).collect();
+    point(&format!("crowd-{name}"), crowd, &medians);
 }
 
-/// What has come so far.
-fn take(talk: &mut Talk, text: &mut String) {
-    let mut bytes = [0; 4096];
-    loop {
-        match talk.0.read(&mut bytes) {
-            Ok(0) => return,
-            Ok(read) => text.push_str(&String::from_utf8_lossy(&bytes[..read])),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-            Err(error) => panic!("{error}"),
-        }
+/// Every subscriber's time in every round, and the last of each round.
+#[derive(Default)]
+struct Rounds {
+    all: Vec<Duration>,
+    last: Vec<Duration>,
+}
+
+impl Rounds {
+    fn add(&mut self, times: Vec<Duration>) {
+        self.last.extend(times.iter().max());
+        self.all.extend(times);
     }
+
+    fn done(self) -> (Samples, Samples) {
+        (Samples::new(self.all), Samples::new(self.last))
+    }
+}
+
+fn ours(server: &Server, crowd: usize, is_stream: bool) -> Vec<Duration> {
+    let waiting = wait(&OURS, server.port(), crowd, is_stream);
+    server.await_waiters(crowd);
+    let times = arrivals::of(waiting, || published(server.port(), OURS.publish));
+    // Apache tells nobody that the client of a stream has gone.
+    server.terminate_waiters();
+    server.await_nobody();
+    times
+}
+
+fn theirs(
+    targets: &Targets,
+    peer: &Peer,
+    crowd: usize,
+    is_stream: bool,
+    settled: impl Fn(),
+) -> Vec<Duration> {
+    let waiting = wait(targets, peer.port, crowd, is_stream);
+    settled();
+    arrivals::of(waiting, || published(peer.control, targets.publish))
+}
+
+fn wait(targets: &Targets, port: u16, crowd: usize, is_stream: bool) -> Vec<TcpStream> {
+    let target = if is_stream { targets.stream } else { targets.poll };
+    (0..crowd).map(|_| Talk::send(port, target).0).collect()
+}
+
+pub fn published(port: u16, target: &str) {
+    Talk::send(port, target).reply();
+}
+
+fn clamped(crowd: usize) -> u32 {
+    u32::try_from(crowd).unwrap_or(u32::MAX)
 }
 
 /// A process each, which sleeps and looks.
 fn php() {
     let peer = mod_php(256);
+    head(&["the PHP of 2011, one publish to …", "median, its middle half", "last"]);
     for crowd in [1, 10, 100] {
         let target = format!("/comet.php?subscribed[a{crowd}]=0");
-        let waiting = (0..crowd).map(|_| Talk::send(peer.port, &target)).collect();
-        std::thread::sleep(Duration::from_millis(3_100));
-        let publish = || Talk::send(peer.port, &format!("/comet.php?publish=a{crowd}"));
-        let samples = one_publish(waiting, publish);
-        println!(
-            "The PHP of 2011, {crowd}: {} / {}\n",
-            Time(samples.median()),
-            Time(samples.last())
-        );
+        let waiting = (0..crowd).map(|_| Talk::send(peer.port, &target).0).collect();
+        thread::sleep(Duration::from_millis(3_100));
+        let publish = || published(peer.port, &format!("/comet.php?publish=a{crowd}"));
+        let samples = Samples::new(arrivals::of(waiting, publish));
+        line(&[&crowd, &samples, &Time(samples.last())]);
     }
 }

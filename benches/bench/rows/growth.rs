@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use super::start::ours;
-use crate::figures::{Samples, head, line};
+use crate::figures::{Samples, head, line, point};
 use crate::worlds::Scratch;
 
 const ROUNDS: usize = 500;
@@ -21,6 +21,7 @@ pub fn row() {
         let new = repeat(|round| ours(&store.0, &format!("publish=new{round}")));
         let look = repeat(|_| ours(&store.0, "subscribed[t0]=0&wait=0"));
         line(&[&topics, &publish, &new, &look]);
+        point("topics", topics, &[publish.median(), new.median(), look.median()]);
     }
     println!();
     head(&["messages of 100 bytes in the log", "publish one more", "read the last", "replay all"]);
@@ -35,6 +36,7 @@ pub fn row() {
         let replay = repeat(|_| ours(&store.0, "subscribed[a]=earliest&wait=0"));
         let publish = repeat(|_| ours(&store.0, &message));
         line(&[&messages, &publish, &last, &replay]);
+        point("log", messages, &[publish.median(), last.median(), replay.median()]);
     }
 }
 

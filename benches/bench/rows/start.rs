@@ -5,8 +5,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::figures::{Samples, head, line, ratio};
+use crate::peers::peer;
 use crate::support::SOURCE;
-use crate::worlds::{COMET, Scratch, bare, peer};
+use crate::worlds::{COMET, Scratch, bare};
 
 const ROUNDS: usize = 3_000;
 /// php-cgi takes some 20 ms.
@@ -45,7 +46,6 @@ pub fn ours(store: &Path, query: &str) -> Command {
     let mut command = Command::new(COMET);
     command.env_clear().env("NOVCOMET_STORE", format!("file://{}", store.display()));
     command.env("GATEWAY_INTERFACE", "CGI/1.1").env("QUERY_STRING", query);
-    command.env("NOVCOMET_MAX_WAITERS", "0").env("NOVCOMET_MAX_WAITERS_PER_ADDRESS", "0");
     command
 }
 

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::start::ours;
 use crate::figures::{head, line};
+use crate::peers::mod_php;
 use crate::support::{Kind, Server};
-use crate::worlds::{Scratch, Talk, bare, bare_server, mod_php};
+use crate::worlds::{Scratch, Talk, bare, bare_server};
 
 const CLIENTS: usize = 4;
 const WRITERS: usize = 8;

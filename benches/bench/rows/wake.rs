@@ -10,8 +10,9 @@ use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens, inotify};
 
 use super::start::ours;
 use crate::figures::{Samples, Time, head, line, ratio};
+use crate::peers::{Peer, await_nchan, mod_php, nchan};
 use crate::support::{Kind, Server};
-use crate::worlds::{Peer, Scratch, Talk, bare, bare_server, mod_php, nchan};
+use crate::worlds::{Scratch, Talk, bare, bare_server};
 
 const ROUNDS: usize = 300;
 /// The PHP sleeps two seconds at a time.
@@ -92,7 +93,7 @@ fn twice(bare: &Server) -> Duration {
 
 fn by_nchan(peer: &Peer) -> Duration {
     let waiter = Talk::send(peer.port, "/poll?id=a");
-    std::thread::sleep(Duration::from_millis(5));
+    await_nchan(peer, 1);
     let begin = Instant::now();
     let published = Talk::send(peer.port, "POST /pub?id=a");
     waiter.reply();

@@ -1,0 +1,66 @@
+//! When each of many hears the news.
+
+use std::io::{ErrorKind, Read};
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::{Timespec, epoll};
+
+/// What is published: an answer and an event of a stream have it. The PHP has
+/// no messages, but says this of an event.
+pub const NEWS: [&str; 2] = ["hello", r#"{"s":1"#];
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long after `publish` begins each of `waiting` has the news.
+pub fn of<T: AsFd + Read>(waiting: Vec<T>, publish: impl FnOnce() + Send) -> Vec<Duration> {
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+    let mut waiting: Vec<_> = waiting.into_iter().map(|one| (one, String::new())).collect();
+    for (number, (one, text)) in waiting.iter_mut().enumerate() {
+        rustix::io::ioctl_fionbio(&one, true).unwrap();
+        take(one, text);
+        assert!(!has_news(text), "it knows too early: {text}");
+        let data = epoll::EventData::new_u64(number as u64);
+        epoll::add(&epoll, &one, data, epoll::EventFlags::IN).unwrap();
+    }
+    let begin = Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(publish);
+        let mut times = Vec::new();
+        let mut events = Vec::with_capacity(1024);
+        while times.len() < waiting.len() {
+            let second = Timespec { tv_sec: 1, tv_nsec: 0 };
+            epoll::wait(&epoll, spare_capacity(&mut events), Some(&second)).unwrap();
+            let now = begin.elapsed();
+            assert!(now < PATIENCE, "{} of {} have heard", times.len(), waiting.len());
+            for event in events.drain(..) {
+                let (one, text) = &mut waiting[usize::try_from(event.data.u64()).unwrap()];
+                take(one, text);
+                if has_news(text) {
+                    times.push(now);
+                    epoll::delete(&epoll, &one).unwrap();
+                }
+            }
+        }
+        times
+    })
+}
+
+fn has_news(text: &str) -> bool {
+    NEWS.iter().any(|news| text.contains(news))
+}
+
+/// What has come so far.
+fn take(one: &mut impl Read, text: &mut String) {
+    let mut bytes = [0; 4096];
+    loop {
+        match one.read(&mut bytes) {
+            Ok(0) => return,
+            Ok(read) => text.push_str(&String::from_utf8_lossy(&bytes[..read])),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
