@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::support::{Kind, SOURCE, Server, Setup};
 
 pub const COMET: &str = env!("CARGO_BIN_EXE_comet");
@@ -61,9 +63,8 @@ pub fn bare() -> (Scratch, PathBuf) {
 
 /// Lets this process and what it starts have as many descriptors as a crowd needs.
 pub fn more_descriptors() {
-    let pid = std::process::id().to_string();
-    let status = Command::new("prlimit").args(["--pid", &pid, "--nofile=65536:65536"]).status();
-    assert!(status.unwrap().success());
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
 }
 
 /// A server of ours for a crowd that comes from one address.
