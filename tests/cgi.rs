@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use comet::{COMET, Call, SECOND, Store, is_root, set_time};
+use comet::{COMET, Call, SECOND, Store, is_root, not_run, set_time};
 
 const PROTOCOL: &str = include_str!("../docs/protocol.md");
 
@@ -422,7 +422,7 @@ fn a_full_store_is_507() {
     if is_root() {
         call.answer().assert_problem(507);
     } else {
-        eprintln!("NOT RUN: a_full_store_is_507 needs root to mount a file system");
+        not_run("a_full_store_is_507 needs root to mount a file system");
     }
 }
 
@@ -436,7 +436,7 @@ fn a_publish_is_later_than_the_last_event_whatever_the_clock_says() {
 #[test]
 fn a_file_of_another_user_who_lets_us_write_is_published_to() {
     if !is_root() {
-        eprintln!("NOT RUN: a_file_of_another_user needs root to make one");
+        not_run("a_file_of_another_user needs root to make one");
         return;
     }
     let store = Store::new().with("a", SECOND - 1_000_000_000, 0);
@@ -465,9 +465,7 @@ fn a_file_of_another_user_who_lets_us_write_is_published_to() {
 #[test]
 fn a_log_that_another_of_the_group_shortens_stays_the_groups() {
     if !is_root() {
-        eprintln!(
-            "NOT RUN: a_log_that_another_of_the_group_shortens needs root to be somebody else"
-        );
+        not_run("a_log_that_another_of_the_group_shortens needs root to be somebody else");
         return;
     }
     let store = Store::new();

@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use comet::{Answer, Call, Store, is_root};
+use comet::{Answer, Call, Store, is_root, not_run};
 
 /// A message that takes most of a page of memory.
 const LONG: usize = 3_000;
@@ -35,7 +35,7 @@ impl Small {
         BufReader::new(holder.stdout.take().unwrap()).read_line(&mut said).unwrap();
         let small = Self { holder, mount };
         if said != "ready\n" {
-            eprintln!("NOT RUN: a full store needs the right to mount a file system");
+            not_run("a full store needs the right to mount a file system");
             return None;
         }
         Some(small)

@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use comet::{Answer, COMET, Call, SECOND, Store, Waiter, eventually, is_root, set_time};
+use comet::{Answer, COMET, Call, SECOND, Store, Waiter, eventually, is_root, not_run, set_time};
 use support::{Exchange, Kind, Reply, Server};
 
 // Of a request.
@@ -98,7 +98,7 @@ fn a_share_of_the_file_system_is_left_to_others() {
 #[test]
 fn the_share_counts_files_and_what_a_message_will_take() {
     if !is_root() {
-        eprintln!("NOT RUN: the_share_counts_files needs root to mount a file system");
+        not_run("the_share_counts_files needs root to mount a file system");
         return;
     }
     let script = r#"

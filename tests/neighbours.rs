@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use comet::{Answer, Call, SECOND, Store, eventually, is_root};
+use comet::{Answer, Call, SECOND, Store, eventually, is_root, not_run};
 
 const WWW_DATA: u32 = 33;
 const OTHER: u32 = 34;
@@ -39,7 +39,7 @@ fn prompt(call: Call) -> Answer {
 /// Whether this test may do what only root can.
 fn root_for(what: &str) -> bool {
     if !is_root() {
-        eprintln!("NOT RUN: {what} needs root");
+        not_run(&format!("{what} needs root"));
     }
     is_root()
 }
@@ -259,7 +259,7 @@ impl Drop for Protection {
 fn the_kernels_own_protection_makes_no_difference() {
     for strict in [false, true] {
         let Some(_protection) = Protection::set(strict) else {
-            eprintln!("NOT RUN: fs.protected_* needs root and a /proc that can be written");
+            not_run("fs.protected_* needs root and a /proc that can be written");
             return;
         };
         for user in [WWW_DATA, 0] {
@@ -318,7 +318,7 @@ fn private_directory() -> Option<Store> {
     let mut command = Command::new("systemd-tmpfiles");
     command.args(["--create", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
     let Ok(mut child) = command.spawn() else {
-        eprintln!("NOT RUN: the private directory needs systemd-tmpfiles");
+        not_run("the private directory needs systemd-tmpfiles");
         return None;
     };
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();

@@ -4,7 +4,7 @@
 #![allow(dead_code)]
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -257,6 +257,12 @@ impl Answer {
 
 pub fn is_root() -> bool {
     fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+/// Says that a test was not run, and why: past the harness, which shows what a
+/// test prints only if it fails.
+pub fn not_run(why: &str) {
+    io::stderr().write_all(format!("NOT RUN: {why}\n").as_bytes()).unwrap();
 }
 
 /// As touch(1) does: makes the file, or sets both times to the kernel's now.
