@@ -36,6 +36,26 @@ fn a_request_names_64_topics_and_no_more() {
     assert_eq!(store.names().len(), 64);
 }
 
+/// By its length, before there is room made for it, and with less memory than
+/// it would take.
+#[test]
+fn a_body_too_long_is_judged_before_it_is_read() {
+    let store = Store::new();
+    for (length, status) in [
+        ("204801", 413),
+        ("1000000000000", 413),
+        ("18446744073709551616", 413),
+        ("99999999999999999999999999", 413),
+        ("-1", 400),
+        ("1e3", 400),
+        ("204800", 400),
+    ] {
+        let call = store.query("publish=a").form("x").variable("CONTENT_LENGTH", length);
+        call.by("prlimit", &["--as=67108864"]).answer().assert_problem(status);
+    }
+    assert_eq!(store.names(), [""; 0]);
+}
+
 /// By a pipe, as from `mod_cgi`, and by a socket, as from `mod_cgid`. All the
 /// while the sender has not gone; the test lasts as long as the deadline.
 #[test]
