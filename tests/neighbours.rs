@@ -90,30 +90,34 @@ impl Trap {
     }
 }
 
-/// Without the sandbox: it is not what stops us.
+/// Without the sandbox: it is not what stops us. In the shared directory, and in
+/// one of a group, as the shipped private one.
 #[test]
 fn what_is_planted_is_refused_at_once_and_left_alone() {
-    let trap = Trap::new();
-    let planted = trap.plant();
-    let names = trap.store.names().len();
-    for id in planted {
-        for query in [
-            format!("publish={id}"),
-            format!("publish={id}&data=x"),
-            format!("subscribed[{id}]=0"),
-            format!("subscribed[{id}]=earliest&stream=1"),
-        ] {
-            let call = trap.store.query(&query).variable("NOVCOMET_SANDBOX", "off");
-            let answer = prompt(call);
-            answer.assert_problem(503);
-            assert!(
-                answer.log.contains(&format!("{id}.comet is not a regular file")),
-                "{answer:?}"
-            );
+    for mode in [0o1777, 0o2770] {
+        let trap = Trap::new();
+        fs::set_permissions(&trap.store.0, PermissionsExt::from_mode(mode)).unwrap();
+        let planted = trap.plant();
+        let names = trap.store.names().len();
+        for id in planted {
+            for query in [
+                format!("publish={id}"),
+                format!("publish={id}&data=x"),
+                format!("subscribed[{id}]=0"),
+                format!("subscribed[{id}]=earliest&stream=1"),
+            ] {
+                let call = trap.store.query(&query).variable("NOVCOMET_SANDBOX", "off");
+                let answer = prompt(call);
+                answer.assert_problem(503);
+                assert!(
+                    answer.log.contains(&format!("{id}.comet is not a regular file")),
+                    "{answer:?}"
+                );
+            }
         }
+        assert_eq!(trap.store.names().len(), names, "nothing is left beside them");
+        trap.assert_untouched();
     }
-    assert_eq!(trap.store.names().len(), names, "nothing is left beside them");
-    trap.assert_untouched();
 }
 
 /// What happens to somebody who waits already.
@@ -303,6 +307,35 @@ fn a_file_of_another_user_that_is_closed_to_us_is_an_honest_503() {
         let answer = prompt(as_user(store.query(query), WWW_DATA, WWW_DATA));
         answer.assert_problem(503);
         assert!(answer.log.contains("Permission denied"), "{answer:?}");
+    }
+}
+
+/// Whatever the directory itself allows.
+#[test]
+fn a_directory_with_wrong_modes_is_an_honest_503() {
+    if !root_for("a directory of another user") {
+        return;
+    }
+    let queries = ["publish=a", "publish=a&data=x", "publish=new", "subscribed[a]=1.5"];
+    for (mode, statuses) in [
+        (0o000, [503, 503, 503, 503]),
+        (0o444, [503, 503, 503, 503]),
+        (0o666, [503, 503, 503, 503]),
+        (0o111, [200, 200, 503, 200]),
+        (0o555, [200, 200, 503, 200]),
+        (0o333, [200, 200, 503, 200]),
+        (0o777, [200, 200, 200, 200]),
+    ] {
+        let store = Store::new().with("a", SECOND, 5_000);
+        chown(store.file("a"), Some(WWW_DATA), Some(WWW_DATA)).unwrap();
+        fs::set_permissions(&store.0, PermissionsExt::from_mode(mode)).unwrap();
+        for (query, status) in queries.iter().zip(statuses) {
+            let answer = prompt(as_user(store.query(query), WWW_DATA, WWW_DATA));
+            assert_eq!(answer.status(), status, "{mode:o}, {query}: {answer:?}");
+            if status == 503 {
+                answer.assert_problem(503);
+            }
+        }
     }
 }
 
