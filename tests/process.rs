@@ -3,6 +3,7 @@
 
 mod comet;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
@@ -10,7 +11,7 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use comet::{Store, Waiter, touch};
+use comet::{Answer, Store, Waiter, eventually, touch};
 
 const QUIET: &str = r#"{"s":0,"k":{"a":0.100000}}"#;
 
@@ -121,6 +122,20 @@ fn a_waiter_can_start_nothing_and_leak_nothing() {
     assert!(has_descriptor(&free, 8));
 }
 
+/// Softly: a hard limit would be its error log's too.
+#[test]
+fn a_publisher_can_write_no_more_than_a_topic_may_have() {
+    let store = Store::new();
+    let most = (4 * 262_144 + 6 * 65_536 + 4_096).to_string();
+    let slowly = injected("--inject=renameat2:delay_enter=300000");
+    let call = store.query("publish=a&data=x").by("strace", &slowly);
+    let publisher = call.start();
+    let limits = || publisher.read_proc("limits");
+    eventually(|| limits().lines().any(|line| line.contains("file size") && line.contains(&most)));
+    assert_eq!(words(&publisher, "limits", "Max file size"), [&most, "unlimited"]);
+    assert_eq!(publisher.answer().body, "true");
+}
+
 /// Where a parent has left a hundred descriptors open, a limit of 16 would
 /// leave none.
 #[test]
@@ -208,6 +223,136 @@ fn with_few_descriptors_it_answers_or_says_so() {
         assert!(quiet.status() == 503 || quiet.body == r#"{"s":0,"k":{"c":0.100000}}"#);
         assert!(store.query("subscribed[a]=earliest").answer().body.contains(r#""data":"x""#));
     }
+}
+
+/// Neither inotify nor signals, and then not even a look in between: what wakes
+/// is the next best, and in the end the look every `NOVCOMET_SLEEP`.
+#[test]
+fn with_nothing_that_wakes_it_looks_again() {
+    for (faults, sleep) in [
+        (&["inotify_init1:error=EMFILE"][..], "3600"),
+        (&["inotify_init1:error=ENOSYS"], "3600"),
+        (&["inotify_add_watch:error=ENOSPC"], "3600"),
+        (&["inotify_add_watch:error=ENOSPC:when=2"], "3600"),
+        (&["inotify_init1:error=EMFILE", "signalfd4:error=EMFILE"], "0.1"),
+    ] {
+        for there in [false, true] {
+            let store = Store::new();
+            if there {
+                touch(&store.file("a"));
+                thread::sleep(Duration::from_millis(20));
+            }
+            let faults: Vec<_> = faults.iter().map(|fault| format!("--inject={fault}")).collect();
+            let mut words = injected("--seccomp-bpf").to_vec();
+            words.push("-f");
+            words.extend(faults.iter().map(String::as_str));
+            let call = store.query("subscribed[a]=0").variable("NOVCOMET_SLEEP", sleep);
+            let call = call.variable("NOVCOMET_TRIES", "100").by("strace", &words);
+            let waiter = call.waiting();
+            assert!(!waiter.has_inotify() || faults[0].contains("add_watch"), "{faults:?}");
+            touch(&store.file("a"));
+            assert_eq!(waiter.answer().cursor("a").0, '1', "{faults:?}");
+        }
+    }
+}
+
+/// As `kill -STOP` and a debugger leave it: with the lock, and without an end.
+#[test]
+fn a_publisher_that_is_frozen_holds_up_publishers_of_its_topic_for_2_s() {
+    let store = Store::new();
+    store.query("publish=a&data=one").answer();
+    let stopped = injected("--inject=pwrite64:signal=STOP");
+    let frozen = store.query("publish=a&data=two").by("strace", &stopped).start();
+    eventually(|| words(&frozen, "status", "State:")[0].eq_ignore_ascii_case("T"));
+    let begin = Instant::now();
+    let waiter = store.query("subscribed[b]=0").waiting();
+    assert_eq!(store.query("publish=b&data=other").answer().body, "true");
+    assert!(waiter.answer().body.contains("other"));
+    assert!(store.query("subscribed[a]=earliest").answer().body.contains("one"));
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    let begin = Instant::now();
+    let refused = store.query("publish=a&data=three").answer();
+    refused.assert_problem(503);
+    assert!(refused.log.contains("is locked by another process"), "{refused:?}");
+    let took = begin.elapsed();
+    assert!((2.0..3.0).contains(&took.as_secs_f64()), "{took:?}");
+    frozen.signal("CONT");
+    assert_eq!(frozen.answer().body, "true");
+    let all = store.query("subscribed[a]=earliest").answer().body;
+    assert!(all.contains("two") && !all.contains("three"), "{all}");
+}
+
+/// What strace(1) calls a fault of the n-th call of this name, for each call from
+/// the first that is about the store on. Without memory there is no answer.
+fn each_call(trace: &str, store: &Store) -> Vec<(String, usize)> {
+    let mut counts = BTreeMap::new();
+    let names = trace.lines().filter_map(|line| Some((line.split_once('(')?.0, line)));
+    let mut calls: Vec<_> = names
+        .map(|(name, line)| {
+            let number = counts.entry(name).or_insert(0);
+            *number += 1;
+            (name.to_owned(), *number, line.contains(store.0.to_str().unwrap()))
+        })
+        .collect();
+    let first = calls.iter().position(|(_, _, is_ours)| *is_ours).unwrap();
+    let is_of_memory =
+        |name: &str| ["mmap", "munmap", "mremap", "brk", "exit_group"].contains(&name);
+    calls.drain(..first);
+    calls.retain(|(name, ..)| !is_of_memory(name));
+    calls.into_iter().map(|(name, number, _)| (name, number)).collect()
+}
+
+/// An answer with all there is, or an honest error; no end without one, but where
+/// the answer itself cannot be written.
+#[test]
+fn a_subscriber_that_is_refused_any_system_call_answers_or_says_so() {
+    let (mut answered, mut refused) = (0, 0);
+    for query in [
+        "subscribed[a]=earliest",
+        "subscribed[b]=0&subscribed[c]=0&wait=0.02",
+        "subscribed[a]=earliest&stream=1&wait=0.02",
+    ] {
+        let (store, beside) = (Store::new(), Store::new());
+        let trace = beside.0.join("trace");
+        store.query("publish=a&data=one").answer();
+        touch(&store.file("b"));
+        let by = |options: &[&str]| {
+            let words = [&["-o", trace.to_str().unwrap()], options].concat();
+            store.query(query).method("GET").by("strace", &words).output()
+        };
+        assert!(by(&[]).status.success());
+        for (name, number) in each_call(&fs::read_to_string(&trace).unwrap(), &store) {
+            for error in ["EACCES", "EIO", "EINTR", "ENOMEM", "EMFILE"] {
+                let fault = format!("inject={name}:error={error}:when={number}");
+                let output = by(&["-e", &format!("trace={name}"), "-e", &fault]);
+                let log = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success(), "{query}, {fault}: {output:?}");
+                assert!(!log.contains("panicked") && log.lines().count() <= 1, "{fault}: {log}");
+                if output.stdout.is_empty() {
+                    assert!(["write", "ppoll"].contains(&name.as_str()), "{fault}: no answer");
+                    continue;
+                }
+                let answer = Answer::parse(&output);
+                match answer.status() {
+                    200 if query.starts_with("subscribed[b]") => assert!(
+                        answer.body.starts_with(r#"{"s":0,"k":{"b":"#),
+                        "{fault}: {answer:?}"
+                    ),
+                    200 => {
+                        let is_cut = name == "write" || name == "ppoll" || !log.is_empty();
+                        assert!(is_cut || answer.body.contains("one"), "{fault}: {answer:?}");
+                    }
+                    _ => answer.assert_problem(503),
+                }
+                match answer.status() {
+                    200 => answered += 1,
+                    _ => refused += 1,
+                }
+            }
+        }
+        assert_eq!(store.names().len(), 2, "{:?}", store.names());
+    }
+    assert!(answered > 50 && refused > 50, "{answered} answered, {refused} refused");
 }
 
 /// lighttpd and `mod_cgid` hand on the very file that their error log is.
