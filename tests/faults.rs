@@ -16,6 +16,7 @@ use support::{Exchange, Kind, SOURCE, Server, Setup};
 
 stories! {
     a_reload_amid_waiters_answers_new_requests_and_loses_no_event
+    a_stop_amid_waiters_takes_them_along
     clients_that_give_up_leave_nobody_behind
 }
 
@@ -56,6 +57,19 @@ fn a_reload_amid_waiters_answers_new_requests_and_loses_no_event(kind: Kind) {
     let late = server.until_answered(target);
     assert!(late.body.starts_with(r#"{"s":1,"k":{"a":"#), "{late:?}");
     server.await_nobody();
+}
+
+/// Polls and streams: each is answered or ended, and no process is left.
+fn a_stop_amid_waiters_takes_them_along(kind: Kind) {
+    let mut server = roomy(kind).start();
+    let way = |number: usize| if number % 2 == 0 { "" } else { "&stream=1" };
+    let target = |number| format!("GET /comet.cgi?subscribed[a]=0.1{}", way(number));
+    let waiters: Vec<_> = (0..WAITERS).map(|number| server.send(&target(number))).collect();
+    server.await_waiters(WAITERS);
+    let took = server.stop();
+    assert!(took < BACK, "{took:?}");
+    server.await_nobody();
+    assert!(waiters.into_iter().all(Exchange::ends));
 }
 
 fn clients_that_give_up_leave_nobody_behind(kind: Kind) {
