@@ -1,0 +1,59 @@
+//! docs/security.md stays true: the tests and the constants that it names are there.
+
+use std::fs;
+use std::path::Path;
+
+const SOURCE: &str = env!("CARGO_MANIFEST_DIR");
+
+fn read(path: &str) -> String {
+    let path = Path::new(SOURCE).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The words in `code` that name something in a file: `file: name`.
+fn names(text: &str) -> Vec<(&str, &str)> {
+    let spans = text.split('`').skip(1).step_by(2);
+    let pairs = spans.filter_map(|span| span.split_once(": "));
+    pairs.filter(|(file, _)| ["rs", "mjs"].contains(&suffix(file))).collect()
+}
+
+fn suffix(file: &str) -> &str {
+    file.rsplit('.').next().unwrap_or_default()
+}
+
+fn is_constant(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+}
+
+/// What is missing of what is named.
+fn missing((file, name): (&str, &str)) -> Option<String> {
+    let (path, mark) = match () {
+        () if is_constant(name) => (format!("src/{file}"), format!("const {name}: ")),
+        () if suffix(file) == "mjs" => (format!("tests/{file}"), format!("'{name}'")),
+        () if file.starts_with("src/") => (file.to_owned(), format!("    fn {name}()")),
+        () => (format!("tests/{file}"), format!("\nfn {name}(")),
+    };
+    (!read(&path).contains(&mark)).then(|| format!("{file}: {name}"))
+}
+
+#[test]
+fn each_test_and_each_constant_that_is_named_is_there() {
+    let page = read("docs/security.md");
+    let named = names(&page);
+    assert!(named.len() > 150, "only {} names were found", named.len());
+    let missing: Vec<_> = named.into_iter().filter_map(missing).collect();
+    assert_eq!(missing, [""; 0]);
+}
+
+#[test]
+fn each_promise_has_a_test() {
+    let page = read("docs/security.md");
+    let is_row = |line: &&str| line.starts_with("| ") && !line.ends_with("| test |");
+    let rows: Vec<_> = page.lines().filter(is_row).collect();
+    assert!(rows.len() > 70, "only {} rows were found", rows.len());
+    for row in rows {
+        let cells: Vec<_> = row.trim_matches('|').split(" | ").collect();
+        let tests = names(cells[cells.len() - 1]);
+        assert!(!tests.is_empty() && !tests.iter().any(|(_, name)| is_constant(name)), "{row}");
+    }
+}
