@@ -5,6 +5,7 @@
 //! and put right again by the monotonic one.
 
 mod comet;
+mod mint;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -18,6 +19,7 @@ use novcomet::event::{Cursor, Since};
 use serde_json::Value;
 
 use comet::{Answer, Store, not_run, touch};
+use mint::{HS256, Keys, claims};
 
 /// By how many seconds it is wrong: ahead, right, behind, right.
 const JUMPS: [i64; 4] = [20, 0, -20, 0];
@@ -254,6 +256,29 @@ fn a_stream_that_lives_through_it_delivers_each_message_once() {
         answer.body.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
     assert_eq!(heard, sent, "{answer:?}");
     assert!(!answer.body.contains("event: gap"), "{answer:?}");
+}
+
+/// `exp` is judged by the clock at each delivery, not only when the request comes.
+#[test]
+fn a_token_that_the_clock_has_passed_delivers_nothing_more() {
+    let keys = Keys::new();
+    let Some(mut clock) = Clock::take() else { return };
+    for more in ["", "&stream=1"] {
+        let store = Store::new();
+        let grants = r#"{"subscribe":["a"]}"#;
+        let token = keys.sign(&[("HS256", "hs", HS256, claims(10, grants))]).remove(0);
+        let query = format!("subscribed[a]=0{more}");
+        let call = store.query(&query).method("GET").variable("NOVCOMET_PRIVATE", "a");
+        let call = call.variable("NOVCOMET_TOKEN_KEY", &keys.path("hs"));
+        let call = call.variable("HTTP_AUTHORIZATION", &format!("Bearer {token}"));
+        let waiter = call.waiting();
+        clock.jump(20);
+        publish(&store, "late");
+        let answer = waiter.answer();
+        assert!(!answer.body.contains("late"), "{answer:?}");
+        assert_eq!(answer.status(), if more.is_empty() { 401 } else { 200 });
+        clock.jump(0);
+    }
 }
 
 /// docs/protocol.md: a cursor ahead of where the topic stands is a gap. So is the
