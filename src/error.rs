@@ -206,6 +206,9 @@ fn server_advice(cause: &io::Error) -> &'static str {
     match cause.kind() {
         io::ErrorKind::PermissionDenied => "correct the user and password in NOVCOMET_STORE",
         io::ErrorKind::NotFound => "correct the address in NOVCOMET_STORE",
+        io::ErrorKind::InvalidInput => {
+            "correct its certificate, or ca, cert and key in NOVCOMET_STORE"
+        }
         _ if is_full(cause) => "give it more memory, or lower NOVCOMET_KEEP_BYTES",
         _ => "see that it runs and answers",
     }

@@ -168,7 +168,7 @@ impl Place {
     ) -> Result<Box<dyn Store>, Error> {
         Ok(match self.0.clone() {
             Kind::Directory(path) => Box::new(file::FileStore::open(path, retention, limits)?),
-            Kind::Redis(server) => Box::new(redis::RedisStore::new(server, retention, poll)),
+            Kind::Redis(server) => Box::new(redis::RedisStore::open(server, retention, poll)?),
             Kind::Memcached(servers) => {
                 Box::new(memcached::MemcachedStore::new(servers, retention, poll))
             }
@@ -200,13 +200,13 @@ pub fn find(url: &str) -> Result<Place, Error> {
             let directory = parsed.to_file_path().map_err(|()| refusal(url))?;
             Ok(Place(Kind::Directory(directory)))
         }
-        "rediss" => Err(Error::Config {
+        "rediss" if cfg!(not(feature = "tls")) => Err(Error::Config {
             variable: "NOVCOMET_STORE",
             value: without_secrets(url),
-            expected: "a store of this build, which has no TLS; \
-                       put a tunnel (stunnel) before it and name that as redis://",
+            expected: "a store of this executable, which was built without TLS; build one by \
+                       `make FEATURES=tls`, or name a tunnel before it (stunnel) as redis://",
         }),
-        "redis" | "unix" => {
+        "redis" | "rediss" | "unix" => {
             let mut server = redis::Server::parse(&parsed).ok_or_else(|| refusal(url))?;
             server.address.look_up()?;
             Ok(Place(Kind::Redis(server)))

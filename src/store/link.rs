@@ -20,6 +20,12 @@ pub const CONNECT: Duration = Duration::from_millis(250);
 /// for, less than a second in all.
 pub const EXCHANGE: Duration = Duration::from_millis(600);
 
+/// What a conversation goes over: a socket, or what encrypts on one.
+pub trait Wire: Read + Write + AsFd {
+    /// From now on every wait ends at this moment.
+    fn wait_until(&mut self, until: Instant);
+}
+
 /// A connected socket, never blocking.
 pub struct Link {
     socket: OwnedFd,
@@ -37,9 +43,10 @@ impl Link {
         };
         Ok(Self { socket, until })
     }
+}
 
-    /// From now on every wait ends at this moment.
-    pub fn wait_until(&mut self, until: Instant) {
+impl Wire for Link {
+    fn wait_until(&mut self, until: Instant) {
         self.until = until;
     }
 }

@@ -5,6 +5,8 @@
 
 mod conversation;
 mod nodes;
+#[cfg_attr(not(feature = "tls"), path = "redis/no_tls.rs")]
+mod tls;
 mod url;
 mod watch;
 
@@ -20,6 +22,7 @@ use crate::error::Error;
 use crate::event::{Cursor, Message, Since, Topic};
 use conversation::Command;
 use nodes::Nodes;
+use tls::Tls;
 pub use url::Server;
 use watch::StreamWatch;
 
@@ -39,29 +42,33 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// Connects when it is needed.
-    pub fn new(server: Server, retention: Retention, poll: Duration) -> Self {
+    /// Reads what TLS takes; connects when it is needed.
+    ///
+    /// # Errors
+    /// [`Error::Server`] for files that can't be used.
+    pub fn open(server: Server, retention: Retention, poll: Duration) -> Result<Self, Error> {
+        let name = server.address.to_string();
+        let tls = server.files.as_ref().map(Tls::read).transpose().map_err(failed(&name))?;
         let age = u64::try_from(retention.age.as_micros()).unwrap_or(EXACT).min(EXACT);
-        Self {
+        Ok(Self {
             prefix: server.prefix.clone(),
-            name: server.address.to_string(),
+            name,
             retention: [
                 retention.messages.to_string(),
                 retention.bytes.to_string(),
                 age.to_string(),
             ],
             poll,
-            nodes: Rc::new(RefCell::new(Nodes::new(server))),
-        }
+            nodes: Rc::new(RefCell::new(Nodes::new(server, tls))),
+        })
     }
 
     fn key(&self, topic: &Topic) -> Vec<u8> {
         [self.prefix.as_str(), topic.as_str()].concat().into_bytes()
     }
 
-    fn failed(&self) -> impl FnOnce(io::Error) -> Error {
-        let store = format!("Redis at {}", self.name);
-        move |cause| Error::Server { store, cause }
+    fn failed(&self) -> impl FnOnce(io::Error) -> Error + use<> {
+        failed(&self.name)
     }
 
     /// One script for all, which a cluster refuses: it has a slot for each.
@@ -100,6 +107,11 @@ impl RedisStore {
             command.with(mode).with(cursor.min(EXACT).to_string())
         })
     }
+}
+
+fn failed(name: &str) -> impl FnOnce(io::Error) -> Error + use<> {
+    let store = format!("Redis at {name}");
+    move |cause| Error::Server { store, cause }
 }
 
 /// How a reader stands, in the script's words, and where.

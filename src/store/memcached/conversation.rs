@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, Write};
 use std::time::Instant;
 
 use crate::store::address::Address;
-use crate::store::link::{Link, read_more};
+use crate::store::link::{Link, Wire, read_more};
 
 /// A reply.
 #[derive(Debug, Clone, PartialEq, Eq)]

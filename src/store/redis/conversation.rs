@@ -8,9 +8,10 @@ use redis_protocol::resp2::decode::decode;
 use redis_protocol::resp2::encode::encode;
 use redis_protocol::resp2::types::{OwnedFrame, Resp2Frame};
 
+use super::tls::Tls;
 use super::url::Server;
 use crate::store::address::Address;
-use crate::store::link::{Link, read_more};
+use crate::store::link::{Link, Wire, read_more};
 
 /// A command and its arguments.
 #[derive(Debug, Clone)]
@@ -37,23 +38,32 @@ impl Command {
 
 /// A connection, and what came over it that nobody has heard yet.
 pub struct Conversation {
-    link: Link,
+    wire: Box<dyn Wire>,
     unread: Vec<u8>,
     /// Replies to who we said we are, that are still to come.
     greetings: usize,
 }
 
 impl Conversation {
-    /// Connects, and says who we are; what the server thinks of that is heard
+    /// Connects, by `tls` if there is such, and says who we are; what the server thinks of that is heard
     /// with the first reply, so that it costs no time.
     ///
     /// # Errors
     /// Those of connecting and of writing.
-    pub fn open(address: &Address, server: &Server, until: Instant) -> io::Result<Self> {
+    pub fn open(
+        address: &Address,
+        server: &Server,
+        tls: Option<&Tls>,
+        until: Instant,
+    ) -> io::Result<Self> {
         let mut link = Link::open(address)?;
         link.wait_until(until);
+        let wire: Box<dyn Wire> = match (tls, address) {
+            (Some(tls), Address::Tcp { host, .. }) => tls.over(link, host)?,
+            _ => Box::new(link),
+        };
         let greetings = greetings(server);
-        let mut conversation = Self { link, unread: Vec::new(), greetings: greetings.len() };
+        let mut conversation = Self { wire, unread: Vec::new(), greetings: greetings.len() };
         for greeting in greetings {
             conversation.say(&greeting)?;
         }
@@ -61,13 +71,13 @@ impl Conversation {
     }
 
     pub fn wait_until(&mut self, until: Instant) {
-        self.link.wait_until(until);
+        self.wire.wait_until(until);
     }
 
     /// # Errors
     /// Those of the link.
     pub fn say(&mut self, command: &Command) -> io::Result<()> {
-        self.link.write_all(&command.bytes()?)
+        self.wire.write_all(&command.bytes()?)
     }
 
     /// The reply to the first command that has none yet.
@@ -91,7 +101,7 @@ impl Conversation {
                 self.unread.drain(..length);
                 return Ok(frame);
             }
-            read_more(&mut self.link, &mut self.unread)?;
+            read_more(&mut self.wire, &mut self.unread)?;
         }
     }
 }
@@ -111,6 +121,6 @@ fn greetings(server: &Server) -> Vec<Command> {
 
 impl AsFd for Conversation {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.link.as_fd()
+        self.wire.as_fd()
     }
 }

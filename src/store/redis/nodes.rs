@@ -9,6 +9,7 @@ use std::time::Instant;
 use redis_protocol::resp2::types::OwnedFrame;
 
 use super::conversation::{Command, Conversation};
+use super::tls::Tls;
 use super::url::Server;
 use crate::store::address::Address;
 use crate::store::link::EXCHANGE;
@@ -19,6 +20,8 @@ const HOPS: usize = 4;
 /// Connections to servers, made when they are needed.
 pub struct Nodes {
     server: Server,
+    /// To all of them, or to none.
+    tls: Option<Tls>,
     conversations: HashMap<Address, Conversation>,
     /// Which server of a cluster has a key, as far as we were told.
     moved: HashMap<Vec<u8>, Address>,
@@ -29,9 +32,10 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    pub fn new(server: Server) -> Self {
+    pub fn new(server: Server, tls: Option<Tls>) -> Self {
         Self {
             server,
+            tls,
             conversations: HashMap::new(),
             moved: HashMap::new(),
             is_cluster: false,
@@ -103,7 +107,10 @@ impl Nodes {
                 open.wait_until(until);
                 open
             }
-            Entry::Vacant(none) => none.insert(Conversation::open(address, &self.server, until)?),
+            Entry::Vacant(none) => {
+                let tls = self.tls.as_ref();
+                none.insert(Conversation::open(address, &self.server, tls, until)?)
+            }
         })
     }
 

@@ -1,5 +1,8 @@
-//! `redis://[user:password@]host:port/db` and
-//! `unix:///path?db=…&user=…&pass=…`, each with `prefix=…`.
+//! `redis://[user:password@]host:port/db`, the same with `rediss://` for TLS
+//! (`ca=/…`, `cert=/…&key=/…`), and `unix:///path?db=…&user=…&pass=…`, each with
+//! `prefix=…`.
+
+use std::path::PathBuf;
 
 use percent_encoding::percent_decode_str;
 use url::Url;
@@ -9,6 +12,8 @@ use crate::store::address::Address;
 const PORT: u16 = 6379;
 /// What our keys begin with.
 const PREFIX: &str = "novcomet:";
+/// Where Debian has the certificates of the authorities that it believes.
+const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// A Redis server, and who we are there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +28,32 @@ pub struct Server {
     pub database: u32,
     /// What our keys begin with.
     pub prefix: String,
+    /// What TLS takes, if it is spoken.
+    pub files: Option<Files>,
+}
+
+/// Files of PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files {
+    /// Certificates of those who may vouch for the server.
+    pub ca: PathBuf,
+    /// Our certificate, and its key.
+    pub own: Option<(PathBuf, PathBuf)>,
+}
+
+impl Files {
+    /// A certificate goes with a key.
+    fn parse(url: &Url) -> Option<Self> {
+        let one = |wanted: &str| {
+            let found = url.query_pairs().find(|(name, _)| name == wanted);
+            found.map(|(_, path)| PathBuf::from(path.into_owned()))
+        };
+        let own = match (one("cert"), one("key")) {
+            (None, None) => None,
+            (cert, key) => Some((cert?, key?)),
+        };
+        Some(Self { ca: one("ca").unwrap_or_else(|| AUTHORITIES.into()), own })
+    }
 }
 
 impl Server {
@@ -30,11 +61,13 @@ impl Server {
     pub fn parse(url: &Url) -> Option<Self> {
         let mut server = match url.scheme() {
             "unix" => Self::local(url)?,
+            "rediss" => Self { files: Some(Files::parse(url)?), ..Self::remote(url)? },
             _ => Self::remote(url)?,
         };
         for (name, value) in url.query_pairs() {
             match name.as_ref() {
                 "prefix" => server.prefix = value.into(),
+                "ca" | "cert" | "key" if server.files.is_some() && value.starts_with('/') => {}
                 "db" if url.scheme() == "unix" => server.database = value.parse().ok()?,
                 "user" if url.scheme() == "unix" => server.user = value.into(),
                 "pass" if url.scheme() == "unix" => server.password = value.into(),
@@ -45,8 +78,8 @@ impl Server {
     }
 
     fn at(address: Address) -> Self {
-        let prefix = PREFIX.to_owned();
-        Self { address, user: String::new(), password: String::new(), database: 0, prefix }
+        let (user, password, prefix) = (String::new(), String::new(), PREFIX.to_owned());
+        Self { address, user, password, database: 0, prefix, files: None }
     }
 
     fn local(url: &Url) -> Option<Self> {
@@ -95,5 +128,24 @@ mod tests {
         assert_eq!(server.address, Address::Unix("/run/a b.sock".into()));
         assert_eq!((server.user.as_str(), server.password.as_str()), ("u", "p"));
         assert_eq!((server.database, server.prefix.as_str()), (2, "novcomet:"));
+        assert_eq!(server.files, None);
+    }
+
+    #[test]
+    fn tls_has_files_and_nothing_else_has() {
+        let files = |rest: &str| parse(&format!("rediss://u:p@h:7/3?{rest}")).map(|it| it.files);
+        let system = Files { ca: AUTHORITIES.into(), own: None };
+        assert_eq!(files("prefix=x"), Some(Some(system)));
+        let own = Some(("/b c.pem".into(), "/d.pem".into()));
+        let all = Files { ca: "/a.pem".into(), own };
+        assert_eq!(files("ca=/a.pem&cert=/b%20c.pem&key=/d.pem"), Some(Some(all)));
+        for rest in ["ca=a.pem", "ca=", "cert=/b", "key=/d", "cert=b&key=/d", "verify=no"] {
+            assert_eq!(files(rest), None, "{rest}");
+        }
+        for url in ["redis://h/0", "unix:///h"] {
+            for rest in ["ca=/a", "cert=/b&key=/d"] {
+                assert_eq!(parse(&format!("{url}?{rest}")), None, "{url} {rest}");
+            }
+        }
     }
 }
