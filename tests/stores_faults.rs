@@ -21,6 +21,8 @@ const LATE: Duration = Duration::from_secs(1);
 macro_rules! over_servers {
     ($($test:ident)*) => {
         mod redis { $(#[test] fn $test() { super::$test(super::Kind::Redis); })* }
+        #[cfg(feature = "tls")]
+        mod redis_tls { $(#[test] fn $test() { super::$test(super::Kind::RedisTls); })* }
         mod memcached { $(#[test] fn $test() { super::$test(super::Kind::Memcached); })* }
     };
 }
@@ -50,7 +52,7 @@ fn ask(backend: &Backend, query: &str) -> Answer {
 fn assert_unavailable(answer: &Answer, kind: Kind) {
     answer.assert_problem(503);
     assert!(answer.head.contains("\r\nRetry-After: 2"), "{answer:?}");
-    let name = if kind == Kind::Redis { "Redis" } else { "memcached" };
+    let name = if kind == Kind::Memcached { "memcached" } else { "Redis" };
     assert!(answer.log.starts_with(&format!("novcomet: cannot use {name} at ")), "{answer:?}");
     assert!(!answer.body.contains("127.0.0.1"), "{answer:?}");
 }
@@ -164,6 +166,7 @@ fn a_server_that_talks_nonsense(kind: Kind) {
 fn url(kind: Kind, port: u16) -> String {
     match kind {
         Kind::Redis => format!("redis://127.0.0.1:{port}/0"),
+        Kind::RedisTls => format!("rediss://127.0.0.1:{port}/0"),
         _ => format!("memcached://127.0.0.1:{port}"),
     }
 }
@@ -271,11 +274,25 @@ fn a_key_of_another_kind_is_left_alone() {
 
 #[test]
 fn a_cluster_has_all_topics_on_any_of_its_servers() {
-    let nodes = [(); 2].map(|()| {
-        let bus = free_port().to_string();
-        let options = ["--cluster-enabled", "yes", "--cluster-port", &bus];
-        (Backend::start_on_port(Kind::Redis, &options), bus)
-    });
+    all_topics_are_on_any_of(Kind::Redis, "no");
+}
+
+/// Who is sent on asks the next one for its certificate as well.
+#[cfg(feature = "tls")]
+#[test]
+fn a_cluster_that_encrypts_has_all_topics_on_any_of_its_servers() {
+    all_topics_are_on_any_of(Kind::RedisTls, "yes");
+}
+
+fn all_topics_are_on_any_of(kind: Kind, encrypted: &str) {
+    let buses = [(); 2].map(|()| free_port().to_string());
+    let [options, others] = buses
+        .each_ref()
+        .map(|bus| ["--cluster-enabled", "yes", "--tls-cluster", encrypted, "--cluster-port", bus]);
+    let node = Backend::start_on_port(kind, &options);
+    let other = Backend::start_beside(&node, &others);
+    let [bus, other_bus] = buses;
+    let nodes = [(node, bus), (other, other_bus)];
     for ((node, _), slots) in nodes.iter().zip([["0", "8191"], ["8192", "16383"]]) {
         assert_eq!(node.redis(&["CLUSTER", "ADDSLOTSRANGE", slots[0], slots[1]]), "OK\n");
     }

@@ -2,7 +2,9 @@
 //! needs one, on a socket or a free port of loopback, which ends with its owner.
 
 // Each file of tests uses its own part of this.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
+
+mod authority;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -10,11 +12,14 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use novcomet::store::{self, Limits, Retention, Store};
+
+pub use authority::{Authority, BEFORE, LATER};
 
 pub const KEEP_ALL: Retention =
     Retention { messages: 10_000, bytes: 1 << 30, age: Duration::from_secs(86_400), most: 1 << 31 };
@@ -26,6 +31,8 @@ pub const POLL: Duration = Duration::from_millis(20);
 pub enum Kind {
     File,
     Redis,
+    /// Redis, and all that is said is encrypted.
+    RedisTls,
     Memcached,
 }
 
@@ -35,6 +42,8 @@ macro_rules! over_every_store {
     ($($test:ident)*) => {
         mod file { $(#[test] fn $test() { super::$test($crate::backend::Kind::File); })* }
         mod redis { $(#[test] fn $test() { super::$test($crate::backend::Kind::Redis); })* }
+        #[cfg(feature = "tls")]
+        mod redis_tls { $(#[test] fn $test() { super::$test($crate::backend::Kind::RedisTls); })* }
         mod memcached { $(#[test] fn $test() { super::$test($crate::backend::Kind::Memcached); })* }
     };
 }
@@ -45,21 +54,40 @@ pub struct Backend {
     directory: PathBuf,
     port: Option<u16>,
     options: Vec<String>,
+    authority: Option<Arc<Authority>>,
     server: Option<Child>,
 }
 
 impl Backend {
-    /// On a socket in a private directory.
+    /// On a socket in a private directory; one that encrypts, on a port.
     pub fn start(kind: Kind) -> Self {
-        let mut backend = Self::new(kind, None, &[]);
+        if kind == Kind::RedisTls {
+            return Self::start_on_port(kind, &[]);
+        }
+        let mut backend = Self::new(kind, None, &[], None);
         backend.restart();
         backend
     }
 
     /// On a free port of loopback, started with `options`.
     pub fn start_on_port(kind: Kind, options: &[&str]) -> Self {
+        let authority = (kind == Kind::RedisTls).then(|| {
+            let authority = Authority::new();
+            authority.certify("server", "IP:127.0.0.1", LATER);
+            authority.certify("client", "DNS:client", LATER);
+            Arc::new(authority)
+        });
+        Self::start_under(authority.as_ref(), kind, options)
+    }
+
+    /// As another one, and with the same authority.
+    pub fn start_beside(other: &Self, options: &[&str]) -> Self {
+        Self::start_under(other.authority.as_ref(), other.kind, options)
+    }
+
+    fn start_under(authority: Option<&Arc<Authority>>, kind: Kind, options: &[&str]) -> Self {
         for _ in 0..5 {
-            let mut backend = Self::new(kind, Some(free_port()), options);
+            let mut backend = Self::new(kind, Some(free_port()), options, authority.cloned());
             // Another process may take the port between our look and the server's.
             if backend.try_restart() {
                 return backend;
@@ -68,13 +96,18 @@ impl Backend {
         panic!("{kind:?} does not start");
     }
 
-    fn new(kind: Kind, port: Option<u16>, options: &[&str]) -> Self {
+    fn new(
+        kind: Kind,
+        port: Option<u16>,
+        options: &[&str],
+        authority: Option<Arc<Authority>>,
+    ) -> Self {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let name = format!("/dev/shm/novcomet-store-{}-{number}", std::process::id());
         fs::create_dir(&name).unwrap();
         let options = options.iter().map(ToString::to_string).collect();
-        Self { kind, directory: name.into(), port, options, server: None }
+        Self { kind, directory: name.into(), port, options, authority, server: None }
     }
 
     pub fn directory(&self) -> &Path {
@@ -85,6 +118,11 @@ impl Backend {
         self.port.expect("a store on a port")
     }
 
+    /// Who vouches for a server that encrypts, and for its clients.
+    pub fn authority(&self) -> &Authority {
+        self.authority.as_ref().expect("a store that encrypts")
+    }
+
     /// The value of `NOVCOMET_STORE`.
     pub fn url(&self) -> String {
         let socket = self.socket();
@@ -93,6 +131,11 @@ impl Backend {
             (Kind::Redis, None) => format!("unix://{}", socket.display()),
             (Kind::Memcached, None) => format!("memcached://{}", socket.display()),
             (Kind::Redis, Some(port)) => format!("redis://127.0.0.1:{port}/0"),
+            (Kind::RedisTls, _) => {
+                let [ca, cert, key] =
+                    ["ca.pem", "client.pem", "client.key"].map(|file| self.authority().file(file));
+                format!("rediss://127.0.0.1:{}/0?ca={ca}&cert={cert}&key={key}", self.port())
+            }
             (Kind::Memcached, Some(port)) => format!("memcached://127.0.0.1:{port}"),
         }
     }
@@ -133,7 +176,9 @@ impl Backend {
     fn greets(&self) -> bool {
         match self.kind {
             Kind::File => true,
-            Kind::Redis => self.redis(&["CONFIG", "GET", "dir"]).contains("novcomet-store"),
+            Kind::Redis | Kind::RedisTls => {
+                self.redis(&["CONFIG", "GET", "dir"]).contains("novcomet-store")
+            }
             Kind::Memcached => self.try_ask("version\r\nquit\r\n").is_some(),
         }
     }
@@ -151,6 +196,15 @@ impl Backend {
                 if at.is_none() {
                     command.arg("--unixsocket").arg(socket);
                 }
+            }
+            (Kind::RedisTls, _) => {
+                let [ca, cert, key] =
+                    ["ca.pem", "server.pem", "server.key"].map(|file| self.authority().file(file));
+                command.args(["redis-server", "--bind", "127.0.0.1", "--port", "0"]);
+                command.args(["--tls-port", &port, "--tls-ca-cert-file", &ca]);
+                command.args(["--tls-cert-file", &cert, "--tls-key-file", &key]);
+                command.args(["--save", "", "--dir"]).arg(&self.directory);
+                command.arg("--unixsocket").arg(socket);
             }
             (Kind::Memcached, at) => {
                 command.args(["memcached", "-u", "root", "-t", "1"]);
@@ -185,7 +239,7 @@ impl Backend {
     pub fn lose_everything(&self) {
         match self.kind {
             Kind::File => self.files().iter().for_each(|file| fs::remove_file(file).unwrap()),
-            Kind::Redis => assert_eq!(self.redis(&["FLUSHALL"]), "OK\n"),
+            Kind::Redis | Kind::RedisTls => assert_eq!(self.redis(&["FLUSHALL"]), "OK\n"),
             Kind::Memcached => assert_eq!(self.ask("flush_all\r\nquit\r\n"), "OK\r\n"),
         }
     }
@@ -194,7 +248,7 @@ impl Backend {
     pub fn is_untouched(&self) -> bool {
         match self.kind {
             Kind::File => self.files().is_empty(),
-            Kind::Redis => self.redis(&["DBSIZE"]) == "0\n",
+            Kind::Redis | Kind::RedisTls => self.redis(&["DBSIZE"]) == "0\n",
             Kind::Memcached => self.ask("stats\r\nquit\r\n").contains("STAT total_items 0\r\n"),
         }
     }
@@ -210,7 +264,7 @@ impl Backend {
     /// What redis-cli, a client that is not ours, says to this command.
     pub fn redis(&self, command: &[&str]) -> String {
         let mut client = Command::new("redis-cli");
-        match self.port {
+        match self.port.filter(|_| self.kind != Kind::RedisTls) {
             None => client.arg("-s").arg(self.socket()),
             Some(port) => client.args(["-p", &port.to_string()]),
         };
