@@ -121,6 +121,34 @@ fn without_a_file_those_count_whom_the_system_believes() {
     assert_eq!(call.by("unshare", &["-m", "sh", "-c", &mount]).answer().body, "true");
 }
 
+/// The beginning of a handshake's record, and then nothing, or a byte a while.
+#[test]
+fn a_handshake_that_does_not_end_is_given_up_in_time() {
+    for dribbles in [false, true] {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                thread::spawn(move || {
+                    let mut bytes = &b"\x16\x03\x03\x10\x00\x02\x00\x0f\xfc"[..];
+                    while stream.write_all(bytes).is_ok() {
+                        thread::sleep(Duration::from_millis(if dribbles { 50 } else { 5000 }));
+                        bytes = b"\x03";
+                    }
+                });
+            }
+        });
+        for query in ["publish=a", "subscribed[a]=0&wait=0"] {
+            let begin = Instant::now();
+            let answer = ask(&format!("rediss://127.0.0.1:{port}/0"), query);
+            let took = begin.elapsed();
+            answer.assert_problem(503);
+            assert!(answer.log.contains("it does not answer in time"), "{answer:?}");
+            assert!(took < Duration::from_secs(1), "{took:?}");
+        }
+    }
+}
+
 /// Redis wants a certificate of its clients unless it is told otherwise.
 #[test]
 fn a_client_must_prove_who_it_is_if_it_is_asked() {
