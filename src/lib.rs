@@ -91,7 +91,7 @@ impl NovComet {
     pub fn check<T: Into<Cursor>>(self, check: impl Fn(&str) -> Option<T>) -> ExitCode {
         let check = |id: &str| check(id).map(Into::into);
         let variable = |name: &str| env::var_os(name).or_else(|| self.preset(name));
-        process(variable, Some(&|| Box::new(CheckStore(&check)))).unwrap_or(ExitCode::SUCCESS)
+        process(variable, Some(&|| Box::new(CheckStore(&check)))).unwrap_or(SUCCESS).into()
     }
 
     fn preset(self, name: &str) -> Option<OsString> {
@@ -104,23 +104,29 @@ impl NovComet {
 }
 
 /// Serves the request of this process, with its environment and standard
-/// streams; `None` when there is none.
+/// streams, and gives its exit status; `None` when there is none. It needs
+/// nothing of what std does before a `main` of its own.
 #[must_use]
-pub fn serve() -> Option<ExitCode> {
+pub fn serve() -> Option<u8> {
+    sandbox::open_standard_streams();
     process(|name| env::var_os(name), None)
 }
 
 /// A store of one's own, made when it is needed.
 type Own<'s> = Option<&'s dyn Fn() -> Box<dyn Store + 's>>;
 
-fn process(variable: impl Fn(&str) -> Option<OsString> + Copy, own: Own) -> Option<ExitCode> {
+fn process(variable: impl Fn(&str) -> Option<OsString> + Copy, own: Own) -> Option<u8> {
     match run_over(variable, Stdin, Stdout, io::stderr(), own) {
         Served::NoRequest => None,
         // A web server takes an exit status for a crash; a shell script wants one.
-        Served::Refused if !cgi::is_cgi(variable) => Some(ExitCode::FAILURE),
-        Served::Answered | Served::Refused => Some(ExitCode::SUCCESS),
+        Served::Refused if !cgi::is_cgi(variable) => Some(FAILURE),
+        Served::Answered | Served::Refused => Some(SUCCESS),
     }
 }
+
+/// The exit statuses of C (`EXIT_SUCCESS`, `EXIT_FAILURE`).
+const SUCCESS: u8 = 0;
+const FAILURE: u8 = 1;
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,13 +1,18 @@
 //! What the process takes away from itself before it acts on a request: none
 //! of it is needed for the answer, and a bug in what follows can do little.
 
+use std::fs::File;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, IntoRawFd};
+use std::process;
 
 use landlock::{
     ABI, AccessFs, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
     RulesetStatus,
 };
+
+use rustix::io::fcntl_getfd;
+use rustix::stdio::{stderr, stdin, stdout};
 
 use crate::error::Error;
 use crate::sys::{self, Limit};
@@ -15,6 +20,18 @@ use crate::sys::{self, Limit};
 /// Standard input to error, the directory, an event file and the one that is
 /// made in its place, signals, inotify: half of these.
 const DESCRIPTORS: u64 = 16;
+
+/// Opens /dev/null in the place of each standard stream that is closed: else a
+/// file that we open would get its number, and what we say there.
+pub fn open_standard_streams() {
+    for stream in [stdin(), stdout(), stderr()] {
+        if fcntl_getfd(stream).is_err() {
+            // The lowest number that is free is this stream's.
+            let null = File::options().read(true).write(true).open("/dev/null");
+            let _ = null.unwrap_or_else(|_| process::abort()).into_raw_fd();
+        }
+    }
+}
 
 /// The signals that we rely on, whatever a server or a shell has left us.
 /// SIGHUP and SIGINT stay as they are: nohup(1) and `&` set them on purpose.

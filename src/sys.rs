@@ -42,15 +42,16 @@ pub fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
     }
 }
 
-/// Gives SIGTERM its default action and ignores SIGXFSZ (so that a file larger
-/// than `ulimit -f` is an error, not our end), and blocks nothing: a parent may
-/// have left all that otherwise (execve(2)).
+/// Gives SIGTERM its default action, ignores SIGPIPE and SIGXFSZ (so that a
+/// reader that has gone and a file larger than `ulimit -f` are errors, not our
+/// end), and blocks nothing: a parent may have left all that otherwise (execve(2)).
 pub fn reset_signals() {
     let mut none = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: neither disposition is a function of ours; `none` is initialised
+    // SAFETY: no disposition is a function of ours; `none` is initialised
     // by sigemptyset before it is read. With arguments such as these none fails.
     unsafe {
         libc::signal(libc::SIGTERM, libc::SIG_DFL);
+        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
         libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
         libc::sigemptyset(none.as_mut_ptr());
         libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());

@@ -37,6 +37,7 @@ fn a_file_imports_only_from_lower_layers() {
     assert!(seen > 10, "the rule looks at nothing: {seen} imports");
 }
 
+/// Blocks of it: `main` has an attribute that is called so.
 #[test]
 fn only_sys_has_unsafe_code() {
     for (path, room) in sources() {
