@@ -14,7 +14,8 @@ pub const NEWS: [&str; 2] = ["hello", r#"{"s":1"#];
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long after `publish` begins each of `waiting` has the news.
+/// How long after `publish` begins each of `waiting` has the news, of those who
+/// get it in time.
 pub fn of<T: AsFd + Read>(waiting: Vec<T>, publish: impl FnOnce() + Send) -> Vec<Duration> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
     let mut waiting: Vec<_> = waiting.into_iter().map(|one| (one, String::new())).collect();
@@ -34,7 +35,9 @@ pub fn of<T: AsFd + Read>(waiting: Vec<T>, publish: impl FnOnce() + Send) -> Vec
             let second = Timespec { tv_sec: 1, tv_nsec: 0 };
             epoll::wait(&epoll, spare_capacity(&mut events), Some(&second)).unwrap();
             let now = begin.elapsed();
-            assert!(now < PATIENCE, "{} of {} have heard: {:?}", times.len(), waiting.len(), waiting[0].1);
+            if now > PATIENCE {
+                break;
+            }
             for event in events.drain(..) {
                 let (one, text) = &mut waiting[usize::try_from(event.data.u64()).unwrap()];
                 take(one, text);

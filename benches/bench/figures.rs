@@ -16,6 +16,10 @@ impl Samples {
         Self(samples)
     }
 
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The value below which this share lies.
     pub fn quantile(&self, share: f64) -> Duration {
         #[allow(

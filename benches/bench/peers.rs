@@ -106,6 +106,8 @@ pub fn pushpin() -> Peer {
     let child = pushpin.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     await_port(port);
     await_port(control);
+    // Until its handler is there too, it refuses to hold anybody.
+    while Talk::send(port, "/response").has_answer_within(Duration::from_millis(300)) {}
     Peer { child, port, control, _root: root }
 }
 

@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -95,6 +96,12 @@ impl Talk {
         let mut talk = Self(stream);
         talk.0.write_all(request(target).as_bytes()).unwrap();
         talk
+    }
+
+    /// Whether anything comes soon.
+    pub fn has_answer_within(&self, span: Duration) -> bool {
+        self.0.set_read_timeout(Some(span)).unwrap();
+        self.0.peek(&mut [0]).is_ok()
     }
 
     /// The answer, until its last byte or the end of the connection, whichever

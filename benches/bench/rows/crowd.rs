@@ -71,14 +71,18 @@ fn of_a_size(contenders: &Contenders, crowd: usize, is_stream: bool, name: &str)
         let (nchan, pushpin) = (&contenders.nchan, &contenders.pushpin);
         all[2].add(theirs(&NCHAN, nchan, crowd, is_stream, || await_nchan(nchan, crowd)));
         // It tells nobody how many wait.
-        let pause = Duration::from_millis(300) + Duration::from_micros(500) * clamped(crowd);
+        let pause = Duration::from_millis(1_500) + Duration::from_millis(3) * clamped(crowd);
         let settled = || thread::sleep(pause);
         all[3].add(theirs(&PUSHPIN, pushpin, crowd, is_stream, settled));
     }
     let all = all.map(Rounds::done);
     let [apache, lighttpd, nchan, pushpin] = &all;
     let to_nchan = |(ours, _): &(Samples, _)| format!("{:.1}", ratio(ours, &nchan.0));
-    let cell = |(samples, last): &(Samples, Samples)| format!("{samples}, {}", Time(last.median()));
+    let cell = |(samples, last): &(Samples, Samples)| {
+        let missing = ROUNDS * crowd - samples.len();
+        let lost = if missing == 0 { String::new() } else { format!(", {missing} not at all") };
+        format!("{samples}, {}{lost}", Time(last.median()))
+    };
     let cells: [&dyn Display; 7] = [
         &crowd,
         &cell(apache),
@@ -115,6 +119,7 @@ fn ours(server: &Server, crowd: usize, is_stream: bool) -> Vec<Duration> {
     let waiting = wait(&OURS, server.port(), crowd, is_stream);
     server.await_waiters(crowd);
     let times = arrivals::of(waiting, || published(server.port(), OURS.publish));
+    assert_eq!(times.len(), crowd, "an event is lost");
     // Apache tells nobody that the client of a stream has gone.
     server.terminate_waiters();
     server.await_nobody();
