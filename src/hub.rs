@@ -216,6 +216,7 @@ impl<'a> Subscriber<'a> {
     /// each, and every `patience.look` without any. There is no watch before the
     /// first look: many an answer is known at once.
     fn hear(&mut self, until: Duration) -> Result<Heard, Error> {
+        let mut is_woken = false;
         loop {
             if let Some(watch) = self.alarm {
                 watch.arm();
@@ -231,7 +232,12 @@ impl<'a> Subscriber<'a> {
                 *self.alarm = Some(self.store.watch(&self.view.topics())?);
                 continue;
             }
-            match self.sleep(until) {
+            if is_woken && self.view.is_settled() {
+                self.alarm.iter_mut().for_each(|watch| watch.in_vain());
+            }
+            let wake = self.sleep(until);
+            is_woken = wake == Wake::Changed;
+            match wake {
                 Wake::ClientGone => return Ok(Heard::ClientGone),
                 Wake::Terminated if self.view.has_news() => return Ok(Heard::News),
                 Wake::Terminated => return Ok(Heard::Terminated),

@@ -127,6 +127,9 @@ pub trait Watch {
     fn pause(&self) -> Duration {
         Duration::MAX
     }
+
+    /// What it has told of last was no news of these topics.
+    fn in_vain(&mut self) {}
 }
 
 /// Nothing wakes it; it is to be looked at again after this time.

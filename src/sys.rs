@@ -14,7 +14,6 @@ const DN_MODIFY: i32 = 0x02;
 const DN_CREATE: i32 = 0x04;
 const DN_RENAME: i32 = 0x10;
 const DN_ATTRIB: i32 = 0x20;
-const DN_MULTISHOT: i32 = 1 << 31;
 
 /// Blocks `signals` for this thread and gives a descriptor that becomes
 /// readable when one of them is pending (signalfd(2)); none if that fails.
@@ -108,8 +107,8 @@ pub fn signal_when_parent_ends(signal: i32) -> io::Result<()> {
     Ok(())
 }
 
-/// Has `signal` sent to this process whenever an entry of `directory` is
-/// created, renamed, written or touched, until `directory` is closed
+/// Has `signal` sent to this process when next an entry of `directory` is
+/// created, renamed, written or touched, unless `directory` is closed before
 /// (`F_NOTIFY` in fcntl(2)). Unlike inotify it has no limit per user.
 ///
 /// # Errors
@@ -120,7 +119,7 @@ pub fn notify_directory(directory: &File, signal: i32) -> io::Result<()> {
     // SAFETY: both commands take an integer and touch no memory of ours.
     unsafe {
         check(libc::fcntl(fd, F_SETSIG, signal))?;
-        check(libc::fcntl(fd, libc::F_NOTIFY, changes | DN_MULTISHOT))?;
+        check(libc::fcntl(fd, libc::F_NOTIFY, changes))?;
     }
     Ok(())
 }

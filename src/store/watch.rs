@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
@@ -27,11 +27,19 @@ const FILE: WatchFlags = WatchFlags::ATTRIB
     .union(WatchFlags::MOVE_SELF)
     .union(WatchFlags::DONT_FOLLOW);
 
+/// How often in a row the neighbours in a directory may wake us by dnotify, and
+/// how long it takes to earn one more. One publish wakes up to five times; a
+/// busy topic would take a processor for the looks of a thousand who wait for
+/// others. Who has been woken too often hears of its own event that much later.
+const VAIN: u32 = 16;
+const EARNED: Duration = Duration::from_millis(250);
+
 /// Watches the event files of some topics.
 pub struct DirectoryWatch {
     directory: PathBuf,
     files: Vec<PathBuf>,
     means: Means,
+    patience: Patience,
 }
 
 /// inotify wakes for our own files only, but a user has 128 instances
@@ -50,7 +58,8 @@ enum Means {
 impl DirectoryWatch {
     /// A watch on `files` in `directory`; none of them need exist.
     pub fn new(directory: PathBuf, files: Vec<PathBuf>) -> Self {
-        Self { directory, files, means: Means::inotify().unwrap_or_else(|_| Means::dnotify()) }
+        let means = Means::inotify().unwrap_or_else(|_| Means::dnotify());
+        Self { directory, files, means, patience: Patience::new() }
     }
 
     /// Adds every watch again: a file that was replaced is another inode now.
@@ -94,15 +103,60 @@ impl Watch for DirectoryWatch {
             let there = fs::metadata(&self.directory).ok();
             let held = directory.as_ref().and_then(|held| held.metadata().ok());
             if there.map(|it| (it.dev(), it.ino())) != held.map(|it| (it.dev(), it.ino())) {
-                *directory = watched_by_signal(&self.directory);
+                *directory = File::open(&self.directory).ok();
             }
+            // For one change: who rests is told of no others.
+            directory.take_if(|it| sys::notify_directory(it, libc::SIGRTMIN()).is_err());
         }
     }
 
     fn fd(&mut self, _: Duration) -> Option<BorrowedFd<'_>> {
         match &self.means {
+            Means::Dnotify { .. } if !self.patience.rest().is_zero() => None,
             Means::Inotify(fd) | Means::Dnotify { signals: fd, .. } => Some(fd.as_fd()),
             Means::Nothing => None,
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        match self.patience.rest() {
+            rest if matches!(self.means, Means::Dnotify { .. }) && !rest.is_zero() => rest,
+            _ => Duration::MAX,
+        }
+    }
+
+    fn in_vain(&mut self) {
+        self.patience.spend();
+    }
+}
+
+/// A bucket of [`VAIN`] wake-ups that fills by one every [`EARNED`].
+struct Patience {
+    left: u32,
+    filled: Instant,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self { left: VAIN, filled: Instant::now() }
+    }
+
+    fn spend(&mut self) {
+        while self.left < VAIN && self.filled.elapsed() >= EARNED {
+            self.left += 1;
+            self.filled += EARNED;
+        }
+        if self.left == VAIN {
+            self.filled = Instant::now();
+        }
+        self.left = self.left.saturating_sub(1);
+    }
+
+    /// Until there is one again.
+    fn rest(&self) -> Duration {
+        match self.left {
+            0 => EARNED.saturating_sub(self.filled.elapsed()),
+            _ => Duration::ZERO,
         }
     }
 }
@@ -119,12 +173,6 @@ impl Means {
             Err(_) => Self::Nothing,
         }
     }
-}
-
-fn watched_by_signal(directory: &Path) -> Option<File> {
-    let directory = File::open(directory).ok()?;
-    sys::notify_directory(&directory, libc::SIGRTMIN()).ok()?;
-    Some(directory)
 }
 
 /// Reads and forgets what is queued; both kinds of descriptor are non-blocking.

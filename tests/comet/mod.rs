@@ -180,6 +180,13 @@ impl Waiter {
         fs::read_to_string(format!("/proc/{}/{file}", self.0.id())).unwrap_or_default()
     }
 
+    /// How often it has gone to sleep.
+    pub fn times_asleep(&self) -> u64 {
+        let status = self.read_proc("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.unwrap().trim().parse().unwrap()
+    }
+
     pub fn has_inotify(&self) -> bool {
         let fds = fs::read_dir(format!("/proc/{}/fd", self.0.id())).unwrap().flatten();
         let mut links = fds.filter_map(|fd| fs::read_link(fd.path()).ok());
