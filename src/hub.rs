@@ -246,8 +246,16 @@ impl<'a> Subscriber<'a> {
         }
     }
 
-    /// Until the next look.
+    /// Until the next look; deaf to the watch for as long as it is to rest. What
+    /// that tells of meanwhile ends the sleep afterwards.
     fn sleep(&mut self, until: Duration) -> Wake {
+        let rest = self.alarm.as_ref().map_or(Duration::ZERO, |watch| watch.rest());
+        if !rest.is_zero() {
+            let wake = self.clock.sleep(None, until.min(self.clock.elapsed() + rest));
+            if wake != Wake::Due {
+                return wake;
+            }
+        }
         let now = self.clock.elapsed();
         let pause = self.alarm.as_ref().map_or(Duration::MAX, |watch| watch.pause());
         let next_look = self.view.next_look(now, until, self.patience);

@@ -130,6 +130,11 @@ pub trait Watch {
 
     /// What it has told of last was no news of these topics.
     fn in_vain(&mut self) {}
+
+    /// How long not to listen to it: it has told of too much in vain.
+    fn rest(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// Nothing wakes it; it is to be looked at again after this time.

@@ -106,7 +106,7 @@ fn busy_neighbours_wake_only_so_often() {
         touch(&store.file("neighbour"));
         thread::sleep(Duration::from_millis(2));
     }
-    let most = 2 * (16 + 2 + 2 * begin.elapsed().as_millis() / 250);
+    let most = 2 * (16 + 2 + begin.elapsed().as_millis() / 250);
     let sleeps = waiter.times_asleep();
     assert!(u128::from(sleeps) <= most, "{sleeps} sleeps, not {most}");
     touch(&store.file("a"));

@@ -81,8 +81,12 @@ pub fn nchan() -> Peer {
 pub fn await_nchan(peer: &Peer, waiters: usize) {
     let expected = format!("active subscribers: {waiters}\r\n");
     let deadline = Instant::now() + Duration::from_secs(30);
-    while !Talk::send(peer.port, "/pub?id=a").reply().contains(&expected) {
-        assert!(Instant::now() < deadline, "not all wait");
+    loop {
+        let reply = Talk::send(peer.port, "/pub?id=a").reply();
+        if reply.contains(&expected) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "not {waiters} wait: {reply}");
         thread::sleep(Duration::from_millis(1));
     }
 }

@@ -8,7 +8,7 @@ mod memory;
 mod size;
 pub mod start;
 mod throughput;
-mod wake;
+pub mod wake;
 
 /// By name, in the order of docs/performance.md.
 pub const ALL: [(&str, fn()); 9] = [

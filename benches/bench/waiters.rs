@@ -87,10 +87,22 @@ pub fn pss(pid: u32) -> u64 {
     number(&format!("/proc/{pid}/smaps_rollup"), "Pss:")
 }
 
-/// Memory that the machine has left, in kB.
+/// Memory that the machine has left, in kB, once what has ended is gone.
 pub fn available() -> u64 {
-    number("/proc/meminfo", "MemAvailable:")
+    let mut look = Vec::new();
+    loop {
+        look.push(number("/proc/meminfo", "MemAvailable:"));
+        if let [.., a, b, c, d] = look[..]
+            && [a, b, c].iter().all(|it| it.abs_diff(d) < SETTLED)
+        {
+            return d;
+        }
+        thread::sleep(Duration::from_millis(250));
+    }
 }
+
+/// In kB: what comes and goes by itself.
+const SETTLED: u64 = 500;
 
 /// A number with a name in a file of /proc; 0 if it is not there.
 fn number(path: &str, name: &str) -> u64 {

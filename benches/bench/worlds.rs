@@ -47,11 +47,11 @@ impl Drop for Scratch {
     }
 }
 
-/// The C program that prints the same bytes, statically linked.
-pub fn bare() -> (Scratch, PathBuf) {
-    let scratch = Scratch::new("bare");
-    let program = scratch.0.join("bare");
-    let source = format!("{SOURCE}/benches/peers/bare.c");
+/// A C program of ours, `bare` or `wait`, statically linked.
+pub fn in_c(name: &str) -> (Scratch, PathBuf) {
+    let scratch = Scratch::new(name);
+    let program = scratch.0.join(name);
+    let source = format!("{SOURCE}/benches/peers/{name}.c");
     let built = Command::new("gcc")
         .args(["-O2", "-static", "-no-pie", "-s", "-o"])
         .arg(&program)
@@ -77,9 +77,9 @@ pub fn roomy(kind: Kind) -> Setup {
     Server::setup(kind).option("NOVCOMET_MAX_WAITERS_PER_ADDRESS", "0").lines(&sizes)
 }
 
-/// One of our servers with the bare CGI in the place of ours.
-pub fn bare_server(kind: Kind, program: &Path) -> Server {
-    let server = Server::start(kind);
+/// One of our servers with that CGI in the place of ours.
+pub fn bare_server(setup: Setup, program: &Path) -> Server {
+    let server = setup.start();
     let cgi = server.root().join("usr/lib/cgi-bin/novcomet/comet.cgi");
     fs::copy(program, cgi).unwrap();
     server
@@ -133,6 +133,10 @@ fn request(target: &str) -> String {
         format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n")
     };
     match target.strip_prefix("POST ") {
+        // nchan gives a stream only to who says so here.
+        None if target.contains("stream") => {
+            head("GET", target) + "Accept: text/event-stream\r\n\r\n"
+        }
         None => head("GET", target) + "\r\n",
         Some(rest) => {
             let (target, body) = rest.split_once(' ').unwrap_or((rest, ""));

@@ -112,21 +112,20 @@ impl Watch for DirectoryWatch {
 
     fn fd(&mut self, _: Duration) -> Option<BorrowedFd<'_>> {
         match &self.means {
-            Means::Dnotify { .. } if !self.patience.rest().is_zero() => None,
             Means::Inotify(fd) | Means::Dnotify { signals: fd, .. } => Some(fd.as_fd()),
             Means::Nothing => None,
         }
     }
 
-    fn pause(&self) -> Duration {
-        match self.patience.rest() {
-            rest if matches!(self.means, Means::Dnotify { .. }) && !rest.is_zero() => rest,
-            _ => Duration::MAX,
-        }
-    }
-
     fn in_vain(&mut self) {
         self.patience.spend();
+    }
+
+    fn rest(&self) -> Duration {
+        match self.means {
+            Means::Dnotify { .. } => self.patience.rest(),
+            _ => Duration::ZERO,
+        }
     }
 }
 

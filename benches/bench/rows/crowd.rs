@@ -5,11 +5,12 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
+use super::wake::touch;
 use crate::arrivals;
 use crate::figures::{Samples, Time, head, line, point, ratio};
 use crate::peers::{Peer, await_nchan, mod_php, nchan, pushpin};
 use crate::support::{Kind, Server};
-use crate::worlds::{Talk, more_descriptors, roomy};
+use crate::worlds::{Talk, bare_server, in_c, more_descriptors, roomy};
 
 const CROWDS: [usize; 5] = [1, 10, 100, 1_000, 2_000];
 const ROUNDS: usize = 5;
@@ -59,7 +60,32 @@ pub fn row() {
         println!();
     }
     println!("(median, its middle half, and the last; {ROUNDS} rounds in turn)\n");
+    floor();
     php();
+}
+
+/// What lighttpd and the kernel leave to any CGI: a C program in our place.
+fn floor() {
+    let (_built, wait_c) = in_c("wait");
+    let server = bare_server(roomy(Kind::Lighttpd), &wait_c);
+    let event = server.event_file("a");
+    head(&["one touch to … of a C CGI under lighttpd", "median, its middle half", "last"]);
+    for crowd in CROWDS {
+        let mut rounds = Rounds::default();
+        for _ in 0..ROUNDS {
+            let waiting = wait(&OURS, server.port(), crowd, false);
+            // They sleep for a signal, of which `await_waiters` knows nothing.
+            server.await_processes(crowd);
+            thread::sleep(Duration::from_millis(500));
+            rounds.add(arrivals::of(waiting, || touch(&event)));
+            server.await_nobody();
+        }
+        let (samples, last) = rounds.done();
+        assert_eq!(samples.len(), ROUNDS * crowd);
+        line(&[&crowd, &samples, &Time(last.median())]);
+        point("crowd-floor", crowd, &[samples.median()]);
+    }
+    println!();
 }
 
 fn of_a_size(contenders: &Contenders, crowd: usize, is_stream: bool, name: &str) {

@@ -1,11 +1,12 @@
 //! What those cost who wait and hear nothing.
 
-use std::fs::File;
+use std::fs;
 use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::start::ours;
+use super::wake::touch;
 use crate::figures::{head, line};
 use crate::peers::mod_php;
 use crate::waiters::{Usage, Waiters};
@@ -26,16 +27,17 @@ pub fn row() {
     }
     for topics in [10, IDLE] {
         let name = format!("20 publishes a second to another topic; they wait for {topics}");
-        of_ours(&name, "600", topics, BUSY_SPAN, &|store| {
-            let mut command = ours(&store.0, "publish=busy&data=x");
-            assert!(command.stdout(Stdio::null()).status().unwrap().success());
-            thread::sleep(PAUSE);
-        });
+        of_ours(&name, "600", topics, BUSY_SPAN, &publish);
     }
     of_ours("20 of touch(1) to another topic; they wait for 10", "600", 10, BUSY_SPAN, &|store| {
-        File::create(store.0.join("busy.comet")).unwrap();
+        touch(&store.0.join("busy.comet"));
         thread::sleep(PAUSE);
     });
+    {
+        let _more = Instances::raise();
+        let name = "20 publishes a second; fs.inotify.max_user_instances = 4096";
+        of_ours(name, "600", 10, BUSY_SPAN, &publish);
+    }
     let peer = mod_php(IDLE + 8);
     let target = |number| format!("/comet.php?subscribed[a{}]=0", number % 10);
     let waiting: Vec<_> = (0..IDLE).map(|number| Talk::send(peer.port, &target(number))).collect();
@@ -46,6 +48,33 @@ pub fn row() {
     // They give up after 40 s.
     show("the PHP of 2011, a look every 2 s", &peer.pids(), SPAN / 4, quiet);
     drop(waiting);
+}
+
+fn publish(store: &Scratch) {
+    let mut command = ours(&store.0, "publish=busy&data=x");
+    assert!(command.stdout(Stdio::null()).status().unwrap().success());
+    thread::sleep(PAUSE);
+}
+
+/// As many inotify instances for a user as there are waiters, until it is dropped.
+struct Instances(String);
+
+impl Instances {
+    const SETTING: &str = "/proc/sys/fs/inotify/max_user_instances";
+
+    fn raise() -> Self {
+        let before = fs::read_to_string(Self::SETTING).unwrap();
+        if let Err(error) = fs::write(Self::SETTING, "4096") {
+            println!("(the next is as the last, for {}: {error})", Self::SETTING);
+        }
+        Self(before)
+    }
+}
+
+impl Drop for Instances {
+    fn drop(&mut self) {
+        let _ = fs::write(Self::SETTING, &self.0);
+    }
 }
 
 fn of_ours(name: &str, sleep: &str, topics: usize, span: Duration, meanwhile: &dyn Fn(&Scratch)) {

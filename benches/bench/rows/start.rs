@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::figures::{Samples, head, line, ratio};
 use crate::peers::peer;
 use crate::support::SOURCE;
-use crate::worlds::{COMET, Scratch, bare};
+use crate::worlds::{COMET, Scratch, in_c};
 
 const ROUNDS: usize = 3_000;
 /// php-cgi takes some 20 ms.
@@ -15,7 +15,7 @@ const SLOW_ROUNDS: usize = 100;
 
 pub fn row() {
     let store = Scratch::new("start");
-    let (_built, bare) = bare();
+    let (_built, bare) = in_c("bare");
     head(&["start to exit", "ours", "C, static, the same bytes", "ratio"]);
     for (name, query) in [
         ("publish", "publish=a"),

@@ -8,7 +8,7 @@ use super::start::ours;
 use crate::figures::{head, line};
 use crate::peers::mod_php;
 use crate::support::{Kind, Server};
-use crate::worlds::{Scratch, Talk, bare, bare_server};
+use crate::worlds::{Scratch, Talk, bare_server, in_c};
 
 const CLIENTS: usize = 4;
 const WRITERS: usize = 8;
@@ -16,11 +16,11 @@ const SPAN: Duration = Duration::from_secs(3);
 const ROUNDS: usize = 3;
 
 pub fn row() {
-    let (_built, bare) = bare();
+    let (_built, bare) = in_c("bare");
     let message = format!("/comet.cgi?publish=m&data={}", "x".repeat(1024));
     head(&["publishes a second, 4 clients", "ours, signal", "ours, 1 KB", "C CGI", "signal / C"]);
     for kind in [Kind::ApacheEvent, Kind::Lighttpd] {
-        let (server, bare) = (Server::start(kind), bare_server(kind, &bare));
+        let (server, bare) = (Server::start(kind), bare_server(Server::setup(kind), &bare));
         let mut rates = [0.0; 3];
         for _ in 0..ROUNDS {
             let targets = [
@@ -44,10 +44,9 @@ pub fn row() {
         line(&cells);
     }
     let php = mod_php(64);
-    println!(
-        "\nThe PHP of 2011 under mod_php: {:.0}\n",
-        requests(php.port, "/comet.php?publish=a")
-    );
+    let rate = requests(php.port, "/comet.php?publish=a");
+    line(&[&"the PHP of 2011, mod_php", &format!("{rate:.0}"), &"", &"", &""]);
+    println!();
     direct();
 }
 

@@ -12,17 +12,18 @@ use super::start::ours;
 use crate::figures::{Samples, Time, head, line, ratio};
 use crate::peers::{Peer, await_nchan, mod_php, nchan};
 use crate::support::{Kind, Server};
-use crate::worlds::{Scratch, Talk, bare, bare_server};
+use crate::worlds::{Scratch, Talk, bare_server, in_c};
 
 const ROUNDS: usize = 300;
-/// The PHP sleeps two seconds at a time.
-const SLOW_ROUNDS: usize = 15;
+/// The PHP sleeps two seconds at a time; it is published to at
+/// another moment of these each time.
+const SLOW_ROUNDS: u64 = 10;
 
 pub fn row() {
     head(&["publish → answer, one waiter", "ours", "peer", "ratio"]);
-    let (_built, bare) = bare();
+    let (_built, bare) = in_c("bare");
     for kind in [Kind::ApacheEvent, Kind::Lighttpd] {
-        let (server, bare) = (Server::start(kind), bare_server(kind, &bare));
+        let (server, bare) = (Server::start(kind), bare_server(Server::setup(kind), &bare));
         through(&format!("{kind:?}; two bare C CGI runs"), &server, || twice(&bare));
         by_touch(kind, &server);
     }
@@ -30,7 +31,7 @@ pub fn row() {
     let peer = nchan();
     through("Lighttpd; nchan", &server, || by_nchan(&peer));
     let php = mod_php(64);
-    let theirs = Samples::new((0..SLOW_ROUNDS).map(|_| by_php(&php)).collect());
+    let theirs = Samples::new((0..SLOW_ROUNDS).map(|round| by_php(&php, round)).collect());
     line(&[&"the PHP of 2011 under mod_php", &"", &theirs, &""]);
     println!();
     bare_touch();
@@ -76,7 +77,7 @@ fn by_touch(kind: Kind, server: &Server) {
     line(&[&format!("{kind:?}, by touch"), &samples, &"", &""]);
 }
 
-fn touch(path: &Path) {
+pub fn touch(path: &Path) {
     let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
     let file = File::options().write(true).create(true).truncate(false).open(path).unwrap();
     futimens(&file, &Timestamps { last_access: now, last_modification: now }).unwrap();
@@ -102,9 +103,10 @@ fn by_nchan(peer: &Peer) -> Duration {
     took
 }
 
-fn by_php(peer: &Peer) -> Duration {
+fn by_php(peer: &Peer, round: u64) -> Duration {
     let waiter = Talk::send(peer.port, "/comet.php?subscribed[a]=0");
-    std::thread::sleep(Duration::from_millis(1_100));
+    // It takes what happened in the second before it began for news.
+    std::thread::sleep(Duration::from_millis(2_100 + round * 2_000 / SLOW_ROUNDS));
     let begin = Instant::now();
     Talk::send(peer.port, "/comet.php?publish=a").reply();
     waiter.reply();
