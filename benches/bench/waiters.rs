@@ -87,8 +87,12 @@ pub fn pss(pid: u32) -> u64 {
     number(&format!("/proc/{pid}/smaps_rollup"), "Pss:")
 }
 
-/// Memory that the machine has left, in kB, once what has ended is gone.
+/// Memory that the machine has left, in kB, once what has ended is gone, and
+/// the kernel has given back what it keeps of it (root may ask for that).
 pub fn available() -> u64 {
+    for cache in fs::read_dir("/sys/kernel/slab").into_iter().flatten().flatten() {
+        let _ = fs::write(cache.path().join("shrink"), "1");
+    }
     let mut look = Vec::new();
     loop {
         look.push(number("/proc/meminfo", "MemAvailable:"));
