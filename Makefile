@@ -77,13 +77,13 @@ tests/node_modules: tests/package-lock.json
 	touch $@
 
 # Side by side with the peers. Rows can be named: make bench ROWS="start wake".
-# The curves of the rows that have some are drawn in docs.
+# When all have run, their curves are drawn in docs.
 bench: packages-bench
 	benches/peers/fetch target/peers
 	rm -rf target/curves && mkdir -p target/curves
 	COMET_PEERS=$(CURDIR)/target/peers COMET_CURVES=$(CURDIR)/target/curves \
 	    $(STATIC) cargo bench --locked --target $(TARGET) --bench bench -- $(ROWS)
-	gnuplot benches/curves.gp
+	test -n "$(ROWS)" || gnuplot benches/curves.gp
 
 lint:
 	cargo fmt --check
