@@ -232,8 +232,11 @@ impl<'a> Subscriber<'a> {
                 *self.alarm = Some(self.store.watch(&self.view.topics())?);
                 continue;
             }
-            if is_woken && self.view.is_settled() {
-                self.alarm.iter_mut().for_each(|watch| watch.in_vain());
+            if let Some(watch) = self.alarm
+                && is_woken
+                && self.view.is_settled()
+            {
+                watch.in_vain();
             }
             let wake = self.sleep(until);
             is_woken = wake == Wake::Changed;

@@ -1,14 +1,14 @@
 //! The peers that ours is compared to: nchan, Pushpin, PHP.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{SOURCE, process_tree};
+use crate::support::{SOURCE, free_port, process_tree};
 use crate::worlds::{Scratch, Talk};
 
 /// Where the peers were unpacked.
@@ -52,11 +52,6 @@ fn await_port(port: u16) {
         assert!(Instant::now() < deadline, "the peer does not start");
         thread::sleep(Duration::from_millis(10));
     }
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 /// nginx with nchan.

@@ -28,9 +28,9 @@ const FILE: WatchFlags = WatchFlags::ATTRIB
     .union(WatchFlags::DONT_FOLLOW);
 
 /// How often in a row the neighbours in a directory may wake us by dnotify, and
-/// how long it takes to earn one more. One publish wakes up to five times; a
-/// busy topic would take a processor for the looks of a thousand who wait for
-/// others. Who has been woken too often hears of its own event that much later.
+/// how long it takes to earn one more. A publish wakes twice, and 13 a second
+/// took half a processor for the looks of a thousand who waited for other topics.
+/// Who has been woken too often hears of its own event that much later.
 const VAIN: u32 = 16;
 const EARNED: Duration = Duration::from_millis(250);
 
@@ -39,7 +39,7 @@ pub struct DirectoryWatch {
     directory: PathBuf,
     files: Vec<PathBuf>,
     means: Means,
-    patience: Patience,
+    bucket: Bucket,
 }
 
 /// inotify wakes for our own files only, but a user has 128 instances
@@ -59,7 +59,7 @@ impl DirectoryWatch {
     /// A watch on `files` in `directory`; none of them need exist.
     pub fn new(directory: PathBuf, files: Vec<PathBuf>) -> Self {
         let means = Means::inotify().unwrap_or_else(|_| Means::dnotify());
-        Self { directory, files, means, patience: Patience::new() }
+        Self { directory, files, means, bucket: Bucket::new() }
     }
 
     /// Adds every watch again: a file that was replaced is another inode now.
@@ -118,24 +118,24 @@ impl Watch for DirectoryWatch {
     }
 
     fn in_vain(&mut self) {
-        self.patience.spend();
+        self.bucket.spend();
     }
 
     fn rest(&self) -> Duration {
         match self.means {
-            Means::Dnotify { .. } => self.patience.rest(),
+            Means::Dnotify { .. } => self.bucket.rest(),
             _ => Duration::ZERO,
         }
     }
 }
 
 /// A bucket of [`VAIN`] wake-ups that fills by one every [`EARNED`].
-struct Patience {
+struct Bucket {
     left: u32,
     filled: Instant,
 }
 
-impl Patience {
+impl Bucket {
     fn new() -> Self {
         Self { left: VAIN, filled: Instant::now() }
     }

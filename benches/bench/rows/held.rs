@@ -26,6 +26,7 @@ pub fn row() {
             let mut publish = ours(&store.0, "publish=a&data=hello");
             assert!(publish.stdout(Stdio::null()).status().unwrap().success());
         }));
+        assert_eq!(samples.len(), crowd, "an event is lost");
         let (median, last) = (samples.median(), samples.last());
         let memory = format!("{} MB", taken / 1000);
         line(&[&crowd, &Time(median), &Time(last), &format!("{pss} kB"), &memory]);
@@ -47,6 +48,7 @@ fn through_lighttpd() {
     let each = before.saturating_sub(available()) / THROUGH_LIGHTTPD as u64;
     let publish = || published(server.port(), "/comet.cgi?publish=a&data=hello");
     let samples = Samples::new(arrivals::of(waiting, publish));
+    assert_eq!(samples.len(), THROUGH_LIGHTTPD, "an event is lost");
     head(&["waiters through lighttpd, one publish", "median", "the last", "memory of each"]);
     let (median, last) = (Time(samples.median()), Time(samples.last()));
     line(&[&THROUGH_LIGHTTPD, &median, &last, &format!("{each} kB")]);
