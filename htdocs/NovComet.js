@@ -4,350 +4,437 @@
  *   NovComet.subscribe('news', (k, event) => show(event.data)).run();
  *   NovComet.publish('news', 'It works.');
  */
-(root => {
-  'use strict';
-
+{
   // Milliseconds.
-  const POLL = 60e3;            // the wait we ask for; the server may answer sooner
-  const GRACE = 20e3;           // so late the connection is dead,
-  const MUTE = 4e3;             // or a stream that did not begin,
-  const SILENCE = 25e3;         // or has no heartbeat, due each 15 s,
-  const TICK = 5e3;             // by the wall clock, for a laptop sleeps
-  const SHUN = 600e3;           // until a stream is tried again where none came through
-  const JITTER = 100;           // clients woken by one event come back spread over this
-  const QUICK = 1e3;            // nothing new so soon is no long poll
+  const POLL_WAIT = 60e3;         // the server may answer sooner
+  const ANSWER_TIMEOUT = 20e3;    // beyond the wait
+  const BEGIN_TIMEOUT = 4e3;      // for the first event of a stream
+  const SILENCE_TIMEOUT = 25e3;   // a stream has a heartbeat every 15 s
+  const CHECK_INTERVAL = 5e3;     // between two checks of a timeout
+  const POLL_PERIOD = 600e3;      // before 'auto' tries a stream again
+  const JITTER = 100;             // spreads clients that one event has woken
+  const HELD = 1e3;               // the server has held a longer request
   const BACKOFF = [1e3, 2e3, 4e3, 8e3, 16e3, 30e3];
-  const RATE = 250, BURST = 10 * RATE;  // ten requests at once, for long one each RATE
+  const INTERVAL = 250, BURST = 10 * INTERVAL;  // ten requests at once, then four a second
 
-  const retryAfter = ({headers}) =>
-    Math.min(Math.max(headers.get('Retry-After') * 1e3, 0) || 0, 3600e3);
-
-  /** What is not 2xx, as an Error: our server says why (RFC 9457), a proxy may not. */
-  const refusal = async response => {
-    const {status} = response, problem = await response.json().catch(() => null);
-    const error = new Error(problem?.detail || problem?.title || `HTTP ${status}`);
-    return Object.assign(error, {status, retry: retryAfter(response), ours: !!problem});
+  /** Browsers refuse to call these functions as methods. */
+  const platformOf = options => {
+    const {fetch, setTimeout, clearTimeout, addEventListener, removeEventListener, TextDecoder, Date, Math} =
+      Object.assign(Object.create(globalThis), options);
+    return {fetch, setTimeout, clearTimeout, addEventListener, removeEventListener, TextDecoder, Date, Math};
   };
 
-  /** The page's mistake: to try again soon would not help. */
-  const lasting = error => /^4(?!08|25|29)/.test(error.status);
+  const urlOf = ({_baseurl, _args}, query) => {
+    const parameters = [_args, query].filter(Boolean).join('&');
+    return _baseurl + (parameters && (_baseurl.includes('?') ? '&' : '?') + parameters);
+  };
 
-  /** The events of a topic that stood at `since`. */
-  const news = ({s, k, m, gap}, id, since) => {
+  const retryAfterOf = ({headers}) =>
+    Math.min(Math.max(headers.get('Retry-After') * 1e3, 0) || 0, 3600e3);
+
+  /** NovComet gives a reason (RFC 9457), a proxy may not. */
+  const httpError = async response => {
+    const {status} = response, problem = await response.json().catch(() => null);
+    return Object.assign(new Error(problem?.detail || problem?.title || `HTTP ${status}`),
+      {status, retryAfter: retryAfterOf(response), fromServer: !!problem});
+  };
+
+  /** The events of one topic in an answer that are after the cursor `since`. */
+  const eventsOf = ({s, k, m, gap}, id, since) => {
     const messages = new Map(Object.entries(m ?? {})).get(id) ?? [], lost = !!gap?.includes(id);
     const events = messages.filter(message => lost || !(message.id <= since));
     if (s && !(k[id] <= messages[messages.length - 1]?.id)) events.push({id: k[id]});
     return events.map(({id: cursor, data}, i) => ({id, cursor, data, gap: lost && !i}));
   };
 
-  /** What `options` lack (fetch, setTimeout, Date …) comes from globalThis. */
-  function Client(url, options) {
-    const {fetch, setTimeout, clearTimeout, addEventListener, removeEventListener, TextDecoder, Date, Math} =
-      Object.assign(Object.create(root), options);
-    const topics = new Map();   // id → {key, callback, cursor}; no cursor until the server gave one
-    const listeners = {state: new Set(), error: new Set()};
-    let running = false;        // between run and stop
-    let away = false;           // the page lies in the back/forward cache
-    let looping = false;
-    let proven = false;         // the server has answered since the last doubt
-    let flowing = false;        // a stream has begun, and nothing failed since
-    let mutes = 0;              // streams in a row that were mute or short
-    let shunned = 0;            // until when 'auto' polls
-    let failures = 0;
-    let paid = 0;               // how far the rate limit is used up
-    let posting = 0;            // bytes
-    let request;                // the `plan` that is under way
-    let wake = () => {};        // ends the rest between two requests
+  class Listeners {
+    state = new Set();
+    error = new Set();
 
-    const self = Object.assign(this, {
-      /** connecting, waiting, offline or stopped */
-      state: 'stopped',
-      /** stream, poll, or auto: a stream where one comes through. */
-      transport: options?.transport ?? 'auto',
-      /** The pause between two requests, beside JITTER. */
-      sleepTime: 0,
-      _baseurl: url ?? 'comet.php',
-      /** More parameters for every request: 'a=b&c=d'. */
-      _args: '',
+    constructor(platform) {
+      Object.assign(this, {platform});
+    }
 
-      init(url) {
-        self._baseurl = url ?? self._baseurl;
-        return self;
-      },
+    emit(type, value) {
+      this[type].forEach(listener => this.call(listener, value));
+    }
 
-      /**
-       * Calls `callback(k, {id, cursor, data, gap})` at each event after `cursor`, or from now on.
-       * Once more for the same id replaces the callback.
-       */
-      subscribe(id, callback, cursor) {
-        const key = encodeURIComponent(id), topic = topics.get(`${id}`);
-        if (topic) topic.callback = callback;
-        else change(topics.set(`${id}`, {key, callback, cursor}));
-        return self;
-      },
-
-      unsubscribe(id) {
-        if (topics.delete(`${id}`)) change();
-        return self;
-      },
-
-      run: () => toggle(true),
-
-      /** After it, `run` goes on where we were. */
-      stop: () => toggle(false),
-
-      /** Resolves to the server's answer; the promise may be ignored. */
-      publish(id, data) {
-        const answer = post(new URLSearchParams(data === undefined ? {publish: id} : {publish: id, data}));
-        answer.catch(error => emit('error', error));
-        return answer;
-      },
-
-      /** 'state', or 'error': an Error, with the `status` of HTTP if there was one. */
-      on(type, listener) {
-        listeners[type].add(listener);
-        return self;
-      },
-
-      off(type, listener) {
-        listeners[type].delete(listener);
-        return self;
-      },
-    });
-
-    const emit = (type, value) => listeners[type].forEach(listener => call(listener, value));
-
-    /** Runs the page's code: what it throws goes to window.onerror, not up our loop. */
-    const call = (f, ...args) => {
+    /** An exception goes to window.onerror and is returned. */
+    call(callback, ...args) {
+      const {setTimeout} = this.platform;
       try {
-        f(...args);
+        callback(...args);
       } catch (error) {
         setTimeout(() => { throw error; });
         return error;
       }
-    };
+    }
+  }
 
-    const turn = state => {
-      if (state === self.state) return;
-      self.state = state;
-      emit('state', state);
-    };
+  /** The topics with their cursors and callbacks. Delivers each event once and in order. */
+  class Subscriptions {
+    topics = new Map();     // id → {key, callback, cursor}
+    running = false;        // while stopped, no topic is wanted and no event is delivered
 
-    const active = () => running && !away && topics.size > 0;
+    constructor(listeners) {
+      Object.assign(this, {listeners});
+    }
 
-    const toggle = on => {
-      if (on === running) return self;
-      const set = on ? addEventListener : removeEventListener;
-      for (const type of ['online', 'offline', 'pagehide', 'pageshow']) set?.(type, shift);
-      running = on;
-      doubt();
-      return self;
-    };
+    /** Returns whether the topic is new. */
+    add(id, callback, cursor) {
+      const key = encodeURIComponent(id), topic = this.topics.get(`${id}`);
+      if (topic) topic.callback = callback;
+      else this.topics.set(`${id}`, {key, callback, cursor});
+      return !topic;
+    }
 
-    /** The network came or went, or the page did. */
-    const shift = ({type, persisted}) => {
-      if (type === 'pageshow' && !persisted) return;
-      away = type === 'pagehide';
-      doubt();
-    };
+    wanted() {
+      return this.running ? [...this.topics.values()].map(({key, cursor}) => ({key, cursor})) : [];
+    }
 
-    /** Whether the server is there must be asked anew, at once. */
-    const doubt = () => {
-      proven = flowing = false;
-      failures = mutes = shunned = 0;
-      if (!away) turn(active() ? 'connecting' : 'stopped');
-      cut();
-      wake();
-      loop();
-    };
-
-    /** The request under way asks for the wrong topics. (A look ends soon by itself.) */
-    const change = () => {
-      if (request?.look) request.stale = true;
-      else cut();
-      loop();
-    };
-
-    /** Ends the request under way; `round` sees that it was us. */
-    const cut = () => {
-      const abort = request?.abort;
-      request = null;
-      abort?.abort();
-    };
-
-    const loop = async () => {
-      if (looping || !active()) return;
-      looping = true;
-      proven = false;
-      turn('connecting');
-      await null;               // the script may subscribe to more
-      while (active()) {
-        await rest(await round());
-        await pay();
-      }
-      looping = false;
-      if (!away) turn('stopped');
-    };
-
-    /** One request and its effects. Resolves to how long to rest, never rejects. */
-    const round = async () => {
-      const mine = request = plan();
-      try {
-        for await (const answer of ask(mine.query, {}, mine)) {
-          if (mine !== request) return 0;
-          accept(answer, mine);
-        }
-        return mine === request ? end(mine) : 0;
-      } catch (error) {
-        return mine === request ? fail(error, mine) : 0;
-      }
-    };
-
-    /**
-     * First where new topics stand, then whether the server is there, then the long poll. A stream
-     * begins with such a look itself; 'auto' does not rely on that before one came through.
-     */
-    const plan = () => {
-      const all = [...topics.values()], fresh = all.filter(({cursor}) => !cursor), {transport} = self;
-      const stream = transport === 'stream' || transport !== 'poll' &&
-        Date.now() >= shunned && (flowing || proven && !fresh.length);
-      const look = stream || !proven || fresh.length > 0, wait = look ? 0 : POLL;
-      const query = (stream || !fresh.length ? all : fresh).map(({key, cursor}) =>
-        `subscribed[${key}]=${encodeURIComponent(cursor || 0)}&`).join('') +
-        (stream ? 'stream=json' : `wait=${wait / 1e3}`);
-      return {query, fresh, look, stream, limit: stream ? MUTE : wait + GRACE};
-    };
-
-    const accept = (answer, mine) => {
-      if (!answer?.k) throw new Error('no answer of NovComet');
-      proven = true;
-      turn('waiting');
-      if (mine.stream) begin(mine);
-      const moved = deliver(answer);
-      if (mine.look ? moved || !mine.fresh.length : answer.s && moved) mine.good = true;
-    };
-
-    /** The look that a stream begins with is over; who answers otherwise has none. */
-    const begin = mine => {
-      mine.look = false;
-      mine.limit = SILENCE;
-      flowing = mine.stream = mine.flows;
-      if (!flowing) shun();
-      if (mine.stale) cut();
-    };
-
-    /** A topic moves on just before each callback: a stop in it loses and doubles nothing. */
-    const deliver = answer => {
+    /** Returns how many cursors have moved. */
+    deliver(answer) {
       let moved = 0;
       for (const [id, cursor] of Object.entries(answer.k)) {
-        const topic = topics.get(id), here = () => running && topics.get(id) === topic;
+        const topic = this.topics.get(id);
         if (!topic || !(cursor > 0)) continue;
         if (cursor !== topic.cursor) moved++;
-        for (const event of news(answer, id, topic.cursor)) {
-          if (!here()) break;
-          topic.cursor = event.cursor;
-          const error = call(topic.callback, answer.k, event);
-          if (error) emit('error', error);
-        }
-        if (here()) topic.cursor = cursor;
+        this.deliverTopic(id, topic, answer);
       }
       return moved;
-    };
+    }
 
-    const end = mine => {
-      if (mine.stream && mine.look) throw new Error('no answer of NovComet');
-      const {retry} = mine, good = mine.good || lasted(mine);
-      if (!good && !retry) return distrust(mine) ? 0 : backoff();
-      if (mine.look) return retry;
-      failures = 0;
-      return retry + (+self.sleepTime || 0) + Math.random() * JITTER;
-    };
+    /** The cursor moves before each callback, so a stop in it loses and repeats no event. */
+    deliverTopic(id, topic, answer) {
+      const isCurrent = () => this.running && this.topics.get(id) === topic;
+      for (const event of eventsOf(answer, id, topic.cursor)) {
+        if (!isCurrent()) return;
+        topic.cursor = event.cursor;
+        const error = this.listeners.call(topic.callback, answer.k, event);
+        if (error) this.listeners.emit('error', error);
+      }
+      if (isCurrent()) topic.cursor = answer.k[id];
+    }
+  }
 
-    const fail = (error, mine) => {
-      const blocked = !error.ours && distrust(mine);
-      proven = flowing = false;
-      if (blocked) return 0;
-      if (lasted(mine)) failures = 0;
-      if (lasting(error)) failures = BACKOFF.length;
-      turn('offline');
-      emit('error', error);
-      return (error.retry || 0) + backoff();
-    };
+  /** One HTTP request with a timeout. */
+  class HttpRequest {
+    controller = new AbortController();
 
-    /** Whether to poll because this stream came to nothing: the first of all, or two in a row. */
-    const distrust = ({stream}) => stream && (!flowing || ++mutes > 1) && shun();
+    constructor(platform, timeout) {
+      Object.assign(this, {platform, timeout});
+    }
 
-    const shun = () => self.transport !== 'stream' && (shunned = Date.now() + SHUN);
-
-    /** The server held this request: it can bear the next. */
-    const lasted = ({look, begun}) => !look && Date.now() - begun > QUICK;
-
-    /** Full jitter, under a limit that grows. */
-    const backoff = () => Math.random() * BACKOFF[Math.min(failures++, BACKOFF.length - 1)];
-
-    /** The JSON of an answer, or of each in a stream; or an Error. */
-    const ask = async function* (query, init, mine) {
-      const {signal} = mine.abort = new AbortController();
-      mine.begun = mine.seen = Date.now();
-      guard(mine);
+    /** Yields the answer, or each one of a stream. */
+    async *send(url, init) {
+      const {platform: {fetch, clearTimeout, Date}, controller: {signal}} = this;
+      this.startedAt = this.readAt = Date.now();
+      this.checkTimeout();
       try {
-        const response = await fetch(address(query), {...init, signal, cache: 'no-store'});
-        if (!response.ok) throw await refusal(response);
-        mine.retry = retryAfter(response);
-        mine.flows = /event-stream/.test(response.headers.get('Content-Type'));
-        if (mine.flows) yield* read(response.body.getReader(), mine);
+        const response = await fetch(url, {...init, signal, cache: 'no-store'});
+        if (!response.ok) throw await httpError(response);
+        this.retryAfter = retryAfterOf(response);
+        this.isEventStream = /event-stream/.test(response.headers.get('Content-Type'));
+        if (this.isEventStream) yield* this.readEvents(response.body.getReader());
         else yield await response.json();
       } catch (error) {
-        throw mine.late ? new Error('no answer in time') : error;
+        throw this.timedOut ? new Error('the server did not answer in time') : error;
       } finally {
-        clearTimeout(mine.timer);
-        mine.abort.abort();
+        clearTimeout(this.timer);
+        this.abort();
       }
-    };
+    }
 
-    const address = query => {
-      const base = self._baseurl, args = [self._args, query].filter(Boolean).join('&');
-      return args ? base + (base.includes('?') ? '&' : '?') + args : base;
-    };
-
-    const read = async function* (reader, mine) {
-      const decoder = new TextDecoder();
+    async *readEvents(reader) {
+      const {TextDecoder, Date} = this.platform, decoder = new TextDecoder();
       for (let rest = '', chunk; !(chunk = await reader.read()).done;) {
         const lines = (rest + decoder.decode(chunk.value, {stream: true})).split('\n');
         rest = lines.pop();
-        mine.seen = Date.now();
-        if (mine.seen - mine.begun > MUTE) mutes = 0;
+        this.readAt = Date.now();
+        this.onread();
         for (const line of lines) if (line.startsWith('data:')) yield JSON.parse(line.slice(5));
       }
-    };
+    }
 
-    /** Browsers let 64 KiB at a time outlive the page, and refuse more. */
-    const post = async body => {
-      const {length} = `${body}`, keepalive = (posting += length) < 6e4;
-      try {
-        for await (const answer of ask('', {method: 'POST', body, keepalive}, {limit: GRACE})) return answer;
-      } finally {
-        posting -= length;
-      }
-    };
+    get age() {
+      return this.platform.Date.now() - this.startedAt;
+    }
 
-    const guard = mine => {
-      mine.late = Math.abs(Date.now() - mine.seen) > mine.limit;
-      if (mine.late) mine.abort.abort();
-      else mine.timer = setTimeout(() => guard(mine), TICK);
-    };
+    /** By the wall clock, because timers stop while a laptop sleeps. */
+    checkTimeout() {
+      const {Date, setTimeout} = this.platform;
+      this.timedOut = Math.abs(Date.now() - this.readAt) > this.timeout;
+      if (this.timedOut) this.abort();
+      else this.timer = setTimeout(() => this.checkTimeout(), CHECK_INTERVAL);
+    }
 
-    /** Until `ms` have passed or somebody calls `wake`. */
-    const rest = ms => ms > 0 && new Promise(done => setTimeout(wake = done, ms));
-
-    /** The rate limit, that nothing wakes and no clock set back makes long. */
-    const pay = () => {
-      const now = Date.now();
-      paid = Math.min(Math.max(now, paid), now + BURST) + RATE;
-      const debt = paid - now - BURST;
-      return debt > 0 && new Promise(done => setTimeout(done, debt));
-    };
+    abort() {
+      this.controller.abort();
+    }
   }
 
-  root.NovComet ??= Object.assign(new Client(), {Client});
-})(globalThis);
+  class Publisher {
+    pendingBytes = 0;
+
+    constructor(platform, settings) {
+      Object.assign(this, {platform, settings});
+    }
+
+    /** `keepalive` requests outlive the page. Browsers refuse more than 64 KiB of them. */
+    async post(body) {
+      const {length} = `${body}`, keepalive = (this.pendingBytes += length) < 6e4;
+      const request = new HttpRequest(this.platform, ANSWER_TIMEOUT);
+      try {
+        for await (const answer of request.send(urlOf(this.settings), {method: 'POST', body, keepalive})) return answer;
+      } finally {
+        this.pendingBytes -= length;
+      }
+    }
+  }
+
+  /** Decides between a stream and polls. */
+  class Transport {
+    streaming = false;      // a stream has begun, and no request has failed since
+    failedStreams = 0;      // in a row
+    pollUntil = 0;
+
+    constructor(platform, settings) {
+      Object.assign(this, {platform, settings});
+    }
+
+    /** `isReady`: every topic has a cursor. */
+    usesStream(isReady) {
+      const {transport} = this.settings;
+      return transport === 'stream' || transport !== 'poll' &&
+        this.platform.Date.now() >= this.pollUntil && (this.streaming || isReady);
+    }
+
+    onBegin(isEventStream) {
+      this.streaming = isEventStream;
+      if (!isEventStream) this.disableStreams();
+    }
+
+    /** No proxy holds back a stream that still delivers. */
+    onRead(age) {
+      if (age > BEGIN_TIMEOUT) this.failedStreams = 0;
+    }
+
+    /** Returns whether to poll: if no stream has begun, or two have failed. */
+    onFailure() {
+      return (!this.streaming || ++this.failedStreams > 1) && this.disableStreams();
+    }
+
+    disableStreams() {
+      if (this.settings.transport === 'stream') return false;
+      this.pollUntil = this.platform.Date.now() + POLL_PERIOD;
+      return true;
+    }
+  }
+
+  /** The pauses between requests. */
+  class Pace {
+    failures = 0;     // in a row
+    usedUntil = 0;
+
+    constructor(platform) {
+      Object.assign(this, {platform});
+    }
+
+    /** After a failure, with full jitter. */
+    backoff() {
+      return this.platform.Math.random() * BACKOFF[Math.min(this.failures++, BACKOFF.length - 1)];
+    }
+
+    /** After every request, even if the clock is set back. */
+    limitRate() {
+      const now = this.platform.Date.now();
+      this.usedUntil = Math.min(Math.max(now, this.usedUntil), now + BURST) + INTERVAL;
+      return this.usedUntil - now - BURST;
+    }
+  }
+
+  /** Requests events, one request after the other, while topics are wanted. */
+  class Connection {
+    away = false;             // the page is in the back/forward cache
+    looping = false;
+    confirmed = false;        // the server has answered since the last failure
+    request = null;           // the open or last one
+    wake() {}                 // ends the pause before the next request
+
+    /** `settings` has the fields of Client. */
+    constructor(platform, settings, subscriptions, setState, fail) {
+      Object.assign(this, {platform, settings, subscriptions, setState, fail});
+      this.pace = new Pace(platform);
+    }
+
+    isActive() {
+      return !this.away && this.subscriptions.wanted().length > 0;
+    }
+
+    /** Forgets earlier failures and asks the server at once. */
+    reconnect(away = this.away) {
+      this.away = away;
+      this.confirmed = false;
+      this.transport = new Transport(this.platform, this.settings);
+      this.pace.failures = 0;
+      if (!this.away) this.setState(this.isActive() ? 'connecting' : 'stopped');
+      this.abort();
+      this.wake();
+      this.run();
+    }
+
+    /** After a change of topics. An immediate request may end first. */
+    update() {
+      if (this.request?.immediate) this.request.outdated = true;
+      else this.abort();
+      this.run();
+    }
+
+    /** `requestOnce` ignores a request that is no longer `this.request`. */
+    abort() {
+      this.request?.abort();
+      this.request = null;
+    }
+
+    async run() {
+      if (this.looping || !this.isActive()) return;
+      this.looping = true;
+      this.confirmed = false;
+      this.setState('connecting');
+      await null;             // the script may subscribe to more topics first
+      while (this.isActive()) {
+        await this.pause(await this.requestOnce(), true);
+        await this.pause(this.pace.limitRate());
+      }
+      this.looping = false;
+      if (!this.away) this.setState('stopped');
+    }
+
+    pause(ms, canWake) {
+      const {setTimeout} = this.platform;
+      return ms > 0 && new Promise(end => {
+        if (canWake) this.wake = end;
+        setTimeout(end, ms);
+      });
+    }
+
+    /** Resolves to the pause before the next request. */
+    async requestOnce() {
+      const request = this.request = this.nextRequest(), isCurrent = () => request === this.request;
+      try {
+        for await (const answer of request.send(urlOf(this.settings, request.query))) {
+          if (!isCurrent()) return 0;
+          this.accept(answer, request);
+        }
+        return isCurrent() ? this.onEnd(request) : 0;
+      } catch (error) {
+        return isCurrent() ? this.onFailure(error, request) : 0;
+      }
+    }
+
+    /**
+     * A request without a wait comes first: it gives new topics a cursor and finds the server.
+     * A stream begins with the same answer, but 'auto' does not rely on its first stream.
+     */
+    nextRequest() {
+      const all = this.subscriptions.wanted(), fresh = all.filter(({cursor}) => !cursor), isNew = fresh.length > 0;
+      const stream = this.transport.usesStream(this.confirmed && !isNew);
+      const immediate = stream || !this.confirmed || isNew, wait = immediate ? 0 : POLL_WAIT;
+      const topics = (stream || !isNew ? all : fresh)
+        .map(({key, cursor}) => `subscribed[${key}]=${encodeURIComponent(cursor || 0)}&`).join('');
+      const request = new HttpRequest(this.platform, stream ? BEGIN_TIMEOUT : wait + ANSWER_TIMEOUT);
+      return Object.assign(request, {
+        query: topics + (stream ? 'stream=json' : `wait=${wait / 1e3}`),
+        stream, immediate, isNew,
+        onread: () => this.transport.onRead(request.age),
+      });
+    }
+
+    accept(answer, request) {
+      if (!answer?.k) throw new Error('the answer is not from NovComet');
+      this.confirmed = true;
+      this.setState('waiting');
+      if (request.stream) this.beginStream(request);
+      const moved = this.subscriptions.deliver(answer);
+      request.useful ||= request.immediate ? moved || !request.isNew : answer.s && moved;
+    }
+
+    /** A server that has no streams answers with one JSON instead. */
+    beginStream(request) {
+      Object.assign(request, {immediate: false, timeout: SILENCE_TIMEOUT, stream: request.isEventStream});
+      this.transport.onBegin(request.stream);
+      if (request.outdated) this.abort();
+    }
+
+    onEnd(request) {
+      const {stream, immediate, retryAfter, useful} = request;
+      if (stream && immediate) throw new Error('the answer is not from NovComet');
+      if (!useful && !retryAfter && !this.wasHeld(request)) {
+        return stream && this.transport.onFailure() ? 0 : this.pace.backoff();
+      }
+      if (immediate) return retryAfter;
+      this.pace.failures = 0;
+      return retryAfter + (+this.settings.sleepTime || 0) + this.platform.Math.random() * JITTER;
+    }
+
+    onFailure(error, request) {
+      const polls = !error.fromServer && request.stream && this.transport.onFailure();
+      this.confirmed = this.transport.streaming = false;
+      if (polls) return 0;
+      if (this.wasHeld(request)) this.pace.failures = 0;
+      if (/^4(?!08|25|29)/.test(error.status)) this.pace.failures = BACKOFF.length;   // the page's mistake
+      this.setState('offline');
+      this.fail(error);
+      return (error.retryAfter || 0) + this.pace.backoff();
+    }
+
+    /** A server that has held this request can bear the next one. */
+    wasHeld(request) {
+      return !request.immediate && request.age > HELD;
+    }
+  }
+
+  class Client {
+    constructor(url, options) {
+      const platform = platformOf(options), listeners = new Listeners(platform);
+      const fail = error => listeners.emit('error', error);
+      const setState = state => {
+        if (state !== this.state) listeners.emit('state', this.state = state);
+      };
+      const subscriptions = new Subscriptions(listeners), publisher = new Publisher(platform, this);
+      const connection = new Connection(platform, this, subscriptions, setState, fail);
+      const onPageEvent = ({type, persisted}) => {
+        if (type !== 'pageshow' || persisted) connection.reconnect(type === 'pagehide');
+      };
+      const setRunning = running => {
+        if (running === subscriptions.running) return;
+        const {[running ? 'addEventListener' : 'removeEventListener']: change} = platform;
+        for (const type of ['online', 'offline', 'pagehide', 'pageshow']) change?.(type, onPageEvent);
+        subscriptions.running = running;
+        connection.reconnect();
+      };
+      const chain = f => (...args) => {
+        f(...args);
+        return this;
+      };
+      Object.assign(this, {
+        state: 'stopped', transport: options?.transport ?? 'auto', sleepTime: 0, _args: '',
+        _baseurl: url ?? 'comet.php',
+        init: chain(url => { this._baseurl = url ?? this._baseurl; }),
+        subscribe: chain((...args) => subscriptions.add(...args) && connection.update()),
+        unsubscribe: chain(id => subscriptions.topics.delete(`${id}`) && connection.update()),
+        run: chain(() => setRunning(true)),
+        stop: chain(() => setRunning(false)),
+        on: chain((type, listener) => listeners[type].add(listener)),
+        off: chain((type, listener) => listeners[type].delete(listener)),
+        publish(id, data) {
+          const answer = publisher.post(new URLSearchParams(data === undefined ? {publish: id} : {publish: id, data}));
+          answer.catch(fail);
+          return answer;
+        },
+      });
+    }
+  }
+
+  globalThis.NovComet ??= Object.assign(new Client(), {Client});
+}

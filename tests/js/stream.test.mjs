@@ -164,7 +164,7 @@ describe('a stream', () => {
     assert.ok(request.open);
     await world.pass(5e3);
     assert.ok(!request.open);
-    assert.deepEqual(world.errors.map(({message}) => message), ['no answer in time']);
+    assert.deepEqual(world.errors.map(({message}) => message), ['the server did not answer in time']);
     await world.pass(1e3);
     assert.equal(world.last.query, 'subscribed[a]=6.5&stream=json');
     await world.begin({a: 6.5});
@@ -224,7 +224,7 @@ describe('a stream', () => {
     await world.last.send(': novcomet\n');
     await world.last.end();
     assert.equal(world.client.state, 'offline');
-    assert.deepEqual(world.errors.map(({message}) => message), ['no answer of NovComet']);
+    assert.deepEqual(world.errors.map(({message}) => message), ['the answer is not from NovComet']);
   });
 
   it('that is refused is tried again ever slower', async () => {
