@@ -1,4 +1,4 @@
-// Types of NovComet.mjs: what NovComet.js makes a global, as a module.
+// Types of NovComet.mjs, the same client as an ES module.
 export * from './NovComet.js';
 
 declare const NovComet: typeof globalThis.NovComet;

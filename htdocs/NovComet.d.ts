@@ -1,46 +1,48 @@
-// Types of NovComet.js: the global NovComet. Those of NovComet.mjs build on them.
+// Types of NovComet.js, which defines the global NovComet. NovComet.d.mts exports them for modules.
 
-/** Where a topic stands: issued by the server, and sent back to it unchanged. */
+/** The position of an event in its topic. The server issues it. The client returns it unchanged. */
 export type Cursor = number;
 
 export interface Event {
   /** The topic. */
   id: string;
   cursor: Cursor;
-  /** The message, where the event carries one. */
+  /** The message. An event without a message has `undefined`. */
   data: string | undefined;
-  /** Some events before this one may be missing: the server has not kept them. */
+  /** Events before this one may be missing, because the server no longer stores them. */
   gap: boolean;
 }
 
-/** `k` is the seed's: each topic that has an event in this answer, and its new cursor. */
+/** `k` has the new cursor of each topic in the same answer, as in 2011. */
 export type Callback = (k: Record<string, Cursor>, event: Event) => void;
 
 /**
- * - `connecting`: the server is being asked where the topics stand
- * - `waiting`: events arrive
- * - `offline`: the last request failed; the next one is due in 1 to 30 s, or when the network returns
- * - `stopped`: not run yet, stopped, or nothing is subscribed to
+ * - `connecting`: the client has sent its first request
+ * - `waiting`: the server has answered, and the client receives events
+ * - `offline`: the last request failed; the client retries within 30 s, unless the server asks it
+ *   to wait longer, and at once when the network returns
+ * - `stopped`: `run` was not called, `stop` was called, or there are no subscriptions
  */
 export type State = 'connecting' | 'waiting' | 'offline' | 'stopped';
 
 /**
- * - `stream`: one request brings events as they happen, for about five minutes
+ * - `stream`: one request receives all events for about five minutes
  * - `poll`: one request waits for the next events
- * - `auto`: a stream, or polls where a proxy holds streams back; it notices within seconds
+ * - `auto`: a stream, or polls if a proxy holds streams back; the client detects this within seconds
  *
- * Whatever it is, and when it changes, nothing is lost or delivered twice.
+ * Every transport delivers each event once. So does a change from one to another.
  */
 export type Transport = 'auto' | 'stream' | 'poll';
 
-/** Where the published event stands in its topic, as its `cursor` will say. */
+/** `k` has the cursor of the published event. */
 export interface Published {
   s: 1;
   k: Record<string, Cursor>;
 }
 
-/** What failed: a request (with the HTTP `status`, if it came so far), or a callback of yours. */
+/** The error of a request, or an exception from a callback. */
 export interface Failure extends Error {
+  /** The HTTP status, if the server has answered. */
   status?: number;
 }
 
@@ -49,7 +51,7 @@ export interface Listeners {
   error: (error: Failure) => void;
 }
 
-/** What the client takes from its surroundings; a test may hand in its own. */
+/** The functions that the client uses from the browser. A test can replace them. */
 export interface World {
   fetch: typeof fetch;
   setTimeout: (f: () => void, ms?: number) => unknown;
@@ -65,49 +67,52 @@ export interface Options extends World {
   transport: Transport;
 }
 
-/** All methods are bound: they may be passed on without their object. */
+/** All methods are bound: you can pass `client.run` as a callback. */
 export class Client {
-  /** `url` is where comet.php (or comet.cgi) is; default 'comet.php', beside the page. */
+  /** `url` is the URL of comet.cgi or comet.php. The default is 'comet.php', next to the page. */
   constructor(url?: string, options?: Partial<Options>);
 
   /** Sets the URL. */
   init: (url?: string) => this;
 
   /**
-   * Calls back at each event of the topic `id`, which may be any string that is valid Unicode.
-   * Again for the same id it replaces the callback. At most 64 topics and 8 KiB of query.
+   * Calls `callback` for each event of the topic `id`. A second call for the same id replaces the
+   * callback. An id is any string of valid Unicode; others throw a URIError. The server accepts
+   * 64 topics and 8 KiB of query.
    *
-   * Events count from the moment the server first hears of the topic, or from `cursor`;
-   * `earliest` is before the first message that is kept.
+   * The client receives the events after `cursor`. Without one, it receives the events after its
+   * first request for the topic. 'earliest' is before the first stored message.
    */
   subscribe: (id: string, callback: Callback, cursor?: Cursor | 'earliest') => this;
 
   unsubscribe: (id: string) => this;
 
-  /** Begins to listen; once is enough. */
+  /** Starts to receive events. Further calls do nothing. */
   run: () => this;
 
-  /** Ends it; `run` then goes on where it was, and what was published in between is delivered. */
+  /** Stops. A later `run` continues after the last delivered event and misses none. */
   stop: () => this;
 
   /**
-   * Makes an event happen, with a message if there is `data`. Resolves to the server's answer;
-   * rejects with a `Failure`. The promise may be ignored.
+   * Publishes an event, with the message `data` if there is one. Resolves to the server's answer.
+   * Rejects with a `Failure`, which the 'error' listeners receive too. You can ignore the promise.
    */
   publish: (id: string, data?: string | number | boolean) => Promise<Published>;
 
+  /** Adds a listener. An unknown `type` throws a TypeError. */
   on: <T extends keyof Listeners>(type: T, listener: Listeners[T]) => this;
+  /** Removes a listener. */
   off: <T extends keyof Listeners>(type: T, listener: Listeners[T]) => this;
 
   readonly state: State;
 
-  /** May be set at any time, and counts from the next request. Default 'auto'. */
+  /** You can set it at any time. It applies from the next request. The default is 'auto'. */
   transport: Transport;
 
-  /** Milliseconds between two requests, beside a random delay of at most 100. Default 0. */
+  /** Milliseconds between two requests, plus a random delay of at most 100. The default is 0. */
   sleepTime: number;
 
-  /** More parameters for every request, 'a=b&c=d'. */
+  /** More parameters for every request: 'a=b&c=d'. */
   _args: string;
 }
 
