@@ -50,7 +50,7 @@ describe('a page of 2011', () => {
     .every(name => rings.filter(ring => ring === name).length === expected[name]), {door, phone});
 
   for (const ahead of [0, 3600]) {
-    it(`hears clicks and touches, with a clock that is ${ahead} s ahead`, async () => {
+    it(`clock ${ahead} s ahead: receives events`, async () => {
       const one = await open(ahead), two = await open(ahead);
       await one.click('a.door');
       await rings(one, 1, 0);
@@ -68,7 +68,7 @@ describe('a page of 2011', () => {
     });
   }
 
-  it('loses nothing between two polls, once it has heard of a topic', async () => {
+  it('events between two polls arrive', async () => {
     const page = await open();
     await server.publish('door');
     await rings(page, 1, 0);
@@ -80,7 +80,7 @@ describe('a page of 2011', () => {
     await rings(page, 2, 2);
   });
 
-  it('and one of today share the topic', async () => {
+  it('old and new pages share a topic', async () => {
     const old = await open(), young = await openDemo(await browser.newContext(), server);
     await young.fill('#id', 'door');
     await young.keyboard.press('Enter');

@@ -26,8 +26,8 @@ after(async () => {
 });
 
 for (const transport of ['auto', 'poll']) {
-  describe(`trouble, by ${transport}`, () => {
-    it('the server is stopped and started again: nothing published in between is lost', async () => {
+  describe(`failures, by ${transport}`, () => {
+    it('events during a server restart arrive', async () => {
       const page = await listen(context, server, transport);
       await server.publish('a', 'before');
       await gets(page, 'before');
@@ -43,7 +43,7 @@ for (const transport of ['auto', 'poll']) {
       await gets(page, 'before', 'one', 'two', 'after');
     });
 
-    it('the network goes and comes back', async () => {
+    it('events while offline arrive', async () => {
       const page = await listen(context, server, transport);
       await context.setOffline(true);
       await state(page, 'offline');
@@ -58,7 +58,7 @@ for (const transport of ['auto', 'poll']) {
       beforeEach(async () => { proxy = await Proxy.start(server); });
       afterEach(() => proxy.close());
 
-      it('every connection is cut, in the middle of the wait', async () => {
+      it('broken connection loses no event', async () => {
         const page = await listen(context, proxy, transport);
         await server.publish('a', 'one');
         await gets(page, 'one');
@@ -72,7 +72,7 @@ for (const transport of ['auto', 'poll']) {
       });
 
       for (const [name, status, reason] of [['an error page', 502, '502'], ['a page for the login', 200, 'JSON']]) {
-        it(`it answers ${name} instead of us`, async () => {
+        it(`${name} from a proxy is retried`, async () => {
           const page = await listen(context, proxy, transport);
           await asks(page);
           proxy.trouble = (request, response) => response
@@ -87,7 +87,7 @@ for (const transport of ['auto', 'poll']) {
         });
       }
 
-      it('it cuts an answer short', async () => {
+      it('truncated answers are retried', async () => {
         const page = await listen(context, proxy, transport);
         await asks(page);
         let cuts = 0;
@@ -103,7 +103,7 @@ for (const transport of ['auto', 'poll']) {
         await gets(page, 'one');
       });
 
-      it('and keeps to Retry-After', async () => {
+      it('Retry-After delays the retry', async () => {
         const page = await listen(context, proxy, transport);
         await asks(page);
         proxy.trouble = (request, response) => {
@@ -120,8 +120,8 @@ for (const transport of ['auto', 'poll']) {
     });
   });
 
-  describe(`coming and going, by ${transport}`, () => {
-    it('away and back, through the back/forward cache: what happened meanwhile is heard', async () => {
+  describe(`page lifecycle, by ${transport}`, () => {
+    it('page restored from cache continues', async () => {
       await server.serve('elsewhere.html', '<!doctype html><title>elsewhere</title>');
       const page = await listen(context, server, transport);
       await page.evaluate(() => {
@@ -141,7 +141,7 @@ for (const transport of ['auto', 'poll']) {
       await gets(page, 'one', 'two', 'three');
     });
 
-    it('a frozen tab thaws', async () => {
+    it('resumed tab receives missed events', async () => {
       const page = await listen(context, server, transport);
       await asks(page);
       const tab = await context.newCDPSession(page);
@@ -152,7 +152,7 @@ for (const transport of ['auto', 'poll']) {
       await state(page, 'waiting');
     });
 
-    it('a stop and a start take up where it was', async () => {
+    it('run receives missed events', async () => {
       const page = await listen(context, server, transport);
       await page.evaluate(() => { client.stop(); });
       await server.publish('a', 'one');
@@ -161,7 +161,7 @@ for (const transport of ['auto', 'poll']) {
       await gets(page, 'one', 'two');
     });
 
-    it('a topic more, a topic less, while messages come', async () => {
+    it('changing topics loses no message', async () => {
       const page = await listen(context, server, transport);
       for (let i = 0; i < 20; i++) {
         await page.evaluate(i => {
@@ -174,13 +174,13 @@ for (const transport of ['auto', 'poll']) {
   });
 }
 
-describe('a flood', () => {
+describe('repeated immediate answers', () => {
   const answers = {
-    'that all is as it was': () => ({s: 0, k: {a: 5.5, b: 5.5}}),
-    'that there is something new': now => ({s: 1, k: {a: now, b: 5.5}}),
+    'no events': () => ({s: 0, k: {a: 5.5, b: 5.5}}),
+    'new events': now => ({s: 1, k: {a: now, b: 5.5}}),
   };
   for (const [name, answer] of Object.entries(answers)) {
-    it(`something answers ${name}, at once and for ever: at most ten requests, then four a second`, async () => {
+    it(`${name}: requests keep to the limit`, async () => {
       const proxy = await Proxy.start(server);
       let cursor = 6.5;
       proxy.trouble = (request, response) => response
@@ -213,7 +213,7 @@ describe('auto', () => {
 
   const steppedDown = page => page.asked.includes('wait=60');
 
-  it('streams where nothing is in the way', async () => {
+  it('clear path uses a stream', async () => {
     const page = await listen(context, proxy);
     await server.publish('a', 'one');
     await gets(page, 'one');
@@ -222,7 +222,7 @@ describe('auto', () => {
     assert.deepEqual(page.asked, ['wait=0', 'stream=json']);
   });
 
-  it('steps down to polls behind a proxy that collects the stream: all comes, once and in order', async () => {
+  it('buffering proxy switches to polls', async () => {
     proxy.buffering = true;
     const page = await listen(context, proxy);
     const sent = await number(() => steppedDown(page));
@@ -232,7 +232,7 @@ describe('auto', () => {
     assert.deepEqual(await page.evaluate(() => errors), []);
   });
 
-  it('steps down when the way gets so in the middle, and up again when it is better', async () => {
+  it('online event returns to a stream', async () => {
     const page = await listen(context, proxy);
     await server.publish('a', 'first');
     await gets(page, 'first');
@@ -251,7 +251,7 @@ describe('auto', () => {
     assert.equal(page.asked.at(-1), 'stream=json');
   });
 
-  it('takes the news of a server that knows no streams, and polls', async () => {
+  it('server without streams switches to polls', async () => {
     proxy.rewrite = url => url.replace('stream=json', 'wait=60');
     const page = await listen(context, proxy);
     await asks(page);
@@ -270,7 +270,7 @@ describe('a page', () => {
     return open(context, `${server.url}/${name}`);
   };
 
-  it('with 50 subscriptions hears of each', async () => {
+  it('50 subscriptions receive their events', async () => {
     const page = await serve('fifty.html', `<script src="/novcomet/NovComet.js"></script><script>
       const heard = [];
       NovComet.init('/comet.cgi').on('state', state => { document.title = state; });
@@ -284,7 +284,7 @@ describe('a page', () => {
     assert.deepEqual((await page.evaluate(() => heard)).sort(), [...all].sort());
   });
 
-  it('that is a module hears, by a client of its own', async () => {
+  it('module with an own client receives', async () => {
     const page = await serve('module.html', `<script type="module">
       import NovComet, {Client} from '/novcomet/NovComet.mjs';
       window.heard = [];
@@ -304,7 +304,7 @@ describe('a page', () => {
     ]);
   });
 
-  it('that publishes more than outlives a page, at once, publishes it all', async () => {
+  it('publishes beyond the keepalive limit arrive', async () => {
     const page = await listen(context, server);
     const sent = Array.from({length: 12}, (_, i) => `${i} `.padEnd(20e3, '.'));
     await page.evaluate(sent => Promise.all(sent.map(data => client.publish('a', data))), sent);
@@ -312,7 +312,7 @@ describe('a page', () => {
     assert.deepEqual((await messages(page)).sort(), [...sent].sort());
   });
 
-  it('a click on a link that leads away still publishes', async () => {
+  it('publish on navigation arrives', async () => {
     const page = await listen(context, server);
     await server.serve('leave.html', `<!doctype html><title>leave</title>
       <script src="/novcomet/NovComet.js"></script>
@@ -325,7 +325,7 @@ describe('a page', () => {
     }
   });
 
-  it('whose callback throws goes on, and its window hears of the error', async () => {
+  it('callback exception reaches window.onerror', async () => {
     const page = await serve('throws.html', `<script src="/novcomet/NovComet.js"></script><script>
       const heard = [], seen = [];
       addEventListener('error', event => { seen.push(event.message); event.preventDefault(); });

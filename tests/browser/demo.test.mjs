@@ -39,7 +39,7 @@ const subscribe = async (page, id) => {
 };
 
 describe('two tabs', () => {
-  it('a click in one is heard in both, and only the one that clicked knows how long it took', async () => {
+  it('click appears in both tabs', async () => {
     const one = await openDemo(context, server), two = await openDemo(context, server);
     await click(one, 'customAlert');
     await hears(two, 'customAlert');
@@ -55,7 +55,7 @@ describe('two tabs', () => {
     }
   });
 
-  it('a message in one is shown in both, by the stream and by the poll', async () => {
+  it('message appears in both tabs', async () => {
     const one = await openDemo(context, server), two = await openDemo(context, server);
     const texts = ['Hello', ' <b>€ ü</b> & ', 'x'.repeat(500)];
     for (const [i, text] of texts.entries()) {
@@ -71,7 +71,7 @@ describe('two tabs', () => {
     await hears(two, 'customAlert2');
   });
 
-  it('a third one takes no connection away: who is hidden gives its own back', async () => {
+  it('hidden tabs close their connections', async () => {
     const pages = [];
     for (let i = 0; i < 5; i++) {
       pages.push(await openDemo(context, server));
@@ -92,7 +92,7 @@ describe('two tabs', () => {
     await hears(pages[0], 'customAlert');
   });
 
-  it('click after click is heard', async () => {
+  it('every click appears', async () => {
     const one = await openDemo(context, server), two = await openDemo(context, server);
     for (let i = 1; i <= 10; i++) {
       await click(i % 2 ? one : two, 'customAlert2');
@@ -102,7 +102,7 @@ describe('two tabs', () => {
     for (const page of [one, two]) assert.equal((await heard(page, 'customAlert2')).length, 10);
   });
 
-  it('what the other subscribes to later is heard too, whatever its name', async () => {
+  it('later topics of any name work', async () => {
     const one = await openDemo(context, server), two = await openDemo(context, server);
     const ids = ['__proto__', 'a][b', 'Zürich €', '<img src=x onerror=alert(1)>', 'x&y=z', '100%', 'up/../down', "it's"];
     for (const id of ids) {
@@ -119,13 +119,13 @@ describe('two tabs', () => {
 });
 
 describe('the shell', () => {
-  it('a touch is heard', async () => {
+  it('touch appears', async () => {
     const page = await openDemo(context, server);
     await server.touch('customAlert2');
     await hears(page, 'customAlert2');
   });
 
-  it('the lines that the page shows do what it says', async () => {
+  it('shown commands work', async () => {
     const page = await openDemo(context, server);
     for (const id of ['customAlert', "it's 100%/day"]) {
       if (id !== 'customAlert') await subscribe(page, id);
@@ -149,7 +149,7 @@ describe('the shell', () => {
     }
   });
 
-  it('the lines can be copied', async () => {
+  it('commands can be copied', async () => {
     await context.grantPermissions(['clipboard-read', 'clipboard-write']);
     const page = await openDemo(context, server);
     await page.locator('[data-line=touch] button').click();
@@ -158,8 +158,8 @@ describe('the shell', () => {
   });
 });
 
-describe('trouble', () => {
-  it('the server is stopped and started again: nothing published in between is lost', async () => {
+describe('failures', () => {
+  it('events during a server restart appear', async () => {
     const pages = [await openDemo(context, server), await openDemo(context, server)];
     for (const page of pages) await subscribe(page, 'third');
     await server.stop();
@@ -176,7 +176,7 @@ describe('trouble', () => {
     }
   });
 
-  it('a publish that fails is said to have', async () => {
+  it('failed publish shows an error', async () => {
     const page = await openDemo(context, server);
     await context.setOffline(true);
     await click(page, 'customAlert');
@@ -187,7 +187,7 @@ describe('trouble', () => {
     await hears(page, 'customAlert');
   });
 
-  it('what a proxy or the server says is shown', async () => {
+  it("server's reason is shown", async () => {
     const proxy = await Proxy.start(server), page = await openDemo(context, {page: `${proxy.url}/novcomet/`});
     proxy.trouble = (request, response) => response
       .writeHead(503, {'Content-Type': 'application/problem+json'})
@@ -201,8 +201,8 @@ describe('trouble', () => {
   });
 });
 
-describe('coming and going', () => {
-  it('away and back: what happened meanwhile is heard', async () => {
+describe('navigation', () => {
+  it('page restored from cache receives missed events', async () => {
     await server.serve('elsewhere.html', '<!doctype html><title>elsewhere</title>');
     const page = await openDemo(context, server);
     await page.evaluate(() => {
@@ -219,7 +219,7 @@ describe('coming and going', () => {
     await hears(page, 'customAlert2');
   });
 
-  it('away and back, as a new page', async () => {
+  it('reloaded page works', async () => {
     const page = await openDemo(context, server);
     await page.goto(`${server.url}/client.html`);
     await page.goto(server.page);
@@ -230,7 +230,7 @@ describe('coming and going', () => {
 });
 
 describe('the demo page', () => {
-  it('asks nothing of anybody but its own server', async () => {
+  it('page requests only its own server', async () => {
     const page = await context.newPage(), hosts = new Set();
     page.on('request', request => hosts.add(new URL(request.url()).host));
     await page.goto(server.page);
@@ -239,7 +239,7 @@ describe('the demo page', () => {
     assert.deepEqual([...hosts], [new URL(server.url).host]);
   });
 
-  it('works by the keyboard', async () => {
+  it('keyboard works', async () => {
     const page = await openDemo(context, server);
     const press = async (...keys) => { for (const key of keys) await page.keyboard.press(key); };
     const link = page.getByRole('button', {name: 'publish customAlert', exact: true});
@@ -260,7 +260,7 @@ describe('the demo page', () => {
     assert.equal(await page.evaluate(() => document.activeElement.id), 'id');
   });
 
-  it('stops and starts, and hears what was published in between', async () => {
+  it('Start receives missed events', async () => {
     const page = await openDemo(context, server);
     await page.getByRole('button', {name: 'Stop'}).click();
     await until(async () => await page.locator('.state[data-state=stopped]').count() === 2);
@@ -269,7 +269,7 @@ describe('the demo page', () => {
     await hears(page, 'customAlert');
   });
 
-  it('says where messages are missing, and clears one log at a time', async () => {
+  it('gap is shown, Clear empties one log', async () => {
     const page = await openDemo(context, server);
     await say(page, 'old');
     await hears(page, 'customAlert');
@@ -285,7 +285,7 @@ describe('the demo page', () => {
   });
 
   for (const colorScheme of ['light', 'dark']) {
-    it(`fits a narrow phone, and can be read in the ${colorScheme}`, async () => {
+    it(`narrow ${colorScheme} page is readable`, async () => {
       const narrow = await browser.newContext({viewport: {width: 320, height: 640}, colorScheme});
       const page = await openDemo(narrow, server);
       await say(page, 'a message that needs more than one line on a narrow phone, and a_word_that_is_too_long_for_it');

@@ -18,19 +18,19 @@ describe('through lighttpd', () => {
     await server?.close();
   });
 
-  it('a click in one tab is heard in the other', async () => {
+  it('click appears in both tabs', async () => {
     await one.getByRole('button', {name: 'publish customAlert', exact: true}).click();
     await hears(one, 'customAlert');
     await hears(two, 'customAlert');
   });
 
-  it('a touch in the shell is heard in both', async () => {
+  it('touch appears in both tabs', async () => {
     await server.touch('customAlert2');
     await hears(one, 'customAlert2');
     await hears(two, 'customAlert2');
   });
 
-  it('the server is stopped and started again: nothing published in between is lost', async () => {
+  it('events during a server restart appear', async () => {
     await server.stop();
     await one.locator('.state[data-state=offline]').first().waitFor();
     await server.publishBeside('customAlert', 'one');
@@ -41,10 +41,10 @@ describe('through lighttpd', () => {
     await bothListen(two);
   });
 
-  it('a tab that is closed frees its places at once', async () => {
-    const places = () => server.waiters(/(wait=60|stream=json)(\0|$)/);
-    await until(async () => await places() === 4);
+  it('closed tab frees its slots', async () => {
+    const slots = () => server.waiters(/(wait=60|stream=json)(\0|$)/);
+    await until(async () => await slots() === 4);
     await two.close();
-    await until(async () => await places() === 2);
+    await until(async () => await slots() === 2);
   });
 });

@@ -59,13 +59,13 @@ for (const kind of ['apache', 'lighttpd']) {
     after(() => server?.close());
 
     for (const transport of ['stream', 'poll']) {
-      it(`messages come as they were sent, by ${transport}`, async () => {
+      it(`messages arrive unchanged, by ${transport}`, async () => {
         const page = await listen(context, server, transport);
         for (const text of texts) await server.publish('a', text);
         await gets(page, ...texts);
       });
 
-      it(`an event without a message is one, by ${transport}`, async () => {
+      it(`event without message arrives, by ${transport}`, async () => {
         const page = await listen(context, server, transport);
         await server.publish('a');
         await gets(page, null);
@@ -73,7 +73,7 @@ for (const kind of ['apache', 'lighttpd']) {
         await gets(page, null, '');
       });
 
-      it(`what many publish at once comes once, in the order of the cursors, by ${transport}`, async () => {
+      it(`concurrent messages arrive in cursor order, by ${transport}`, async () => {
         const page = await listen(context, server, transport);
         const publish = async name => {
           for (let i = 0; i < 25; i++) await server.publish('a', `${name}${i}`);
@@ -86,7 +86,7 @@ for (const kind of ['apache', 'lighttpd']) {
         assert.deepEqual(got, [...got].sort(([a], [b]) => a - b));
       });
 
-      it(`who comes too late is told, by ${transport}`, async () => {
+      it(`gap is reported, by ${transport}`, async () => {
         const page = await listen(context, server, transport);
         await server.publish('a', 'old');
         await gets(page, 'old');
@@ -100,7 +100,7 @@ for (const kind of ['apache', 'lighttpd']) {
       });
     }
 
-    it('by its page one stream is enough for many messages', async () => {
+    it('one stream brings many messages', async () => {
       const page = await listen(context, server, 'stream');
       for (let i = 0; i < 20; i++) {
         await server.publish(i % 2 ? 'a' : 'b', `${i}`);
@@ -122,7 +122,7 @@ for (const kind of ['apache', 'lighttpd']) {
         };
         afterEach(() => source.close());
 
-        it('gets events by the names of their topics', async () => {
+        it('events are named by their topics', async () => {
           await connect('/comet.cgi?subscribed[a]=0&subscribed[b]=0');
           const expected = [];
           for (const [i, text] of texts.entries()) {
@@ -135,7 +135,7 @@ for (const kind of ['apache', 'lighttpd']) {
           await receives(...expected, ['a', '']);
         });
 
-        it('gets all as messages with named=0', async () => {
+        it('named=0 makes all events messages', async () => {
           await connect('/comet.cgi?subscribed[a]=0&subscribed[b]=0&named=0');
           await server.publish('a', 'one');
           await receives(['message', 'one']);
@@ -143,7 +143,7 @@ for (const kind of ['apache', 'lighttpd']) {
           await receives(['message', 'one'], ['message', 'two']);
         });
 
-        it('is told of a gap', async () => {
+        it('gap is reported', async () => {
           const {k: {a}} = await server.publish('a', 'old');
           await server.empty();
           await server.publish('a', 'new');
@@ -151,7 +151,7 @@ for (const kind of ['apache', 'lighttpd']) {
           await receives(['gap', 'a'], ['a', 'new']);
         });
 
-        it('comes back where it was, each time that the server ends the stream', async () => {
+        it('reconnects continue without loss', async () => {
           await connect('/comet.cgi?subscribed[a]=0&subscribed[b]=0&wait=1');
           const sent = [];
           while (await source.opens() < 3) {
@@ -166,7 +166,7 @@ for (const kind of ['apache', 'lighttpd']) {
       });
     }
 
-    if (kind === 'apache') it('a stream without events lives by its heartbeat', async () => {
+    if (kind === 'apache') it('heartbeat keeps a stream open', async () => {
       const page = await listen(context, server, 'stream');
       const {body} = await fetch(`${server.url}/comet.cgi?subscribed[a]=0&stream=1`);
       let text = '';

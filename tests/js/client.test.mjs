@@ -12,7 +12,7 @@ describe('the file', () => {
     assert.ok(gzipSync(readFileSync(source), {level: 9}).length < 5300);
   });
 
-  it('gives one client, as a global and as a module', async () => {
+  it('global and module are one client', async () => {
     const before = globalThis.NovComet;
     await import('../../htdocs/NovComet.js?again');
     assert.equal(globalThis.NovComet, before);
@@ -29,8 +29,8 @@ describe('the file', () => {
   });
 });
 
-describe('the interface of the seed', () => {
-  it('is all there', () => {
+describe('the interface of 2011', () => {
+  it('every method exists', () => {
     const {client} = new World();
     assert.equal(client.subscribe('a', () => {}).subscribe('b', () => {}), client);
     assert.equal(client.sleepTime, 0);
@@ -38,7 +38,7 @@ describe('the interface of the seed', () => {
     assert.equal(client.run(), client);
   });
 
-  it('asks comet.php unless it is told otherwise', async () => {
+  it('default URL is comet.php', async () => {
     const world = new World();
     world.client.publish('x').catch(() => {});
     world.client.init().publish('x').catch(() => {});
@@ -47,7 +47,7 @@ describe('the interface of the seed', () => {
     assert.deepEqual(world.requests.map(({url}) => url), ['comet.php', 'comet.php', '/cgi-bin/comet.cgi']);
   });
 
-  it('may be passed on without its object', async () => {
+  it('methods are bound', async () => {
     const world = new World();
     const {subscribe, run} = world.client;
     subscribe('a', () => {});
@@ -56,7 +56,7 @@ describe('the interface of the seed', () => {
     assert.equal(world.requests.length, 1);
   });
 
-  it('calls back with k, and with the event', async () => {
+  it('callback gets k and the event', async () => {
     const world = new World(), heard = [];
     world.hear = (...args) => heard.push(args);
     const poll = await world.wait('a', 'b');
@@ -68,7 +68,7 @@ describe('the interface of the seed', () => {
     ]);
   });
 
-  it('sends _args with every request', async () => {
+  it('every request has _args', async () => {
     const world = new World('comet.php?lang=en');
     world.client._args = 'a=b&c=d';
     await world.wait('x');
@@ -77,7 +77,7 @@ describe('the interface of the seed', () => {
     for (const {url} of world.requests) assert.match(url, /^comet\.php\?lang=en&a=b&c=d(&subscribed\[x\]=|$)/);
   });
 
-  it('sleeps sleepTime between two polls', async () => {
+  it('sleepTime separates two polls', async () => {
     const world = new World();
     world.client.sleepTime = 1000;
     const poll = await world.wait('x');
@@ -88,7 +88,7 @@ describe('the interface of the seed', () => {
     assert.notEqual(world.last, poll);
   });
 
-  it('replaces the callback of an id, and keeps its cursor', async () => {
+  it('second subscribe replaces only the callback', async () => {
     const world = new World(), heard = [];
     const poll = await world.wait('x');
     world.client.subscribe('x', (k, {id}) => heard.push(id));
@@ -100,7 +100,7 @@ describe('the interface of the seed', () => {
 });
 
 describe('the cursor', () => {
-  it('comes from the server first', async () => {
+  it('first request gets cursors from server', async () => {
     const world = new World();
     world.client.subscribe('a', () => {}).subscribe('b', () => {}).run();
     await settle();
@@ -109,7 +109,7 @@ describe('the cursor', () => {
     assert.equal(world.last.query, 'subscribed[a]=1795415403.163846&subscribed[b]=0.1&wait=60');
   });
 
-  it('goes back unchanged', async () => {
+  it('cursor returns to server unchanged', async () => {
     const world = new World();
     const poll = await world.wait('a');
     await poll.answer('{"s":1,"k":{"a":1795415403.000001}}');
@@ -117,14 +117,14 @@ describe('the cursor', () => {
     assert.equal(world.last.query, 'subscribed[a]=1795415403.000001&wait=60');
   });
 
-  it('may come with the page', async () => {
+  it('subscribe accepts a cursor', async () => {
     const world = new World();
     world.client.subscribe('a', () => {}, 1795415403.163846).run();
     await settle();
     assert.equal(world.last.query, 'subscribed[a]=1795415403.163846&wait=0');
   });
 
-  it('is asked again for what the first answer left out', async () => {
+  it('topic without cursor is requested again', async () => {
     const world = new World(), heard = [];
     const hear = (k, {id}) => heard.push(id);
     world.client.subscribe('a', hear).subscribe('b', hear).run();
@@ -134,7 +134,7 @@ describe('the cursor', () => {
     assert.deepEqual(heard, ['a']);
   });
 
-  it('backs off from a server that never gives one', async () => {
+  it('server without cursors causes back-off', async () => {
     const world = new World();
     world.onrequest = request => request.answer({s: 0, k: {}});
     world.client.subscribe('a', () => {}).run();
@@ -142,7 +142,7 @@ describe('the cursor', () => {
     assert.ok(world.requests.length <= 8, `${world.requests.length} requests`);
   });
 
-  it('may stay where it was: a file whose time went back is an event too', async () => {
+  it('event with the same cursor is delivered', async () => {
     const world = new World(), heard = [];
     world.hear = (k, {cursor}) => heard.push(cursor);
     const poll = await world.wait('a');
@@ -153,7 +153,7 @@ describe('the cursor', () => {
     assert.equal(world.last.query, 'subscribed[a]=5.5&wait=60');
   });
 
-  it('stays for a topic that the answer leaves out', async () => {
+  it('topic missing from answer keeps its cursor', async () => {
     const world = new World();
     const poll = await world.wait('a', 'b');
     await world.pass(20e3);
@@ -166,7 +166,7 @@ describe('the cursor', () => {
 describe('ids', () => {
   const strange = ['__proto__', 'constructor', 'a][b', 'a&b=c', 'ü €', '%41', '', '1', '../x', 'a+b', '"<\\'];
 
-  it('are any string', async () => {
+  it('any string is an id', async () => {
     const world = new World(), heard = [];
     for (const id of strange) world.client.subscribe(id, (k, event) => heard.push(event.id));
     world.client.run();
@@ -181,19 +181,19 @@ describe('ids', () => {
     assert.deepEqual(heard.sort(), [...strange].sort());
   });
 
-  it('keep their brackets around them', async () => {
+  it('brackets in an id are encoded', async () => {
     const world = new World();
     world.client.subscribe('a][b', () => {}).run();
     await settle();
     assert.equal(world.last.query, 'subscribed[a%5D%5Bb]=0&wait=0');
   });
 
-  it('that are no Unicode are refused where they are handed in', () => {
+  it('invalid Unicode makes subscribe throw', () => {
     const {client} = new World();
     assert.throws(() => client.subscribe('\ud800', () => {}), URIError);
   });
 
-  it('nobody subscribed to are ignored', async () => {
+  it('unknown ids are ignored', async () => {
     const world = new World();
     const poll = await world.wait('a');
     await poll.answer('{"s":1,"k":{"other":9.5,"__proto__":9.5,"a":6.5}}');
@@ -204,7 +204,7 @@ describe('ids', () => {
 });
 
 describe('subscribing', () => {
-  it('during a poll takes effect at once', async () => {
+  it('subscribe during a poll restarts it', async () => {
     const world = new World();
     const poll = await world.wait('a');
     world.client.subscribe('b', () => {}).subscribe('c', () => {});
@@ -217,7 +217,7 @@ describe('subscribing', () => {
     assert.deepEqual(world.states, ['connecting', 'waiting']);
   });
 
-  it('after run begins to listen', async () => {
+  it('subscribe after run starts the client', async () => {
     const world = new World();
     world.client.run();
     await settle();
@@ -229,7 +229,7 @@ describe('subscribing', () => {
     assert.equal(world.client.state, 'connecting');
   });
 
-  it('during a look lets it end', async () => {
+  it('subscribe lets an immediate request end', async () => {
     const world = new World();
     world.client.subscribe('a', () => {}).run();
     await settle();
@@ -240,7 +240,7 @@ describe('subscribing', () => {
     assert.equal(world.last.query, 'subscribed[b]=0&wait=0');
   });
 
-  it('does not shorten a back-off', async () => {
+  it('subscribe does not shorten a back-off', async () => {
     const world = new World();
     await (await world.wait('a')).fail();
     world.client.subscribe('b', () => {});
@@ -250,7 +250,7 @@ describe('subscribing', () => {
     assert.equal(world.requests.length, 3);
   });
 
-  it('and its end: the next poll is without the topic, the last one stops', async () => {
+  it('unsubscribing the last topic stops polling', async () => {
     const world = new World();
     await world.wait('a', 'b');
     world.client.unsubscribe('a').unsubscribe('never');
@@ -266,7 +266,7 @@ describe('subscribing', () => {
 });
 
 describe('stop and run', () => {
-  it('go on where they left off', async () => {
+  it('run continues after a stop', async () => {
     const world = new World(), heard = [];
     world.hear = (k, {cursor}) => heard.push(cursor);
     const poll = await world.wait('a');
@@ -283,7 +283,7 @@ describe('stop and run', () => {
     assert.deepEqual(world.states, ['connecting', 'waiting', 'stopped', 'connecting', 'waiting']);
   });
 
-  it('in one breath make one loop', async () => {
+  it('repeated stop and run make one loop', async () => {
     const world = new World();
     await world.wait('a');
     world.client.stop().run().stop().run();
@@ -294,7 +294,7 @@ describe('stop and run', () => {
     assert.equal(world.client.state, 'waiting');
   });
 
-  it('run twice polls once', async () => {
+  it('second run does nothing', async () => {
     const world = new World();
     await world.wait('a');
     world.client.run().run();
@@ -302,7 +302,7 @@ describe('stop and run', () => {
     assert.equal(world.requests.length, 2);
   });
 
-  it('from a callback delivers the rest later', async () => {
+  it('stop in a callback delays later events', async () => {
     const world = new World(), heard = [];
     world.hear = (k, {id}) => {
       heard.push(id);
@@ -316,7 +316,7 @@ describe('stop and run', () => {
     assert.equal(world.last.query, 'subscribed[a]=6.5&subscribed[b]=5.5&wait=0');
   });
 
-  it('leave no listener on the window', async () => {
+  it("stop removes the window's listeners", async () => {
     const world = new World();
     await world.wait('a');
     world.client.stop();
@@ -328,7 +328,7 @@ describe('stop and run', () => {
 });
 
 describe('publishing', () => {
-  it('posts, and outlives the page', async () => {
+  it('publish is a POST with keepalive', async () => {
     const world = new World();
     const answer = world.client.publish('a&b=ü');
     await settle();
@@ -342,7 +342,7 @@ describe('publishing', () => {
     assert.deepEqual(await answer, stands);
   });
 
-  it('sends a message with it, as a text', async () => {
+  it('message is sent as text', async () => {
     const world = new World();
     const bodies = ['a=1&b=\n€\r', '', 0, false, null, undefined].map(data => {
       world.client.publish('a', data);
@@ -355,7 +355,7 @@ describe('publishing', () => {
     ]);
   });
 
-  it('lets no more outlive the page than browsers bear: 64 KiB at a time', async () => {
+  it('keepalive is limited to 64 KiB', async () => {
     const world = new World(), kept = () => world.requests.map(({init}) => init.keepalive);
     for (let i = 0; i < 7; i++) world.client.publish('a', 'x'.repeat(10e3));
     assert.deepEqual(kept(), [true, true, true, true, true, false, false]);
@@ -366,7 +366,7 @@ describe('publishing', () => {
     assert.deepEqual(kept().slice(7), [true, false]);
   });
 
-  it('rejects with what the server says', async () => {
+  it("publish rejects with the server's reason", async () => {
     const world = new World();
     const answer = world.client.publish('a');
     await settle();
@@ -376,14 +376,14 @@ describe('publishing', () => {
     assert.equal(world.errors.length, 1);
   });
 
-  it('rejects when no answer comes', async () => {
+  it('publish without an answer rejects', async () => {
     const world = new World();
     const answer = world.client.publish('a');
     await world.pass(30e3);
     await assert.rejects(answer, {message: 'the server did not answer in time'});
   });
 
-  it('may be ignored: no unhandled rejection', async t => {
+  it('ignored promise causes no unhandled rejection', async t => {
     const seen = [], see = error => seen.push(error);
     process.on('unhandledRejection', see);
     t.after(() => process.off('unhandledRejection', see));
@@ -396,7 +396,7 @@ describe('publishing', () => {
     assert.equal(world.errors[0].message, 'Failed to fetch');
   });
 
-  it('needs no run, and does not disturb a poll', async () => {
+  it('publish keeps an open poll', async () => {
     const world = new World();
     const poll = await world.wait('a');
     world.client.publish('a');
@@ -405,21 +405,21 @@ describe('publishing', () => {
   });
 });
 
-describe('trouble', () => {
+describe('failures', () => {
   const broken = {
     'no connection': request => request.fail(),
     'a 500': request => request.answer('', {status: 500}),
-    'a 503 that says why': request => request.answer({detail: 'no store'}, {status: 503}),
-    'the page of a proxy, 502': request => request.answer('<h1>Bad Gateway</h1>', {status: 502}),
-    'the page of a proxy, 200': request => request.answer('<h1>Please log in</h1>'),
-    'a cut answer': request => request.answer('{"s":1,"k":{"a":6.'),
+    'a 503 with a reason': request => request.answer({detail: 'no store'}, {status: 503}),
+    'a proxy page, 502': request => request.answer('<h1>Bad Gateway</h1>', {status: 502}),
+    'a proxy page, 200': request => request.answer('<h1>Please log in</h1>'),
+    'a truncated answer': request => request.answer('{"s":1,"k":{"a":6.'),
     'an empty answer': request => request.answer(''),
     'null': request => request.answer('null'),
     'other JSON': request => request.answer({ok: true}),
   };
 
   for (const [name, happen] of Object.entries(broken)) {
-    it(`${name}: comes back with the same cursor`, async () => {
+    it(`${name}: retry has the same cursor`, async () => {
       const world = new World(), heard = [];
       world.hear = (k, {cursor}) => heard.push(cursor);
       await happen(await world.wait('a'));
@@ -434,7 +434,7 @@ describe('trouble', () => {
     });
   }
 
-  it('says status and reason', async () => {
+  it('error has status and reason', async () => {
     const world = new World();
     await (await world.wait('a')).answer({title: 'Service Unavailable'}, {status: 503});
     assert.equal(world.errors[0].status, 503);
@@ -444,7 +444,7 @@ describe('trouble', () => {
     assert.equal(world.errors[1].message, 'HTTP 502');
   });
 
-  it('backs off from 1 to 30 s, with full jitter', async () => {
+  it('back-off grows from 1 to 30 s', async () => {
     const world = new World();
     world.onrequest = request => request.fail();
     world.client.subscribe('a', () => {}).run();
@@ -457,7 +457,7 @@ describe('trouble', () => {
     assert.ok(world.requests.length - before >= 5);
   });
 
-  it('is not forgotten because a look goes well', async () => {
+  it('immediate answer does not reset the back-off', async () => {
     const world = new World();
     world.onrequest = request => request.query.endsWith('wait=0')
       ? request.answer({s: 0, k: {a: 5.5}})
@@ -467,7 +467,7 @@ describe('trouble', () => {
     assert.ok(world.requests.length <= 34, `${world.requests.length} requests`);
   });
 
-  it('is forgotten once the server holds a poll', async () => {
+  it('held poll resets the back-off', async () => {
     const world = new World();
     for (let i = 0, poll = await world.wait('a'); i < 6; i++) {
       await world.pass(30e3);
@@ -480,7 +480,7 @@ describe('trouble', () => {
   });
 
   for (const status of [400, 403, 404, 413]) {
-    it(`of the page's own making (${status}) is tried again slowly`, async () => {
+    it(`status ${status} is retried slowly`, async () => {
       const world = new World();
       world.onrequest = request => request.answer('', {status});
       world.client.subscribe('a', () => {}).run();
@@ -491,7 +491,7 @@ describe('trouble', () => {
   }
 
   for (const status of [408, 425, 429]) {
-    it(`that passes (${status}) is tried again soon`, async () => {
+    it(`status ${status} is retried soon`, async () => {
       const world = new World();
       await (await world.wait('a')).answer('', {status});
       await world.pass(1000);
@@ -499,7 +499,7 @@ describe('trouble', () => {
     });
   }
 
-  it('keeps to Retry-After', async () => {
+  it('error with Retry-After delays the retry', async () => {
     const world = new World();
     await (await world.wait('a')).answer('', {status: 503, headers: {'Retry-After': '20'}});
     await world.pass(20e3);
@@ -508,7 +508,7 @@ describe('trouble', () => {
     assert.equal(world.requests.length, 3);
   });
 
-  it('keeps to Retry-After of an answer that is good', async () => {
+  it('success with Retry-After delays the next request', async () => {
     const world = new World();
     await (await world.wait('a')).answer({s: 0, k: {a: 5.5}}, {headers: {'Retry-After': '7'}});
     await world.pass(7e3);
@@ -519,7 +519,7 @@ describe('trouble', () => {
   });
 
   for (const odd of ['Wed, 21 Oct 2026 07:28:00 GMT', '-5', 'x', '1e99']) {
-    it(`takes no harm from Retry-After: ${odd}`, async () => {
+    it(`invalid Retry-After is ignored: ${odd}`, async () => {
       const world = new World();
       await (await world.wait('a')).answer('', {status: 503, headers: {'Retry-After': odd}});
       await world.pass(3601e3);
@@ -540,22 +540,22 @@ describe('the rate of requests', () => {
     return world.requests.length;
   };
 
-  it('is bounded when there is always something new', async () => {
+  it('constant events keep to the limit', async () => {
     const requests = await flood(cursor => ({s: 1, k: {a: cursor}}), 60e3);
     assert.ok(requests > 200 && requests <= 60 * 4 + 11, `${requests} requests`);
   });
 
   for (const [name, answer] of Object.entries({
-    'nothing is new': () => ({s: 0, k: {a: 5.5}}),
-    'the same is new': () => ({s: 1, k: {a: 5.5}}),
+    'no event comes': () => ({s: 0, k: {a: 5.5}}),
+    'one event repeats': () => ({s: 1, k: {a: 5.5}}),
     'cursors move without events': cursor => ({s: 0, k: {a: cursor}}),
-    'only others are new': () => ({s: 1, k: {b: 5.5}}),
+    'events have unknown topics': () => ({s: 1, k: {b: 5.5}}),
   })) {
-    it(`is bounded when ${name}, even without luck`, async () => {
+    it(`limit holds when ${name}`, async () => {
       assert.ok(await flood(answer, 60e3) <= 60 * 4 + 11);
     });
 
-    it(`falls when ${name} for long`, async () => {
+    it(`back-off grows when ${name}`, async () => {
       const world = new World();
       let cursor = 6;
       world.onrequest = request => request.answer(answer(++cursor + 0.5));
@@ -565,7 +565,7 @@ describe('the rate of requests', () => {
     });
   }
 
-  it('is bounded when it fails at once, without luck and with a mad network', async () => {
+  it('limit holds while the network flaps', async () => {
     const world = new World();
     world.luck = 0;
     world.onrequest = request => request.fail();
@@ -577,7 +577,7 @@ describe('the rate of requests', () => {
     assert.ok(world.requests.length <= 10 * 4 + 12, `${world.requests.length} requests`);
   });
 
-  it('spreads clients that were woken together', async () => {
+  it('jitter spreads the next request', async () => {
     const world = new World();
     await (await world.wait('a')).answer({s: 1, k: {a: 6.5}});
     await world.pass(99);
@@ -586,7 +586,7 @@ describe('the rate of requests', () => {
     assert.equal(world.requests.length, 3);
   });
 
-  it('is not caught by a clock set back', async () => {
+  it('clock set back does not stop requests', async () => {
     const world = new World();
     let cursor = 6;
     world.onrequest = request => request.answer({s: 1, k: {a: ++cursor + 0.5}});
@@ -601,7 +601,7 @@ describe('the rate of requests', () => {
 });
 
 describe('the network and the laptop', () => {
-  it('offline: is noticed at once', async () => {
+  it('offline event is noticed at once', async () => {
     const world = new World();
     const poll = await world.wait('a');
     world.onrequest = request => request.fail();
@@ -611,7 +611,7 @@ describe('the network and the laptop', () => {
     assert.equal(world.client.state, 'offline');
   });
 
-  it('offline: is not believed when the server answers', async () => {
+  it('answer overrides an offline event', async () => {
     const world = new World();
     await world.wait('a');
     await world.dispatch('offline');
@@ -619,7 +619,7 @@ describe('the network and the laptop', () => {
     assert.equal(world.client.state, 'waiting');
   });
 
-  it('online: does not wait for the back-off', async () => {
+  it('online event ends the back-off', async () => {
     const world = new World();
     world.onrequest = request => request.fail();
     world.client.subscribe('a', () => {}, 5.5).run();
@@ -632,7 +632,7 @@ describe('the network and the laptop', () => {
     assert.equal(world.client.state, 'waiting');
   });
 
-  it('a poll that outlives every wait is given up', async () => {
+  it('poll without an answer times out', async () => {
     const world = new World();
     const poll = await world.wait('a');
     await world.pass(79e3);
@@ -643,7 +643,7 @@ describe('the network and the laptop', () => {
     assert.equal(world.last.query, 'subscribed[a]=5.5&wait=0');
   });
 
-  it('a look is given up sooner, and again and again', async () => {
+  it('immediate requests time out sooner', async () => {
     const world = new World();
     world.client.subscribe('a', () => {}).run();
     await world.pass(120e3);
@@ -651,7 +651,7 @@ describe('the network and the laptop', () => {
     assert.equal(world.requests.filter(({open}) => open).length <= 1, true);
   });
 
-  it('a sleep of the laptop is noticed soon after it wakes', async () => {
+  it('long laptop sleep aborts the poll', async () => {
     const world = new World();
     const poll = await world.wait('a');
     await world.pass(3e3);
@@ -661,7 +661,7 @@ describe('the network and the laptop', () => {
     assert.equal(world.last.query, 'subscribed[a]=5.5&wait=0');
   });
 
-  it('a short sleep does no harm', async () => {
+  it('short laptop sleep keeps the poll', async () => {
     const world = new World(), heard = [];
     world.hear = (k, {cursor}) => heard.push(cursor);
     const poll = await world.wait('a');
@@ -673,7 +673,7 @@ describe('the network and the laptop', () => {
 });
 
 describe('the page', () => {
-  it('goes into the back/forward cache and comes back', async () => {
+  it('restored page continues', async () => {
     const world = new World(), heard = [];
     world.hear = (k, {cursor}) => heard.push(cursor);
     const poll = await world.wait('a');
@@ -688,7 +688,7 @@ describe('the page', () => {
     assert.deepEqual(world.states, ['connecting', 'waiting', 'connecting', 'waiting']);
   });
 
-  it('comes back before anything else ran', async () => {
+  it('immediate restore makes one loop', async () => {
     const world = new World();
     await world.wait('a');
     world.window.dispatchEvent(new Event('pagehide'));
@@ -700,7 +700,7 @@ describe('the page', () => {
     assert.equal(world.client.state, 'waiting');
   });
 
-  it('goes while a publish is under way: that one arrives', async () => {
+  it('pagehide does not abort a publish', async () => {
     const world = new World();
     await world.wait('a');
     world.client.publish('b');
@@ -708,7 +708,7 @@ describe('the page', () => {
     assert.ok(!world.last.init.signal.aborted);
   });
 
-  it('shows itself for the first time: the look goes on', async () => {
+  it('first pageshow does not restart', async () => {
     const world = new World();
     world.client.subscribe('a', () => {}).run();
     await settle();
@@ -718,10 +718,10 @@ describe('the page', () => {
   });
 });
 
-describe('code of the page that throws', () => {
+describe("exceptions in the page's code", () => {
   const bang = () => { throw new Error('bang'); };
 
-  it('in a callback: the others are called, the loop goes on, the window hears of it', async () => {
+  it('callback exception stops no other callback', async () => {
     const world = new World(), heard = [];
     world.client.subscribe('a', bang).subscribe('b', (k, {id}) => heard.push(id));
     world.client.run();
@@ -736,7 +736,7 @@ describe('code of the page that throws', () => {
     assert.equal(world.client.state, 'waiting');
   });
 
-  it('in a listener', async () => {
+  it('listener exception does not stop the client', async () => {
     const world = new World();
     world.client.on('state', bang).on('error', bang);
     await (await world.wait('a')).fail();
@@ -745,7 +745,7 @@ describe('code of the page that throws', () => {
     assert.equal(world.thrown.length, 4);
   });
 
-  it('may be no function at all', async () => {
+  it('missing callback is an error', async () => {
     const world = new World();
     world.client.subscribe('a', undefined);
     world.client.run();
@@ -757,7 +757,7 @@ describe('code of the page that throws', () => {
 });
 
 describe('listeners', () => {
-  it('are called until they are taken off', async () => {
+  it('off removes a listener', async () => {
     const world = new World(), heard = [];
     const hear = state => heard.push(state);
     world.client.on('state', hear);
@@ -766,14 +766,14 @@ describe('listeners', () => {
     assert.deepEqual(heard, ['connecting', 'waiting']);
   });
 
-  it('of a kind that is not there are a mistake', () => {
+  it('unknown type throws', () => {
     const {client} = new World();
     assert.throws(() => client.on('stat', () => {}), TypeError);
   });
 });
 
 describe('instances', () => {
-  it('know nothing of each other', async () => {
+  it('two clients are independent', async () => {
     const one = new World('one.php'), two = new World('two.php');
     await one.wait('a');
     await two.wait('b');
@@ -785,7 +785,7 @@ describe('instances', () => {
 });
 
 describe('many subscriptions', () => {
-  it('go into one request', async () => {
+  it('all topics share one request', async () => {
     const world = new World();
     await world.wait(...Array.from({length: 50}, (_, i) => `topic-${i}`));
     assert.equal(world.requests.length, 2);

@@ -42,7 +42,7 @@ const next = async world => {
 
 for (const [transport, start] of Object.entries(transports)) {
   describe(`messages by ${transport}`, () => {
-    it('come in their order, one by one', async () => {
+    it('messages come in order', async () => {
       const {world, heard, bring} = await start('a', 'b');
       await bring({s: 1, k: {b: 7.5, a: 6.7}, m: {
         a: [{id: 6.5, data: 'one'}, {id: 6.6, data: ''}, {id: 6.7, data: 'zwei\r\n€ \u2028"'}],
@@ -54,7 +54,7 @@ for (const [transport, start] of Object.entries(transports)) {
       assert.equal(await next(world), 'subscribed[a]=6.7&subscribed[b]=7.5');
     });
 
-    it('come with k, as in 2011', async () => {
+    it('callback gets k as in 2011', async () => {
       const {world, bring} = await start('a');
       const seen = [], k = {a: 6.6};
       world.client.subscribe('a', (...args) => seen.push(args));
@@ -65,14 +65,14 @@ for (const [transport, start] of Object.entries(transports)) {
       ]);
     });
 
-    it('may be followed by an event without one', async () => {
+    it('event without message follows the messages', async () => {
       const {world, heard, bring} = await start('a', 'b');
       await bring({s: 1, k: {a: 8.5, b: 6.5}, m: {a: [{id: 6.5, data: 'one'}, {id: 7.5, data: 'two'}]}});
       assert.deepEqual(heard, [['a', 'one', 6.5], ['a', 'two', 7.5], ['a', undefined, 8.5], ['b', undefined, 6.5]]);
       assert.equal(await next(world), 'subscribed[a]=8.5&subscribed[b]=6.5');
     });
 
-    it('come once, however often they are brought', async () => {
+    it('repeated messages are delivered once', async () => {
       const {heard, bring} = await start('a');
       const m = {a: [{id: 6.5, data: 'one'}, {id: 7.5, data: 'two'}]};
       await bring({s: 1, k: {a: 6.5}, m: {a: m.a.slice(0, 1)}});
@@ -81,7 +81,7 @@ for (const [transport, start] of Object.entries(transports)) {
       assert.deepEqual(heard, [['a', 'one', 6.5], ['a', 'two', 7.5]]);
     });
 
-    it('come a part at a time when there are many', async () => {
+    it('many messages come in parts', async () => {
       const {world, heard, bring} = await start('a');
       const all = Array.from({length: 100}, (_, i) => ({id: 6 + (i + 1) / 1024, data: `${i}`}));
       for (let i = 0; i < 100; i += 25) {
@@ -92,7 +92,7 @@ for (const [transport, start] of Object.entries(transports)) {
       assert.equal(await next(world), `subscribed[a]=${all.at(-1).id}`);
     });
 
-    it('say where some may be missing, once', async () => {
+    it('gap is reported once', async () => {
       const {heard, bring} = await start('a', 'b');
       const m = {a: [{id: 8.5, data: 'one'}, {id: 9.5, data: 'two'}], b: [{id: 6.5, data: 'b'}]};
       await bring({s: 1, k: {a: 9.5, b: 6.5}, m, gap: ['a']});
@@ -101,7 +101,7 @@ for (const [transport, start] of Object.entries(transports)) {
       assert.deepEqual(heard.at(-1), ['a', 'three', 10.5]);
     });
 
-    it('of another life of the topic count from its beginning', async () => {
+    it('recreated topic starts from its beginning', async () => {
       const {world, heard, bring} = await start('a');
       await bring({s: 1, k: {a: 9.5}, m: {a: [{id: 9.5, data: 'old'}]}});
       await bring({s: 1, k: {a: 2.5}, m: {a: [{id: 1.5, data: 'new'}, {id: 2.5, data: 'newer'}]}, gap: ['a']});
@@ -112,21 +112,21 @@ for (const [transport, start] of Object.entries(transports)) {
       assert.equal(await next(world), 'subscribed[a]=3.5');
     });
 
-    it('may all be missing', async () => {
+    it('gap without messages is an event', async () => {
       const {world, heard, bring} = await start('a');
       await bring({s: 1, k: {a: 2.5}, gap: ['a']});
       assert.deepEqual(heard, [['a', undefined, 2.5, true]]);
       assert.equal(await next(world), 'subscribed[a]=2.5');
     });
 
-    it('are none when only the time is over', async () => {
+    it('timeout delivers nothing', async () => {
       const {world, heard, bring} = await start('a', 'b');
       await bring({s: 0, k: {a: 6.5, b: 5.5}});
       assert.deepEqual(heard, []);
       assert.equal(await next(world), 'subscribed[a]=6.5&subscribed[b]=5.5');
     });
 
-    it('of topics with any name find them, and nobody else', async () => {
+    it('any topic name gets its own messages', async () => {
       const ids = ['__proto__', 'constructor', 'toString', ''], {heard, bring} = await start(...ids);
       const each = f => `{${ids.map(id => `${JSON.stringify(id)}:${f(id)}`)}}`;
       await bring(`{"s":1,"k":${each(() => 6.5)},"m":{}}`);
@@ -136,7 +136,7 @@ for (const [transport, start] of Object.entries(transports)) {
       assert.deepEqual(heard, ids.map(id => [id, id, 7.5]));
     });
 
-    it('are not lost by a stop in a callback, and not doubled', async () => {
+    it('stop in a callback loses no message', async () => {
       const {world, heard, bring} = await start('a', 'b');
       world.client.subscribe('a', (k, {data}) => {
         heard.push(data);
@@ -149,7 +149,7 @@ for (const [transport, start] of Object.entries(transports)) {
       assert.equal(await next(world), 'subscribed[a]=7.5&subscribed[b]=5.5');
     });
 
-    it('go on after a stop and a run in one callback', async () => {
+    it('stop and run in a callback continue', async () => {
       const {world, heard, bring} = await start('a');
       world.client.subscribe('a', (k, {data}) => {
         heard.push(data);
@@ -162,7 +162,7 @@ for (const [transport, start] of Object.entries(transports)) {
       assert.equal(world.requests.filter(({open}) => open).length, 1);
     });
 
-    it('end with the subscription, the others go on', async () => {
+    it('unsubscribe in a callback ends one topic', async () => {
       const {world, heard, bring} = await start('a', 'b');
       world.client.subscribe('a', (k, {data}) => {
         heard.push(data);
@@ -173,7 +173,7 @@ for (const [transport, start] of Object.entries(transports)) {
       assert.equal(await next(world), 'subscribed[b]=6.5');
     });
 
-    it('do not fall to who subscribed anew in between', async () => {
+    it('new subscription gets no older messages', async () => {
       const {world, heard, bring} = await start('a');
       world.client.subscribe('a', (k, {data}) => {
         heard.push(data);
@@ -184,7 +184,7 @@ for (const [transport, start] of Object.entries(transports)) {
       assert.equal(await next(world), 'subscribed[a]=6.75');
     });
 
-    it('go to the callback that is there when they are delivered', async () => {
+    it('replaced callback gets the next message', async () => {
       const {world, heard, bring} = await start('a');
       world.client.subscribe('a', (k, {data}) => {
         heard.push(data);
@@ -194,7 +194,7 @@ for (const [transport, start] of Object.entries(transports)) {
       assert.deepEqual(heard, ['one', 'new: two']);
     });
 
-    it('are all delivered to a callback that throws', async () => {
+    it('callback that throws gets every message', async () => {
       const {world, heard, bring} = await start('a');
       world.client.subscribe('a', (k, {data}) => {
         heard.push(data);
@@ -206,7 +206,7 @@ for (const [transport, start] of Object.entries(transports)) {
       assert.equal(world.client.state, 'waiting');
     });
 
-    it('that are kept can be asked for', async () => {
+    it('earliest gets the stored messages', async () => {
       const world = new World(undefined, {transport}), heard = listen(world);
       world.client.subscribe('a', world.hear, 'earliest').run();
       await settle();

@@ -176,10 +176,10 @@ const assertAll = ({hub, heard}) => {
 
 const count = (world, like) => world.requests.filter(({query}) => like.test(query)).length;
 
-describe('nothing is lost or doubled', () => {
+describe('each message is delivered once', () => {
   for (const path of Object.keys(paths)) {
     for (const transport of ['auto', 'stream']) {
-      it(`by ${transport} when every stream's path is ${path}`, async () => {
+      it(`${transport}: every stream is ${path}`, async () => {
         const result = await live({seed: 7, transport, minutes: 5, choose: (random, {query}) =>
           query.endsWith('stream=json') ? path : 'clear'});
         assertAll(result);
@@ -192,7 +192,7 @@ describe('nothing is lost or doubled', () => {
 
   for (let seed = 1; seed <= 30; seed++) {
     const transport = ['auto', 'stream', 'poll'][seed % 3];
-    it(`by ${transport} on a path that changes all the time, and under a page that does (${seed})`, async () => {
+    it(`${transport}: path and page change (${seed})`, async () => {
       assertAll(await live({
         seed, transport, minutes: 10,
         choose: random => ['clear', 'clear', ...Object.keys(paths)][random() * 7 | 0],
@@ -208,7 +208,7 @@ describe('nothing is lost or doubled', () => {
     });
   }
 
-  it('by a page that reads one message at a time', async () => {
+  it('page stops after every message', async () => {
     const world = new World(undefined, {transport: 'auto'}), hub = new Hub(world), heard = [];
     connect(world, hub, () => 'clear', dice(1));
     world.client.subscribe('a', (k, {data}) => {

@@ -34,7 +34,7 @@ const assertCalm = world => {
 };
 
 describe('a stream', () => {
-  it('begins with where the topics stand: no look before it', async () => {
+  it('first event has the cursors', async () => {
     const {world, heard} = make('stream');
     world.client.subscribe('a', world.hear).subscribe('b', world.hear, 4.5).run();
     await settle();
@@ -52,7 +52,7 @@ describe('a stream', () => {
     assert.deepEqual(heard, []);
   });
 
-  it('brings one answer after the other by one request', async () => {
+  it('one request brings many answers', async () => {
     const {world, heard} = make('stream');
     const request = await world.flow('a');
     await request.say(one);
@@ -74,13 +74,13 @@ describe('a stream', () => {
     assertCalm(world);
   };
 
-  it('may be cut into packets anywhere, in a line or a character', async () => {
+  it('any packet boundary is accepted', async () => {
     for (let at = 0; at <= bytes.length; at++) await read(bytes.subarray(0, at), bytes.subarray(at));
   });
 
-  it('may come byte by byte', () => read(...Array.from(bytes, byte => Uint8Array.of(byte))));
+  it('single bytes are accepted', () => read(...Array.from(bytes, byte => Uint8Array.of(byte))));
 
-  it('delivers a line when it is complete, and not before', async () => {
+  it('only a complete line is delivered', async () => {
     const {world, heard} = make('stream');
     await world.flow('a');
     const {length} = JSON.stringify(one);
@@ -90,7 +90,7 @@ describe('a stream', () => {
     assert.deepEqual(heard, ['one']);
   });
 
-  it('may have what is not for us: other fields, no blank, carriage returns', async () => {
+  it('other fields and CRLF are accepted', async () => {
     const {world, heard} = make('stream');
     await world.flow('a');
     await world.last.send(`event: x\r\nid\nfoo: data: 1\ndatabase: 2\n data: 3\ndata:${JSON.stringify(one)}\r\n\r\n`);
@@ -98,7 +98,7 @@ describe('a stream', () => {
     assertCalm(world);
   });
 
-  it('that ends after its five minutes goes on at once, where it was', async () => {
+  it('ended stream continues at once', async () => {
     const {world, heard} = make('stream');
     await world.flow('a');
     for (let i = 0; i < 20; i++) {
@@ -118,7 +118,7 @@ describe('a stream', () => {
     assert.deepEqual(world.states, ['connecting', 'waiting']);
   });
 
-  it('sleeps sleepTime and keeps to Retry-After before the next', async () => {
+  it('sleepTime and Retry-After delay the next stream', async () => {
     const {world} = make('stream');
     world.client.sleepTime = 1000;
     world.client.subscribe('a', () => {}, 5.5).run();
@@ -134,7 +134,7 @@ describe('a stream', () => {
   });
 
   for (const transport of ['stream', 'auto']) {
-    it(`that ends early, again and again, does not spin (${transport})`, async () => {
+    it(`streams that end early back off (${transport})`, async () => {
       const {world} = make(transport);
       world.onrequest = request => request.query.endsWith('stream=json')
         ? brief(request) : request.answer({s: 0, k: {a: 5.5}});
@@ -145,7 +145,7 @@ describe('a stream', () => {
     });
   }
 
-  it('that ends early with news is only bounded', async () => {
+  it('short streams with events keep the limit', async () => {
     const {world, heard} = make('stream');
     let cursor = 6;
     world.luck = 0;
@@ -156,7 +156,7 @@ describe('a stream', () => {
     assert.ok(heard.length > 200 && heard.length <= 60 * 4 + 11, `${heard.length} requests`);
   });
 
-  it('that is silent for 25 s is dead: it goes on where it was', async () => {
+  it('25 s of silence reopens the stream', async () => {
     const {world} = make('stream');
     const request = await world.flow('a');
     await request.say(one);
@@ -171,7 +171,7 @@ describe('a stream', () => {
     assert.deepEqual(world.states, ['connecting', 'waiting', 'offline', 'waiting']);
   });
 
-  it('lives as long as its heart beats', async () => {
+  it('heartbeats keep the stream open', async () => {
     const {world} = make('stream');
     const request = await world.flow('a');
     for (let i = 0; i < 100; i++) {
@@ -182,7 +182,7 @@ describe('a stream', () => {
     assertCalm(world);
   });
 
-  it('is given up soon after a laptop wakes', async () => {
+  it('long laptop sleep aborts the stream', async () => {
     const {world} = make('auto');
     const request = await world.flow('a');
     await world.pass(3e3);
@@ -195,12 +195,12 @@ describe('a stream', () => {
   });
 
   const broken = {
-    'a line that is no JSON': request => request.send('data: {"s":1,"k"\n'),
-    'a line that is no answer': request => request.send('data: {"ok":true}\n'),
+    'invalid JSON': request => request.send('data: {"s":1,"k"\n'),
+    'foreign JSON': request => request.send('data: {"ok":true}\n'),
     'no connection': request => request.fail(),
   };
   for (const [name, happen] of Object.entries(broken)) {
-    it(`breaks off by ${name}: comes back with the same cursor`, async () => {
+    it(`${name}: retry has the same cursor`, async () => {
       const {world, heard} = make('stream');
       const request = await world.flow('a');
       await request.say(one);
@@ -216,7 +216,7 @@ describe('a stream', () => {
     });
   }
 
-  it('that ends without a word is none', async () => {
+  it('stream without events is an error', async () => {
     const {world} = make('stream');
     world.client.subscribe('a', () => {}, 5.5).run();
     await settle();
@@ -227,7 +227,7 @@ describe('a stream', () => {
     assert.deepEqual(world.errors.map(({message}) => message), ['the answer is not from NovComet']);
   });
 
-  it('that is refused is tried again ever slower', async () => {
+  it('refused stream backs off', async () => {
     const {world} = make('stream');
     world.onrequest = request => request.answer({title: 'Service Unavailable'}, {status: 503});
     world.client.subscribe('a', () => {}).run();
@@ -237,7 +237,7 @@ describe('a stream', () => {
     assert.equal(world.errors[0].status, 503);
   });
 
-  it('that never begins is tried again ever slower', async () => {
+  it('stream that never begins backs off', async () => {
     const {world} = make('stream');
     world.client.subscribe('a', () => {}).run();
     await world.pass(5 * MINUTE);
@@ -247,7 +247,7 @@ describe('a stream', () => {
 });
 
 describe('a change of topics', () => {
-  it('reopens the stream, from the cursors of now', async () => {
+  it('new topic reopens the stream', async () => {
     const {world, heard} = make('stream');
     const request = await world.flow('a');
     await request.say(one);
@@ -264,7 +264,7 @@ describe('a change of topics', () => {
     assert.deepEqual(heard, ['one']);
   });
 
-  it('lets a stream begin first: its cursors are the only ones there are', async () => {
+  it('new topic lets a stream begin first', async () => {
     const {world, heard} = make('stream');
     world.client.subscribe('a', world.hear).run();
     await settle();
@@ -281,7 +281,7 @@ describe('a change of topics', () => {
     assertCalm(world);
   });
 
-  it('in a callback lets the answer come to its end, and nothing after it', async () => {
+  it('subscribe in a callback completes the answer', async () => {
     const {world, heard} = make('stream');
     const request = await world.flow('a', 'b');
     world.client.subscribe('a', (k, {data}) => {
@@ -295,7 +295,7 @@ describe('a change of topics', () => {
     assert.equal(world.requests.length, 2);
   });
 
-  it('to none ends it', async () => {
+  it('last unsubscribe ends the stream', async () => {
     const {world} = make('stream');
     const request = await world.flow('a');
     world.client.unsubscribe('a');
@@ -308,7 +308,7 @@ describe('a change of topics', () => {
 });
 
 describe('stop, and the page', () => {
-  it('a stop ends the stream, a run takes up where it was', async () => {
+  it('run reopens a stopped stream', async () => {
     const {world} = make('stream');
     const request = await world.flow('a');
     await request.say(one);
@@ -322,7 +322,7 @@ describe('stop, and the page', () => {
     assert.deepEqual(world.errors, []);
   });
 
-  it('a page in the back/forward cache has no stream', async () => {
+  it('pagehide ends the stream', async () => {
     const {world} = make('auto');
     const request = await world.flow('a');
     await world.dispatch('pagehide', {persisted: true});
@@ -337,19 +337,19 @@ describe('stop, and the page', () => {
 });
 
 describe('the transport', () => {
-  it('is auto unless it is told otherwise', () => {
+  it('default is auto', () => {
     assert.equal(NovComet.transport, 'auto');
     assert.equal(new NovComet.Client('x', {transport: undefined}).transport, 'auto');
     assert.equal(new NovComet.Client('x', {transport: 'poll'}).transport, 'poll');
   });
 
-  it('is not what a page happens to call so', t => {
+  it('global named transport is ignored', t => {
     globalThis.transport = 'poll';
     t.after(() => delete globalThis.transport);
     assert.equal(new NovComet.Client('x').transport, 'auto');
   });
 
-  it('may be set, and counts from the next request', async () => {
+  it('change applies to the next request', async () => {
     const {world} = make('poll');
     const request = await world.wait('a');
     world.client.transport = 'stream';
@@ -367,7 +367,7 @@ describe('the transport', () => {
     assert.equal(world.last.query, 'subscribed[a]=7.5&wait=60');
   });
 
-  it('poll never streams', async () => {
+  it('poll sends no stream request', async () => {
     const {world} = make('poll');
     world.onrequest = request => setImmediate(() => request.answer({s: 0, k: {a: 5.5}}));
     world.client.subscribe('a', () => {}).run();
@@ -377,12 +377,12 @@ describe('the transport', () => {
   });
 
   for (const [name, happen] of Object.entries({
-    'it is mute': () => {},
-    'it gets JSON': request => request.answer({s: 0, k: {a: 5.5}}),
+    'no answer comes': () => {},
+    'the answer is JSON': request => request.answer({s: 0, k: {a: 5.5}}),
     'it is refused': request => request.answer('<h1>No</h1>', {status: 403}),
     'it ends early': request => brief(request),
   })) {
-    it(`stream never polls, even if ${name}`, async () => {
+    it(`stream sends no poll when ${name}`, async () => {
       const {world} = make('stream');
       world.onrequest = happen;
       world.client.subscribe('a', () => {}).run();
@@ -392,7 +392,7 @@ describe('the transport', () => {
     });
   }
 
-  it('stream takes the news of who answers with JSON', async () => {
+  it('stream accepts a JSON answer', async () => {
     const {world, heard} = make('stream');
     world.client.subscribe('a', world.hear, 5.5).run();
     await settle();
@@ -405,7 +405,7 @@ describe('the transport', () => {
 });
 
 describe('auto', () => {
-  it('looks first, then streams', async () => {
+  it('immediate request precedes the first stream', async () => {
     const {world, heard} = make('auto');
     await world.flow('a');
     assert.deepEqual(kinds(world), ['wait=0', 'stream']);
@@ -414,7 +414,7 @@ describe('auto', () => {
     assertCalm(world);
   });
 
-  it('looks no more once streams come through', async () => {
+  it('later streams need no immediate request', async () => {
     const {world} = make('auto');
     await world.flow('a');
     world.client.subscribe('b', () => {});
@@ -438,14 +438,14 @@ describe('auto', () => {
   };
 
   for (const [name, happen] of Object.entries({
-    'does not even get a head': () => {},
+    'has no response head': () => {},
     'does not begin': request => request.stream(),
-    'gets stuck in its first event': async request => {
+    'stops in its first event': async request => {
       await request.stream();
       await request.send(': novcomet\nretry: 1000\nid: hof6g6si4m-255s\ndata: {"s":0,"k":{"a":');
     },
   })) {
-    it(`polls within seconds when a stream ${name}, and nobody is alarmed`, async () => {
+    it(`stream that ${name} is replaced silently`, async () => {
       const {world, heard, request} = await ask();
       await happen(request);
       await world.pass(3999);
@@ -463,18 +463,18 @@ describe('auto', () => {
   }
 
   for (const [name, happen] of Object.entries({
-    'the page of a proxy, 502': request => request.answer('<h1>Bad Gateway</h1>', {status: 502}),
-    'the page of a proxy, 403': request => request.answer('<h1>No media</h1>', {status: 403}),
-    'the page of a proxy, 200': request => request.answer('<h1>Please log in</h1>'),
-    'the end of the connection': request => request.fail(),
-    'its own end': async request => {
+    'a proxy page, 502': request => request.answer('<h1>Bad Gateway</h1>', {status: 502}),
+    'a proxy page, 403': request => request.answer('<h1>No media</h1>', {status: 403}),
+    'a proxy page, 200': request => request.answer('<h1>Please log in</h1>'),
+    'a closed connection': request => request.fail(),
+    'no events': async request => {
       await request.stream();
       await request.end();
     },
-    'a body that cannot be read as it comes': request => request.stream({body: null}),
+    'no readable body': request => request.stream({body: null}),
     'a body without a reader': request => request.stream({body: {}}),
   })) {
-    it(`polls when all that a stream brings is ${name}`, async () => {
+    it(`polls replace a stream with ${name}`, async () => {
       const {world, request} = await ask();
       await happen(request);
       assert.ok(request.init.signal.aborted);
@@ -485,7 +485,7 @@ describe('auto', () => {
     });
   }
 
-  it('polls where there is no TextDecoder', async () => {
+  it('polls replace streams without TextDecoder', async () => {
     const world = new World(undefined, {transport: 'auto', TextDecoder: undefined});
     const {request} = await ask({world});
     await request.stream();
@@ -495,7 +495,7 @@ describe('auto', () => {
     assertCalm(world);
   });
 
-  it('takes the news of a server that knows no streams, then polls', async () => {
+  it('JSON answer is delivered before polling', async () => {
     const {world, heard, request} = await ask();
     await request.answer(one);
     await world.pass(200);
@@ -504,7 +504,7 @@ describe('auto', () => {
     assertCalm(world);
   });
 
-  it('takes the word of our own server for it that something is wrong, and does not poll instead', async () => {
+  it('error from NovComet does not disable streams', async () => {
     const {world} = make('auto');
     world.onrequest = request => request.query.endsWith('wait=0')
       ? request.answer({s: 0, k: {a: 5.5}})
@@ -516,7 +516,7 @@ describe('auto', () => {
     assert.equal(world.errors[0].message, 'no store');
   });
 
-  it('looks again after a failure, and streams when the server is back', async () => {
+  it('stream returns after a server failure', async () => {
     const {world, heard} = make('auto');
     const request = await world.flow('a');
     await world.pass(2e3);
@@ -544,7 +544,7 @@ describe('auto', () => {
     if (world.last.query.endsWith('wait=0')) await world.last.answer({s: 0, k: {a: 5.5}});
   };
 
-  it('bears that a stream goes mute once, but not twice in a row', async () => {
+  it('second silent stream starts polling', async () => {
     const {world} = await ask();
     await mute(world);
     assert.equal(world.last.query, stream);
@@ -554,7 +554,7 @@ describe('auto', () => {
     assert.equal(world.client.state, 'waiting');
   });
 
-  it('forgets that one went mute when there is a new beginning', async () => {
+  it('run resets the count of silent streams', async () => {
     const {world} = await ask();
     await mute(world);
     world.client.stop().run();
@@ -564,7 +564,7 @@ describe('auto', () => {
     assert.equal(world.last.query, stream);
   });
 
-  it('forgets that one went mute when the next one flows', async () => {
+  it('heartbeat resets the count of silent streams', async () => {
     const {world} = await ask();
     for (let i = 0; i < 5; i++) {
       await mute(world);
@@ -580,9 +580,9 @@ describe('auto', () => {
 
   for (const [name, end] of Object.entries({
     'end early': request => request.end(),
-    'are cut off early': request => request.fail(),
+    'break early': request => request.fail(),
   })) {
-    it(`polls when two streams in a row ${name}`, async () => {
+    it(`polls follow two streams that ${name}`, async () => {
       const {world, heard} = await ask();
       for (let i = 0; i < 2; i++) {
         assert.equal(world.last.query, stream);
@@ -607,7 +607,7 @@ describe('auto', () => {
     return setup;
   };
 
-  it('tries a stream again ten minutes later', async () => {
+  it('stream is retried after ten minutes', async () => {
     const {world, heard} = await stepDown(), from = world.now, before = world.requests.length;
     while (world.last.query === poll) {
       await world.pass(40e3);
@@ -623,7 +623,7 @@ describe('auto', () => {
     assert.deepEqual(world.states, ['connecting', 'waiting']);
   });
 
-  it('polls on, without alarm, if that one is mute too', async () => {
+  it('failed retry continues polling silently', async () => {
     const {world} = await stepDown();
     while (world.last.query === poll) {
       await world.pass(40e3);
@@ -638,13 +638,13 @@ describe('auto', () => {
 
   for (const [name, happen] of Object.entries({
     'a stop and a run': world => world.client.stop().run(),
-    'the network is another': world => world.dispatch('online'),
-    'the page comes back': async world => {
+    'an online event': world => world.dispatch('online'),
+    'a pageshow event': async world => {
       await world.dispatch('pagehide', {persisted: true});
       await world.dispatch('pageshow', {persisted: true});
     },
   })) {
-    it(`tries a stream again when there was ${name}`, async () => {
+    it(`stream is retried after ${name}`, async () => {
       const {world} = await stepDown();
       await happen(world);
       await settle();
@@ -654,7 +654,7 @@ describe('auto', () => {
     });
   }
 
-  it('asks a new topic by a look while it polls', async () => {
+  it('new topic during polls gets a cursor', async () => {
     const {world} = await stepDown();
     world.client.subscribe('b', () => {});
     await settle();

@@ -10,13 +10,13 @@ import NovComet from '../../htdocs/NovComet.mjs';
 const run = promisify(execFile);
 const tsc = createRequire(import.meta.url).resolve('typescript/bin/tsc');
 
-it('the types are what a page would write', async () => {
+it('a TypeScript page compiles', async () => {
   const page = fileURLToPath(new URL('types.mts', import.meta.url));
   const options = '--noEmit --strict --target es2022 --module nodenext --lib es2022,dom'.split(' ');
   await assert.doesNotReject(run(process.execPath, [tsc, ...options, page]));
 });
 
-it('the types name what there is, and nothing else', async () => {
+it('types list exactly the public members', async () => {
   const types = await readFile(new URL('../../htdocs/NovComet.d.ts', import.meta.url), 'utf8');
   const [, body] = types.match(/export class Client \{\n(.*?)\n\}/s);
   const named = [...body.matchAll(/^ {2}(?:readonly )?(\w+):/gm)].map(([, name]) => name);
