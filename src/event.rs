@@ -44,7 +44,8 @@ impl Topic {
 ///
 /// It is never a whole second, so that in JavaScript, where `2.000000` prints
 /// as `2`, it can be told from a cursor that a client made from its own clock.
-/// On the wire it has six decimals, which a double carries unchanged until 2242.
+/// On the wire it has six decimals, which a double carries unchanged up to
+/// [`LARGEST`](Self::LARGEST).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cursor(u64);
 
@@ -52,6 +53,11 @@ impl Cursor {
     /// Where a topic stands that has no event yet. Not 0.000001, which many a
     /// language prints as `1e-06`.
     pub const SMALLEST: Self = Self(MICROS / 10);
+
+    /// The last cursor that JavaScript can tell from its neighbours, in the year
+    /// 2242. From 2^33 seconds on a double (IEEE 754, 53 bits) moves by steps of
+    /// 1.9 µs; below that by less than 1 µs.
+    pub const LARGEST: Self = Self((1 << 33) * MICROS - 1);
 
     /// The wall clock.
     #[must_use]
@@ -69,10 +75,19 @@ impl Cursor {
     }
 
     /// The time of the next event of a topic that stands at `self`, if it is
-    /// `now`: strictly later than the last, whatever the clock does.
+    /// `now`: strictly later than the last, whatever the clock does. A topic that
+    /// stands at [`LARGEST`](Self::LARGEST) begins again at `now`.
     #[must_use]
     pub fn next(self, now: Self) -> Self {
-        now.max(Self(self.0.saturating_add(1))).not_whole()
+        let now = now.min(Self::LARGEST);
+        let next = now.max(Self(self.0.saturating_add(1))).not_whole();
+        if next.is_exact() { next } else { now }
+    }
+
+    /// Whether JavaScript can tell it from its neighbours.
+    #[must_use]
+    pub fn is_exact(self) -> bool {
+        self <= Self::LARGEST
     }
 
     fn not_whole(self) -> Self {
@@ -140,11 +155,12 @@ impl Serialize for Cursor {
 }
 
 impl<'de> Deserialize<'de> for Cursor {
-    /// From a JSON number with a fraction, exactly.
+    /// From a JSON number with a fraction, exactly. A number above
+    /// [`Cursor::LARGEST`] is no cursor that we issued.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let number = <&RawValue>::deserialize(deserializer)?;
         match parse_cursor(number.get()) {
-            Some(Since::Cursor(cursor)) => Ok(cursor),
+            Some(Since::Cursor(cursor)) if cursor.is_exact() => Ok(cursor),
             _ => Err(serde::de::Error::custom("not a cursor")),
         }
     }
@@ -347,6 +363,34 @@ mod tests {
         assert_eq!(Cursor(6_999_999).next(Cursor(0)).to_string(), "7.000001");
         assert_eq!(Cursor(5).next(Cursor(8_000_000)).to_string(), "8.000001");
         assert!(T.next(Cursor(1)) > T);
+    }
+
+    #[test]
+    fn a_topic_at_the_end_begins_again_now() {
+        for last in [Cursor::LARGEST, Cursor(u64::MAX)] {
+            assert_eq!(last.next(T), T);
+        }
+        assert_eq!(Cursor(Cursor::LARGEST.0 - 1).next(T), Cursor::LARGEST);
+        assert_eq!(T.next(Cursor(u64::MAX)), Cursor::LARGEST);
+    }
+
+    /// `f64` prints as JavaScript's numbers do: the shortest text that is it again.
+    #[test]
+    fn the_largest_cursor_is_the_last_exact_double() {
+        let double = |micros| Cursor(micros).to_string().parse::<f64>().unwrap();
+        for micros in Cursor::LARGEST.0 - 10_000..=Cursor::LARGEST.0 {
+            assert_ne!(double(micros), double(micros - 1));
+            assert_eq!(format!("{:.6}", double(micros)), Cursor(micros).to_string());
+        }
+        let beyond = Cursor::LARGEST.0 + 1..Cursor::LARGEST.0 + 10;
+        assert!(beyond.into_iter().any(|micros| double(micros) == double(micros - 1)));
+    }
+
+    #[test]
+    fn an_id_beyond_the_largest_is_refused() {
+        let read = |id: Cursor| serde_json::from_str::<Cursor>(&id.to_string());
+        assert_eq!(read(Cursor::LARGEST).unwrap(), Cursor::LARGEST);
+        assert!(read(Cursor(Cursor::LARGEST.0 + 1)).is_err() && read(Cursor(u64::MAX)).is_err());
     }
 
     #[test]
