@@ -115,7 +115,8 @@ pub fn publish(
 /// instance costs the kernel some 7 ms, and nobody shall wait for that.
 pub type Alarm = Option<Box<dyn Watch>>;
 
-/// Waits until one of `subscriptions` has news.
+/// Waits until one of `subscriptions` has news. A topic that cannot be read is
+/// left out and told to `report`.
 ///
 /// # Errors
 /// The store's.
@@ -125,8 +126,10 @@ pub fn wait(
     alarm: &mut Alarm,
     subscriptions: Vec<Subscription>,
     patience: Patience,
+    report: &mut dyn FnMut(&Error),
 ) -> Result<Outcome, Error> {
-    let mut subscriber = Subscriber::new(store, clock, alarm, subscriptions, patience);
+    let view = View::new(subscriptions, clock.wall());
+    let mut subscriber = Subscriber { store, clock, alarm, view, patience, report };
     Ok(match subscriber.hear(patience.total)? {
         Heard::News => Outcome::News(subscriber.view.take_news()),
         Heard::Silence | Heard::Terminated => Outcome::Quiet(subscriber.view.stand()),
@@ -135,7 +138,8 @@ pub fn wait(
 }
 
 /// Hands everything that happens to `send`, until the time is over, SIGTERM
-/// comes, or `send` says with `false` that nobody listens.
+/// comes, or `send` says with `false` that nobody listens. A topic that cannot
+/// be read is told to `report`, and listened to again when it can.
 ///
 /// # Errors
 /// The store's; only before the first part is sent is there somebody to tell.
@@ -146,8 +150,10 @@ pub fn stream(
     subscriptions: Vec<Subscription>,
     patience: Patience,
     send: &mut dyn FnMut(&Part) -> bool,
+    report: &mut dyn FnMut(&Error),
 ) -> Result<(), Error> {
-    let mut subscriber = Subscriber::new(store, clock, alarm, subscriptions, patience);
+    let view = View::new(subscriptions, clock.wall());
+    let mut subscriber = Subscriber { store, clock, alarm, view, patience, report };
     let mut heard = subscriber.hear(Duration::ZERO)?;
     let standing = subscriber.view.stand_everywhere();
     if standing.is_empty() {
@@ -177,6 +183,7 @@ struct Subscriber<'a> {
     alarm: &'a mut Alarm,
     view: View,
     patience: Patience,
+    report: &'a mut dyn FnMut(&Error),
 }
 
 enum Heard {
@@ -186,18 +193,7 @@ enum Heard {
     ClientGone,
 }
 
-impl<'a> Subscriber<'a> {
-    fn new(
-        store: &'a dyn Store,
-        clock: &'a mut dyn Clock,
-        alarm: &'a mut Alarm,
-        subscriptions: Vec<Subscription>,
-        patience: Patience,
-    ) -> Self {
-        let view = View::new(subscriptions, clock.wall());
-        Self { store, clock, alarm, view, patience }
-    }
-
+impl Subscriber<'_> {
     fn elapsed(&self) -> Duration {
         self.clock.elapsed()
     }
@@ -221,7 +217,7 @@ impl<'a> Subscriber<'a> {
             if let Some(watch) = self.alarm {
                 watch.arm();
             }
-            self.view.look(self.store, self.clock.elapsed())?;
+            self.view.look(self.store, self.clock.elapsed(), self.report)?;
             if self.view.is_settled() && self.view.has_news() {
                 return Ok(Heard::News);
             }
@@ -366,13 +362,17 @@ mod tests {
         Script { readings: RefCell::new(readings.to_vec().into()), said: Rc::default() }
     }
 
+    fn no_report(error: &Error) {
+        panic!("{error:?}");
+    }
+
     fn topic() -> Topic {
         Topic::new("a").unwrap()
     }
 
     fn run(store: &Script, clock: &mut FakeClock, since: Since) -> Outcome {
-        wait(store, clock, &mut None, vec![Subscription { topic: topic(), since }], PATIENCE)
-            .unwrap()
+        let topics = vec![Subscription { topic: topic(), since }];
+        wait(store, clock, &mut None, topics, PATIENCE, &mut no_report).unwrap()
     }
 
     fn run_script(readings: &[Reading], since: Since) -> Outcome {
@@ -492,11 +492,12 @@ mod tests {
     fn parts(store: &Script, clock: &mut FakeClock, since: Since, enough: usize) -> Vec<Part> {
         let mut sent = Vec::new();
         let subscriptions = vec![Subscription { topic: topic(), since }];
-        stream(store, clock, &mut None, subscriptions, PATIENCE, &mut |part| {
+        let mut send = |part: &Part| {
             sent.push(part.clone());
             sent.len() < enough
-        })
-        .unwrap();
+        };
+        let alarm = &mut None;
+        stream(store, clock, alarm, subscriptions, PATIENCE, &mut send, &mut no_report).unwrap();
         sent
     }
 
@@ -541,11 +542,12 @@ mod tests {
         let mut sent = Vec::new();
         let topics = vec![subscription("a"), subscription("b")];
         let mut clock = woken_by(Wake::Terminated);
-        stream(&store, &mut clock, &mut None, topics, PATIENCE, &mut |part| {
+        let mut send = |part: &Part| {
             sent.push(part.clone());
             true
-        })
-        .unwrap();
+        };
+        let alarm = &mut None;
+        stream(&store, &mut clock, alarm, topics, PATIENCE, &mut send, &mut no_report).unwrap();
         assert_eq!(sent, [Part::Begin(Vec::new())]);
     }
 

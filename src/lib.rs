@@ -172,16 +172,20 @@ fn run_over(
     let origins = config.as_ref().map_or(&[][..], |config| &config.access.origins);
     let reader = rights::reader(origins, &caller).cloned();
     let (mut output, mut alarm) = (Output::new(stdout), None);
+    let mut report = |error: &Error| {
+        if let Some(line) = error.log_line() {
+            // In one write(2): mod_cgi makes a line of each.
+            let _ = log.write_all(format!("novcomet: {line}\n").as_bytes());
+        }
+    };
     let served = config.and_then(|config| {
         let request = request?;
         let source = Source::find(&config, own)?;
         let (reader, output, alarm) = (reader.as_ref(), &mut output, &mut alarm);
-        Service { config, caller, reader, output, alarm, source }.serve(&request)
+        let report = &mut report;
+        Service { config, caller, reader, output, alarm, report, source }.serve(&request)
     });
-    if let Some(line) = served.as_ref().err().and_then(Error::log_line) {
-        // In one write(2): mod_cgi makes a line of each.
-        let _ = log.write_all(format!("novcomet: {line}\n").as_bytes());
-    }
+    served.as_ref().err().into_iter().for_each(report);
     // The server waits for the end of these and of `output`, and may poll for
     // ours if that comes late: all that is left to do is to write and to close.
     sys::hang_up(&[libc::STDIN_FILENO, libc::STDERR_FILENO]);
@@ -217,6 +221,8 @@ struct Service<'a, 's, W> {
     reader: Option<&'a Origin>,
     output: &'a mut Output<W>,
     alarm: &'a mut Alarm,
+    /// Writes a fault of ours to the log.
+    report: &'a mut dyn FnMut(&Error),
     source: Source<'s>,
 }
 
@@ -264,7 +270,8 @@ impl<'s, W: Write + AsFd> Service<'_, 's, W> {
                 retry_after = place.retry_after;
                 let (store, patience) = (self.store()?, place.patience);
                 self.give_up(|| sandbox::write_only_below(None))?;
-                hub::wait(store.as_ref(), &mut clock, self.alarm, subscriptions, patience)?
+                let (store, alarm, report) = (store.as_ref(), &mut *self.alarm, &mut *self.report);
+                hub::wait(store, &mut clock, alarm, subscriptions, patience, report)?
             }
             Command::Stream(subscriptions, wait, format) => {
                 let mut clock = ProcessClock::start(self.caller.under_server);
@@ -341,7 +348,8 @@ impl<'s, W: Write + AsFd> Service<'_, 's, W> {
             };
             self.output.stream(&bytes).is_ok()
         };
-        hub::stream(store.as_ref(), clock, self.alarm, subscriptions, place.patience, &mut send)?;
+        let (store, alarm, report) = (store.as_ref(), &mut *self.alarm, &mut *self.report);
+        hub::stream(store, clock, alarm, subscriptions, place.patience, &mut send, report)?;
         allowed
     }
 

@@ -75,6 +75,9 @@ impl Reading {
     }
 }
 
+/// What was read of several topics, one by one.
+pub type Readings = Vec<Result<Reading, Error>>;
+
 /// What every store promises.
 pub trait Store {
     /// Makes an event happen, with a message or without; its cursor is later
@@ -93,12 +96,13 @@ pub trait Store {
     fn read(&self, topic: &Topic, since: Since, limit: usize) -> Result<Reading, Error>;
 
     /// [`read`](Store::read) for several topics, in their order. A store that
-    /// is far away answers all of them in one go.
+    /// is far away answers all of them in one go. A topic that cannot be read
+    /// has an error of its own, and spoils no other.
     ///
     /// # Errors
-    /// 503 when the store cannot be used.
-    fn look(&self, wanted: &[(&Topic, Since)], limit: usize) -> Result<Vec<Reading>, Error> {
-        wanted.iter().map(|&(topic, since)| self.read(topic, since, limit)).collect()
+    /// 503 when the store as a whole cannot be used.
+    fn look(&self, wanted: &[(&Topic, Since)], limit: usize) -> Result<Readings, Error> {
+        Ok(wanted.iter().map(|&(topic, since)| self.read(topic, since, limit)).collect())
     }
 
     /// A watch on these topics, not armed yet.

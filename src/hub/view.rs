@@ -26,6 +26,8 @@ pub struct View {
     unsettled: Option<Duration>,
     /// Whether that has lasted too long to wait for it.
     overdue: bool,
+    /// Whether the log has a line on a topic that cannot be read.
+    is_reported: bool,
 }
 
 struct Viewed {
@@ -36,6 +38,8 @@ struct Viewed {
     news: Option<News>,
     /// An event of which it is told, but not of its time: a publisher hangs.
     pending: Option<Cursor>,
+    /// Whether the last look could read it.
+    is_readable: bool,
 }
 
 impl View {
@@ -45,28 +49,64 @@ impl View {
             since: since.judged_at(now),
             news: None,
             pending: None,
+            is_readable: true,
         };
         let topics = subscriptions.into_iter().map(viewed).collect();
-        Self { topics, unsettled: None, overdue: false }
+        Self { topics, unsettled: None, overdue: false, is_reported: false }
     }
 
     pub fn topics(&self) -> Vec<Topic> {
         self.topics.iter().map(|viewed| viewed.topic.clone()).collect()
     }
 
-    /// Reads every topic anew.
-    pub fn look(&mut self, store: &dyn Store, now: Duration) -> Result<(), Error> {
+    /// Reads every topic anew. One that cannot be read stays as it was; the
+    /// first of them is reported, once a request.
+    ///
+    /// # Errors
+    /// The store's, the client's own, and that of the first topic if none can
+    /// be read.
+    pub fn look(
+        &mut self,
+        store: &dyn Store,
+        now: Duration,
+        report: &mut dyn FnMut(&Error),
+    ) -> Result<(), Error> {
         let lasting = |since| now.saturating_sub(since);
         self.overdue = self.unsettled.is_some_and(|since| lasting(since) >= UNSETTLED_LIMIT);
         let limit = ANSWER / self.topics.len().max(1);
         let mut settled = true;
         let wanted: Vec<_> = self.topics.iter().map(Viewed::wanted).collect();
         let found = store.look(&wanted, limit)?;
+        let mut refusal = None;
         for (viewed, found) in self.topics.iter_mut().zip(found) {
-            settled &= viewed.take(found, self.overdue);
+            viewed.is_readable = found.is_ok();
+            match found {
+                Ok(found) => settled &= viewed.take(found, self.overdue),
+                Err(error) if error.status() < 500 => return Err(error),
+                Err(error) => {
+                    viewed.news = None;
+                    refusal = refusal.or(Some(error));
+                }
+            }
         }
         self.unsettled = if settled { None } else { self.unsettled.or(Some(now)) };
-        Ok(())
+        self.judge(refusal, report)
+    }
+
+    fn judge(
+        &mut self,
+        refusal: Option<Error>,
+        report: &mut dyn FnMut(&Error),
+    ) -> Result<(), Error> {
+        match refusal {
+            Some(error) if !self.topics.iter().any(|viewed| viewed.is_readable) => Err(error),
+            Some(error) if !self.is_reported => {
+                self.is_reported = true;
+                report(&error);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether every topic was seen as it is. A publisher at work holds back
@@ -90,15 +130,21 @@ impl View {
     }
 
     /// Where the subscriber stands, without its news. A topic that has not
-    /// settled since the beginning is left out.
+    /// settled since the beginning is left out, or that cannot be read and was
+    /// asked for without a cursor.
     pub fn stand(&self) -> Vec<(Topic, Cursor)> {
         let stand = |viewed: &Viewed| Some((viewed.topic.clone(), viewed.since.cursor()?));
         self.topics.iter().filter_map(stand).collect()
     }
 
-    /// The same, and nothing if a topic would be left out.
+    /// The same, and nothing if a topic would be left out. A stream has a
+    /// cursor for each topic: what cannot be read stands at its beginning.
     pub fn stand_everywhere(&self) -> Vec<(Topic, Cursor)> {
-        Some(self.stand()).filter(|stand| stand.len() == self.topics.len()).unwrap_or_default()
+        let stand = |viewed: &Viewed| {
+            let unread = (!viewed.is_readable).then_some(Cursor::SMALLEST);
+            Some((viewed.topic.clone(), viewed.since.cursor().or(unread)?))
+        };
+        self.topics.iter().map(stand).collect::<Option<_>>().unwrap_or_default()
     }
 
     pub fn next_look(&self, now: Duration, until: Duration, patience: Patience) -> Duration {

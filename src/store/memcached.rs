@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::address::Address;
 use super::link::EXCHANGE;
-use super::{Polled, Reading, Retention, Store, Watch};
+use super::{Polled, Reading, Readings, Retention, Store, Watch};
 use crate::error::Error;
 use crate::event::{Cursor, Message, Since, Topic};
 use conversation::{Conversation, Reply};
@@ -108,18 +108,18 @@ impl MemcachedStore {
         Ok(is_first.then_some(next.last()))
     }
 
-    fn look_at(&self, wanted: &[(&Topic, Since)], limit: usize) -> io::Result<Vec<Reading>> {
+    fn look_at(&self, wanted: &[(&Topic, Since)], limit: usize) -> io::Result<Readings> {
         let mut links = self.links.borrow_mut();
         let places: Vec<_> = wanted.iter().map(|(topic, _)| self.place(topic)).collect();
         links.refresh(&places)?;
         let mut readings = Vec::with_capacity(wanted.len());
         for (place, &(_, since)) in places.iter().zip(wanted) {
             let Some((_, index)) = links.known.get(&place.key) else {
-                readings.push(absent(since));
+                readings.push(Ok(absent(since)));
                 continue;
             };
             let wanted = index.wanted(since, limit, self.retention, Cursor::now());
-            readings.push(links.fetch(place, wanted)?);
+            readings.push(Ok(links.fetch(place, wanted)?));
         }
         Ok(readings)
     }
@@ -159,10 +159,10 @@ impl Store for MemcachedStore {
 
     fn read(&self, topic: &Topic, since: Since, limit: usize) -> Result<Reading, Error> {
         let mut readings = self.look(&[(topic, since)], limit)?;
-        Ok(readings.pop().unwrap_or_else(|| absent(since)))
+        readings.pop().unwrap_or_else(|| Ok(absent(since)))
     }
 
-    fn look(&self, wanted: &[(&Topic, Since)], limit: usize) -> Result<Vec<Reading>, Error> {
+    fn look(&self, wanted: &[(&Topic, Since)], limit: usize) -> Result<Readings, Error> {
         self.begin();
         self.look_at(wanted, limit).map_err(|error| failed(&self.last_asked(), error))
     }

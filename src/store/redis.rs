@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use redis_protocol::resp2::types::OwnedFrame;
 
-use super::{Reading, Retention, Store, Watch};
+use super::{Reading, Readings, Retention, Store, Watch};
 use crate::error::Error;
 use crate::event::{Cursor, Message, Since, Topic};
 use conversation::Command;
@@ -72,7 +72,7 @@ impl RedisStore {
     }
 
     /// One script for all, which a cluster refuses: it has a slot for each.
-    fn look_at(&self, wanted: &[(&Topic, Since)], limit: usize) -> io::Result<Vec<Reading>> {
+    fn look_at(&self, wanted: &[(&Topic, Since)], limit: usize) -> io::Result<Readings> {
         let mut nodes = self.nodes.borrow_mut();
         nodes.begin();
         let is_cluster = nodes.is_cluster();
@@ -91,7 +91,7 @@ impl RedisStore {
             for ((key, (_, since)), found) in keys.iter().zip(part).zip(found) {
                 let answer = Answer::parse(found).ok_or_else(nonsense)?;
                 nodes.stands(key, answer.id.as_deref());
-                readings.push(answer.reading(*since));
+                readings.push(Ok(answer.reading(*since)));
             }
         }
         Ok(readings)
@@ -141,10 +141,10 @@ impl Store for RedisStore {
 
     fn read(&self, topic: &Topic, since: Since, limit: usize) -> Result<Reading, Error> {
         let mut readings = self.look(&[(topic, since)], limit)?;
-        readings.pop().ok_or_else(|| self.failed()(nonsense()))
+        readings.pop().unwrap_or_else(|| Err(self.failed()(nonsense())))
     }
 
-    fn look(&self, wanted: &[(&Topic, Since)], limit: usize) -> Result<Vec<Reading>, Error> {
+    fn look(&self, wanted: &[(&Topic, Since)], limit: usize) -> Result<Readings, Error> {
         self.look_at(wanted, limit).map_err(self.failed())
     }
 
