@@ -126,9 +126,14 @@ impl Error {
         }
     }
 
-    /// The line for the server's error log, if the fault is ours and not the client's.
+    /// The line for the server's error log, if the fault is ours and not the
+    /// client's. It is one line, and of characters that can be seen.
     #[must_use]
     pub fn log_line(&self) -> Option<String> {
+        self.text_for_the_log().map(|text| one_line(&text))
+    }
+
+    fn text_for_the_log(&self) -> Option<String> {
         Some(match self {
             Self::Config { variable, value, expected } => format!(
                 "{variable}={value:?} is not {expected}; correct it in the server's configuration"
@@ -176,10 +181,22 @@ impl Error {
     }
 }
 
-/// In one line of a log: a name may hold whatever a directory of the
-/// administrator's or a topic may.
-fn shown(path: &Path) -> String {
-    path.to_string_lossy().escape_debug().to_string()
+fn shown(path: &Path) -> std::path::Display<'_> {
+    path.display()
+}
+
+/// A name, a setting and what a server said may hold any character: a line feed
+/// would forge a line, and an escape would colour the terminal that shows it.
+fn one_line(text: &str) -> String {
+    let is_plain = |character| matches!(character, '"' | '\'' | '\\');
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        match is_plain(character) {
+            true => line.push(character),
+            false => line.extend(character.escape_debug()),
+        }
+    }
+    line
 }
 
 fn is_full(cause: &io::Error) -> bool {
@@ -203,12 +220,19 @@ fn advice(cause: &io::Error) -> &'static str {
 }
 
 fn server_advice(cause: &io::Error) -> &'static str {
+    use io::ErrorKind::{
+        AddrNotAvailable, AlreadyExists, InvalidData, InvalidInput, NotFound, PermissionDenied,
+        ReadOnlyFilesystem, Unsupported,
+    };
     match cause.kind() {
-        io::ErrorKind::PermissionDenied => "correct the user and password in NOVCOMET_STORE",
-        io::ErrorKind::NotFound => "correct the address in NOVCOMET_STORE",
-        io::ErrorKind::InvalidInput => {
-            "correct its certificate, or ca, cert and key in NOVCOMET_STORE"
-        }
+        PermissionDenied => "correct the user and password in NOVCOMET_STORE",
+        NotFound => "correct the address, or the number of the database, in NOVCOMET_STORE",
+        InvalidInput => "correct its certificate, or ca, cert and key in NOVCOMET_STORE",
+        AlreadyExists => "remove that key, it is not ours, or set another prefix in NOVCOMET_STORE",
+        ReadOnlyFilesystem => "name the server that takes writes in NOVCOMET_STORE",
+        AddrNotAvailable => "name a server of the cluster as redis://host:port in NOVCOMET_STORE",
+        Unsupported => "use Redis 7 or later",
+        InvalidData => "see that NOVCOMET_STORE names a Redis 7, or a memcached 1.6, or later",
         _ if is_full(cause) => "give it more memory, or lower NOVCOMET_KEEP_BYTES",
         _ => "see that it runs and answers",
     }
@@ -281,25 +305,80 @@ mod tests {
         assert!(line.ends_with("NOVCOMET_STORE"));
     }
 
-    #[test]
-    fn a_line_of_the_log_is_one_line() {
-        let path = || PathBuf::from("/a\nb\u{2028}\u{202e}é");
-        let cause = || io::ErrorKind::NotFound.into();
-        for error in [
-            Error::Key { path: path(), why: "is none".into() },
+    /// Every kind of fault, with this text wherever a foreign one may stand.
+    fn all_with(text: &str) -> Vec<Error> {
+        let path = || PathBuf::from(text);
+        let cause = || io::Error::other(text.to_owned());
+        vec![
+            Error::BadRequest("no".into()),
+            Error::Unauthorized,
+            Error::Forbidden("no"),
+            Error::MethodNotAllowed,
+            Error::LengthRequired,
+            Error::BodyTooSlow,
+            Error::BodyTooLong(1),
+            Error::QueryTooLong(1),
+            Error::MessageTooLong(1),
+            Error::UnsupportedBody,
+            Error::Config { variable: "NOVCOMET_STORE", value: text.into(), expected: "x" },
+            Error::Key { path: path(), why: text.into() },
             Error::Store { doing: "open", path: path(), cause: cause() },
+            Error::Server { store: text.into(), cause: cause() },
+            Error::NoRoom { path: path(), percent: 5 },
+            Error::TooManyTopics { path: path(), limit: 1 },
+            Error::Slots(cause()),
             Error::NotAFile(path()),
             Error::Linked(path()),
+            Error::Sandbox { doing: "limit", cause: cause() },
             Error::LockHeld(path()),
             Error::TimeAhead(path()),
-        ] {
-            let line = error.log_line().unwrap();
-            assert!(line.contains(r"/a\nb\u{2028}\u{202e}é"), "{line}");
+        ]
+    }
+
+    /// A variant that is added belongs into `all_with`.
+    #[test]
+    fn every_kind_of_fault_is_tried() {
+        let kinds = include_str!("error.rs").split("pub enum Error {").nth(1).unwrap();
+        let kinds = kinds.split("\n}\n").next().unwrap().lines();
+        let is_kind =
+            |line: &&str| line.starts_with("    ") && line.as_bytes()[4].is_ascii_uppercase();
+        assert_eq!(all_with("x").len(), kinds.filter(is_kind).count());
+    }
+
+    #[test]
+    fn a_line_of_the_log_is_one_line() {
+        let bidi = "\u{61c}\u{200e}\u{200f}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}";
+        let foreign = format!(
+            "/é x\nnovcomet: FORGED \x1b[31m\r\0\u{7f}\u{85}\u{9b}\u{2028}\u{2029}\u{feff}{bidi}"
+        );
+        let mut lines = 0;
+        for line in all_with(&foreign).iter().filter_map(Error::log_line) {
+            lines += 1;
+            let is_hidden =
+                |c: char| c.is_control() || foreign.contains(c) && !c.is_ascii() && c != 'é';
+            assert!(!line.contains(is_hidden), "{line:?}");
+            assert!(line.contains(r"/é x\nnovcomet: FORGED \u{1b}[31m\r\0"), "{line}");
+        }
+        assert_eq!(lines, 12);
+    }
+
+    #[test]
+    fn the_client_reads_nothing_of_the_system() {
+        for error in all_with("/dev/shm Permission denied (os error 13)") {
+            let text = error.to_string();
+            let is_told = ["/dev/shm", "denied", "os error"].iter().any(|it| text.contains(it));
+            assert!(!text.is_empty() && !is_told, "{text}");
         }
     }
 
     #[test]
-    fn the_client_never_reads_a_path() {
-        assert!(!store(libc::EACCES).to_string().contains("/dev/shm"));
+    fn a_hint_is_about_what_is_wrong() {
+        let hint = |kind: io::ErrorKind| {
+            let store = "Redis at h".into();
+            Error::Server { store, cause: kind.into() }.log_line().unwrap()
+        };
+        assert!(hint(io::ErrorKind::NotFound).contains("number of the database"));
+        assert!(hint(io::ErrorKind::AlreadyExists).contains("remove that key"));
+        assert!(hint(io::ErrorKind::TimedOut).ends_with("see that it runs and answers"));
     }
 }

@@ -96,7 +96,7 @@ impl Cursor {
 
     /// Microseconds since 1970.
     #[must_use]
-    pub fn micros(self) -> u64 {
+    pub const fn micros(self) -> u64 {
         self.0
     }
 

@@ -492,12 +492,12 @@ mod tests {
     fn parts(store: &Script, clock: &mut FakeClock, since: Since, enough: usize) -> Vec<Part> {
         let mut sent = Vec::new();
         let subscriptions = vec![Subscription { topic: topic(), since }];
-        let mut send = |part: &Part| {
+        let mut listen = |part: &Part| {
             sent.push(part.clone());
             sent.len() < enough
         };
         let alarm = &mut None;
-        stream(store, clock, alarm, subscriptions, PATIENCE, &mut send, &mut no_report).unwrap();
+        stream(store, clock, alarm, subscriptions, PATIENCE, &mut listen, &mut no_report).unwrap();
         sent
     }
 
@@ -542,12 +542,12 @@ mod tests {
         let mut sent = Vec::new();
         let topics = vec![subscription("a"), subscription("b")];
         let mut clock = woken_by(Wake::Terminated);
-        let mut send = |part: &Part| {
+        let mut listen = |part: &Part| {
             sent.push(part.clone());
             true
         };
         let alarm = &mut None;
-        stream(&store, &mut clock, alarm, topics, PATIENCE, &mut send, &mut no_report).unwrap();
+        stream(&store, &mut clock, alarm, topics, PATIENCE, &mut listen, &mut no_report).unwrap();
         assert_eq!(sent, [Part::Begin(Vec::new())]);
     }
 

@@ -20,9 +20,14 @@ pub const CONNECT: Duration = Duration::from_millis(250);
 /// for, less than a second in all.
 pub const EXCHANGE: Duration = Duration::from_millis(600);
 
+/// How many bytes a server may say until the same moment, besides those of one
+/// topic: 64 topics with one message of 64 KiB each are 4 MiB.
+pub const ANSWERS: u64 = 8 << 20;
+
 /// What a conversation goes over: a socket, or what encrypts on one.
 pub trait Wire: Read + Write + AsFd {
-    /// From now on every wait ends at this moment.
+    /// From now on every wait ends at this moment. A new moment has a new
+    /// number of bytes that may be heard.
     fn wait_until(&mut self, until: Instant);
 }
 
@@ -30,24 +35,39 @@ pub trait Wire: Read + Write + AsFd {
 pub struct Link {
     socket: OwnedFd,
     until: Instant,
+    /// How many bytes may be heard until one moment, and how many are left.
+    most: u64,
+    left: u64,
 }
 
 impl Link {
+    /// A connection on which at most `most` bytes are heard until one moment.
+    ///
     /// # Errors
     /// What connect(2) says, `TimedOut` after [`CONNECT`].
-    pub fn open(address: &Address) -> io::Result<Self> {
+    pub fn open(address: &Address, most: u64) -> io::Result<Self> {
         let until = Instant::now() + CONNECT;
         let socket = match address {
             Address::Tcp { port, ips, .. } => tcp(ips, *port, until)?,
             Address::Unix(path) => unix(path)?,
         };
-        Ok(Self { socket, until })
+        Ok(Self { socket, until, most, left: most })
+    }
+
+    fn counted(&mut self, read: usize) -> io::Result<usize> {
+        match self.left.checked_sub(read as u64) {
+            Some(left) => self.left = left,
+            None => return Err(nonsense("it says more than anybody asked for")),
+        }
+        Ok(read)
     }
 }
 
 impl Wire for Link {
     fn wait_until(&mut self, until: Instant) {
-        self.until = until;
+        if until != self.until {
+            (self.until, self.left) = (until, self.most);
+        }
     }
 }
 
@@ -82,6 +102,17 @@ fn remaining(until: Instant) -> io::Result<Duration> {
     if left.is_zero() { Err(late()) } else { Ok(left) }
 }
 
+/// What a server said is no answer, and why.
+pub fn nonsense(why: &'static str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, why)
+}
+
+/// What a server said, as far as it goes into a line of the log.
+pub fn quoted(text: &str) -> String {
+    const LONGEST: usize = 200;
+    text.chars().take(LONGEST).collect()
+}
+
 fn late() -> io::Error {
     io::Error::new(ErrorKind::TimedOut, "it does not answer in time")
 }
@@ -107,7 +138,7 @@ impl Read for Link {
             match rustix::io::read(&self.socket, &mut *buffer) {
                 Err(Errno::AGAIN) => await_event(&self.socket, PollFlags::IN, self.until)?,
                 Err(Errno::INTR) => {}
-                other => return Ok(other?),
+                other => return self.counted(other?),
             }
             remaining(self.until)?;
         }
@@ -164,7 +195,7 @@ mod tests {
     fn a_server_that_dribbles_is_given_up_at_the_moment() {
         let path = std::env::temp_dir().join(format!("novcomet-link-{}", std::process::id()));
         let listener = UnixListener::bind(&path).unwrap();
-        let mut link = Link::open(&Address::Unix(path.clone())).unwrap();
+        let mut link = Link::open(&Address::Unix(path.clone()), ANSWERS).unwrap();
         std::fs::remove_file(path).unwrap();
         let (mut peer, _) = listener.accept().unwrap();
         let dribble = thread::spawn(move || {

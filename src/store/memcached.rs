@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use super::address::Address;
-use super::link::EXCHANGE;
-use super::{Polled, Reading, Readings, Retention, Store, Watch};
+use super::link::{ANSWERS, EXCHANGE, nonsense};
+use super::{Polled, Reading, Readings, Retention, Store, Watch, is_prefix};
 use crate::error::Error;
 use crate::event::{Cursor, Message, Since, Topic};
 use conversation::{Conversation, Reply};
@@ -50,7 +50,8 @@ impl Servers {
             Some(_) => vec![Address::Unix(place.into())],
             None => place.split(',').map(|one| Address::parse(one, PORT)).collect::<Option<_>>()?,
         };
-        (graphic && prefix.len() <= MAX_PREFIX).then_some(Self { addresses, prefix })
+        (graphic && is_prefix(&prefix) && prefix.len() <= MAX_PREFIX)
+            .then_some(Self { addresses, prefix })
     }
 }
 
@@ -65,7 +66,9 @@ pub struct MemcachedStore {
 impl MemcachedStore {
     /// Connects when it is needed.
     pub fn new(servers: Servers, retention: Retention, poll: Duration) -> Self {
-        Self { servers, retention, poll, links: RefCell::default() }
+        let most = ANSWERS.saturating_add(retention.most);
+        let links = RefCell::new(Links { most, ..Links::default() });
+        Self { servers, retention, poll, links }
     }
 
     fn place(&self, topic: &Topic) -> Place<'_> {
@@ -114,6 +117,10 @@ impl MemcachedStore {
         links.refresh(&places)?;
         let mut readings = Vec::with_capacity(wanted.len());
         for (place, &(_, since)) in places.iter().zip(wanted) {
+            if let Some(error) = links.odd.remove(&place.key) {
+                readings.push(Err(failed_at(place, error)));
+                continue;
+            }
             let Some((_, index)) = links.known.get(&place.key) else {
                 readings.push(Ok(absent(since)));
                 continue;
@@ -134,6 +141,21 @@ fn failed(server: &Address, cause: io::Error) -> Error {
     Error::Server { store: format!("memcached at {server}"), cause }
 }
 
+/// Where something else stands in the way, its key is named.
+fn failed_at(place: &Place, cause: io::Error) -> Error {
+    let Place { server, key } = place;
+    match cause.kind() {
+        ErrorKind::AlreadyExists => {
+            Error::Server { store: format!("memcached at {server}, key {key}"), cause }
+        }
+        _ => failed(server, cause),
+    }
+}
+
+fn meaningless() -> io::Error {
+    nonsense("it answers what makes no sense")
+}
+
 /// An index that is not there was evicted if its reader has seen an event.
 fn absent(since: Since) -> Reading {
     match since {
@@ -152,7 +174,7 @@ impl Store for MemcachedStore {
             match self.try_publish(&place, data) {
                 Ok(Some(cursor)) => return Ok(cursor),
                 Ok(None) => {}
-                Err(error) => return Err(failed(place.server, error)),
+                Err(error) => return Err(failed_at(&place, error)),
             }
         }
     }
@@ -190,8 +212,12 @@ struct Links {
     conversations: HashMap<Address, Conversation>,
     /// Indexes with the number that they had; another one means a change.
     known: HashMap<String, (u64, Index)>,
+    /// What stands where an index should, and is none.
+    odd: HashMap<String, io::Error>,
     asked: Option<Address>,
     until: Option<Instant>,
+    /// How many bytes a server may say until then.
+    most: u64,
 }
 
 impl Links {
@@ -220,7 +246,7 @@ impl Links {
         if !self.conversations.contains_key(server) {
             // A server that is new may give the old numbers to other contents.
             self.known.clear();
-            self.conversations.insert(server.clone(), Conversation::open(server)?);
+            self.conversations.insert(server.clone(), Conversation::open(server, self.most)?);
         }
         let until = self.until.unwrap_or_else(Instant::now);
         let exchanged = match self.conversations.get_mut(server) {
@@ -252,7 +278,8 @@ impl Links {
         let line = format!("mg {} c v\r\n", place.key);
         match self.ask(place.server, &[line], true)?.pop() {
             Some(Reply::Value(cas, content)) => Ok(Some((cas, Index::parse(&content)?))),
-            _ => Ok(None),
+            Some(Reply::Missing) | None => Ok(None),
+            Some(_) => Err(meaningless()),
         }
     }
 
@@ -260,6 +287,7 @@ impl Links {
     /// more for what has changed.
     fn refresh(&mut self, places: &[Place]) -> io::Result<()> {
         let mut changed: Vec<&Place> = Vec::new();
+        self.odd.clear();
         for (server, places) in by_server(places) {
             let lines: Vec<_> =
                 places.iter().map(|place| format!("mg {} c\r\n", place.key)).collect();
@@ -268,6 +296,9 @@ impl Links {
                 match (reply, self.known.get(&place.key)) {
                     (Reply::Number(cas), Some((known, _))) if cas == *known => {}
                     (Reply::Number(_), _) => changed.push(place),
+                    (Reply::Value(..) | Reply::Done | Reply::Conflict, _) => {
+                        return Err(meaningless());
+                    }
                     _ => drop(self.known.remove(&place.key)),
                 }
             }
@@ -278,7 +309,11 @@ impl Links {
             let replies = self.ask(server, &lines, true)?;
             for (place, reply) in places.iter().zip(replies) {
                 let Reply::Value(cas, content) = reply else { continue };
-                self.known.insert(place.key.clone(), (cas, Index::parse(&content)?));
+                self.known.remove(&place.key);
+                match Index::parse(&content) {
+                    Ok(index) => drop(self.known.insert(place.key.clone(), (cas, index))),
+                    Err(error) => drop(self.odd.insert(place.key.clone(), error)),
+                }
             }
         }
         Ok(())

@@ -5,6 +5,7 @@
 
 mod conversation;
 mod nodes;
+mod reply;
 #[cfg_attr(not(feature = "tls"), path = "redis/no_tls.rs")]
 mod tls;
 mod url;
@@ -17,11 +18,12 @@ use std::time::Duration;
 
 use redis_protocol::resp2::types::OwnedFrame;
 
+use super::link::{ANSWERS, nonsense};
 use super::{Reading, Readings, Retention, Store, Watch};
 use crate::error::Error;
 use crate::event::{Cursor, Message, Since, Topic};
 use conversation::Command;
-use nodes::Nodes;
+use nodes::{Nodes, refused};
 use tls::Tls;
 pub use url::Server;
 use watch::StreamWatch;
@@ -29,8 +31,8 @@ use watch::StreamWatch;
 const READ: &str = concat!(include_str!("redis/common.lua"), include_str!("redis/read.lua"));
 const PUBLISH: &str = concat!(include_str!("redis/common.lua"), include_str!("redis/publish.lua"));
 
-/// Lua's numbers are exact up to here: until 2255.
-const EXACT: u64 = (1 << 53) - 1;
+/// What the scripts may calculate with: Lua's numbers are exact up to 2^53.
+const EXACT: u64 = Cursor::LARGEST.micros();
 
 /// A Redis server, or a cluster of them.
 pub struct RedisStore {
@@ -49,6 +51,7 @@ impl RedisStore {
     pub fn open(server: Server, retention: Retention, poll: Duration) -> Result<Self, Error> {
         let name = server.address.to_string();
         let tls = server.files.as_ref().map(Tls::read).transpose().map_err(failed(&name))?;
+        let most = ANSWERS.saturating_add(retention.most);
         let age = u64::try_from(retention.age.as_micros()).unwrap_or(EXACT).min(EXACT);
         Ok(Self {
             prefix: server.prefix.clone(),
@@ -59,7 +62,7 @@ impl RedisStore {
                 age.to_string(),
             ],
             poll,
-            nodes: Rc::new(RefCell::new(Nodes::new(server, tls))),
+            nodes: Rc::new(RefCell::new(Nodes::new(server, tls, most))),
         })
     }
 
@@ -86,15 +89,31 @@ impl RedisStore {
                     drop(nodes);
                     return self.look_at(wanted, limit);
                 }
+                // One key has a server of its own.
+                Err(error) if is_cluster => {
+                    readings.push(Err(self.failed_at(&keys[0], error)));
+                    continue;
+                }
                 other => array(other?)?,
             };
+            if found.len() != keys.len() {
+                return Err(meaningless());
+            }
             for ((key, (_, since)), found) in keys.iter().zip(part).zip(found) {
-                let answer = Answer::parse(found).ok_or_else(nonsense)?;
-                nodes.stands(key, answer.id.as_deref());
-                readings.push(Ok(answer.reading(*since)));
+                let reading = taken(&mut nodes, key, *since, found);
+                readings.push(reading.map_err(|error| self.failed_at(key, error)));
             }
         }
         Ok(readings)
+    }
+
+    /// Where another key stands in the way, it is named.
+    fn failed_at(&self, key: &[u8], cause: io::Error) -> Error {
+        let key = match cause.kind() {
+            io::ErrorKind::AlreadyExists => format!(", key {}", String::from_utf8_lossy(key)),
+            _ => String::new(),
+        };
+        Error::Server { store: format!("Redis at {}{key}", self.name), cause }
     }
 
     fn reading(&self, keys: &[Vec<u8>], wanted: &[(&Topic, Since)], limit: usize) -> Command {
@@ -107,6 +126,17 @@ impl RedisStore {
             command.with(mode).with(cursor.min(EXACT).to_string())
         })
     }
+}
+
+/// What one stream has for a reader.
+fn taken(nodes: &mut Nodes, key: &[u8], since: Since, found: OwnedFrame) -> io::Result<Reading> {
+    nodes.forget(key);
+    let answer = match found {
+        OwnedFrame::Error(why) => return Err(refused(why)),
+        found => Answer::parse(found).ok_or_else(meaningless)?,
+    };
+    nodes.stands(key, answer.id.as_deref());
+    Ok(answer.reading(since))
 }
 
 fn failed(name: &str) -> impl FnOnce(io::Error) -> Error + use<> {
@@ -133,15 +163,14 @@ impl Store for RedisStore {
         let mut nodes = self.nodes.borrow_mut();
         nodes.begin();
         match nodes.ask(&key, &command, false) {
-            Ok(OwnedFrame::Integer(at)) => Ok(Cursor::from_micros(at.unsigned_abs())),
-            Ok(_) => Err(self.failed()(nonsense())),
-            Err(error) => Err(self.failed()(error)),
+            Ok(reply) => cursor(&reply).ok_or_else(|| self.failed()(meaningless())),
+            Err(error) => Err(self.failed_at(&key, error)),
         }
     }
 
     fn read(&self, topic: &Topic, since: Since, limit: usize) -> Result<Reading, Error> {
         let mut readings = self.look(&[(topic, since)], limit)?;
-        readings.pop().unwrap_or_else(|| Err(self.failed()(nonsense())))
+        readings.pop().unwrap_or_else(|| Err(self.failed()(meaningless())))
     }
 
     fn look(&self, wanted: &[(&Topic, Since)], limit: usize) -> Result<Readings, Error> {
@@ -198,15 +227,15 @@ impl Answer {
 fn array(frame: OwnedFrame) -> io::Result<Vec<OwnedFrame>> {
     match frame {
         OwnedFrame::Array(fields) => Ok(fields),
-        _ => Err(nonsense()),
+        _ => Err(meaningless()),
     }
 }
 
+/// One that a subscriber can be told of.
 fn cursor(frame: &OwnedFrame) -> Option<Cursor> {
-    match frame {
-        OwnedFrame::Integer(at) => Some(Cursor::from_micros(at.unsigned_abs())),
-        _ => None,
-    }
+    let OwnedFrame::Integer(at) = frame else { return None };
+    let at = Cursor::from_micros(u64::try_from(*at).ok()?);
+    (at >= Cursor::SMALLEST && at.is_exact()).then_some(at)
 }
 
 /// What others publish may be no UTF-8.
@@ -220,6 +249,18 @@ fn text(frame: OwnedFrame) -> Option<String> {
     }
 }
 
-fn nonsense() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "it answers what makes no sense")
+fn meaningless() -> io::Error {
+    nonsense("it answers what makes no sense")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scripts_know_the_largest_cursor() {
+        let largest = Cursor::LARGEST.micros();
+        let line = format!("LARGEST, END = {largest}, '{}'\n", largest / 1000);
+        assert!(READ.contains(&line) && PUBLISH.contains(&line), "{line}");
+    }
 }

@@ -4,7 +4,10 @@ use std::io::{self, ErrorKind, Write};
 use std::time::Instant;
 
 use crate::store::address::Address;
-use crate::store::link::{Link, Wire, read_more};
+use crate::store::link::{Link, Wire, nonsense, quoted, read_more};
+
+/// How long a line may be; memcached's own have at most 2,048 bytes.
+const LONGEST_LINE: usize = 65_536;
 
 /// A reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,8 +31,9 @@ pub struct Conversation {
 }
 
 impl Conversation {
-    pub fn open(address: &Address) -> io::Result<Self> {
-        Ok(Self { link: Link::open(address)?, unread: Vec::new() })
+    /// On which at most `most` bytes are heard until one moment.
+    pub fn open(address: &Address, most: u64) -> io::Result<Self> {
+        Ok(Self { link: Link::open(address, most)?, unread: Vec::new() })
     }
 
     /// Says all of `lines` at once, and hears a reply to each.
@@ -75,20 +79,32 @@ impl Conversation {
                 let line: Vec<_> = self.unread.drain(..end + 2).take(end).collect();
                 return Ok(String::from_utf8_lossy(&line).into_owned());
             }
+            if self.unread.len() > LONGEST_LINE {
+                return Err(nonsense("it says a line without end"));
+            }
             read_more(&mut self.link, &mut self.unread)?;
         }
     }
 
     fn content(&mut self, size: usize) -> io::Result<Vec<u8>> {
-        while self.unread.len() < size + 2 {
+        let end = size.checked_add(2).ok_or_else(|| nonsense("it says what has no end"))?;
+        while self.unread.len() < end {
             read_more(&mut self.link, &mut self.unread)?;
         }
-        Ok(self.unread.drain(..size + 2).take(size).collect())
+        match self.unread[size..end] == *b"\r\n" {
+            true => Ok(self.unread.drain(..end).take(size).collect()),
+            false => Err(nonsense("it says something else than it announced")),
+        }
     }
 }
 
 fn refused(line: &str) -> io::Error {
+    let is_error =
+        ["ERROR", "CLIENT_ERROR ", "SERVER_ERROR "].iter().any(|it| line.starts_with(it));
+    if !is_error {
+        return nonsense("it answers what makes no sense");
+    }
     let is_full = line.contains("out of memory") || line.contains("too large");
     let kind = if is_full { ErrorKind::StorageFull } else { ErrorKind::Other };
-    io::Error::new(kind, line.to_owned())
+    io::Error::new(kind, quoted(line))
 }

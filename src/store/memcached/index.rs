@@ -1,6 +1,6 @@
 //! What there is in a topic, without the messages' text.
 
-use std::io;
+use std::io::{self, ErrorKind};
 
 use serde::{Deserialize, Serialize};
 
@@ -32,8 +32,20 @@ pub struct Wanted {
 }
 
 impl Index {
+    /// # Errors
+    /// `AlreadyExists` for what is no index of ours.
     pub fn parse(content: &[u8]) -> io::Result<Self> {
-        Ok(serde_json::from_slice(content)?)
+        let index = serde_json::from_slice(content).ok().filter(Self::is_sound);
+        index.ok_or_else(|| io::Error::new(ErrorKind::AlreadyExists, "it is no index of ours"))
+    }
+
+    /// Whether its times are cursors, and in order.
+    fn is_sound(&self) -> bool {
+        let ids = || self.messages.iter().map(|&(id, _)| id);
+        let times = || [self.born, self.dropped, self.last].into_iter().chain(ids());
+        ids().is_sorted_by(|one, next| one < next)
+            && times().all(|time| time <= self.last)
+            && self.last().is_exact()
     }
 
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -49,7 +61,8 @@ impl Index {
         let now = Cursor::now();
         let id = before.map_or(now, |index| index.last().next(now)).micros();
         let first = || Self { born: id, dropped: 0, last: id, messages: Vec::new() };
-        let mut next = before.cloned().unwrap_or_else(first);
+        // At the end of time it begins anew.
+        let mut next = before.filter(|index| index.last < id).cloned().unwrap_or_else(first);
         next.last = id;
         if let Some(size) = data {
             next.messages.push((id, size as u64 + OVERHEAD));
@@ -70,7 +83,7 @@ impl Index {
     fn kept_from(&self, retention: Retention, now: Cursor) -> usize {
         let mut bytes = 0;
         let is_kept = |&(back, &(id, size)): &(usize, &(u64, u64))| {
-            bytes += size;
+            bytes = size.saturating_add(bytes);
             back == 0
                 || back < retention.messages
                     && bytes <= retention.bytes
@@ -95,7 +108,7 @@ impl Index {
         for &(id, bytes) in &self.messages[from..] {
             let id = Cursor::from_micros(id);
             if since.precedes(id) {
-                size += bytes;
+                size = bytes.saturating_add(size);
                 more = size > limit as u64 && !messages.is_empty();
                 if more {
                     break;

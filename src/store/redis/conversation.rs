@@ -8,10 +8,11 @@ use redis_protocol::resp2::decode::decode;
 use redis_protocol::resp2::encode::encode;
 use redis_protocol::resp2::types::{OwnedFrame, Resp2Frame};
 
+use super::reply::Scan;
 use super::tls::Tls;
 use super::url::Server;
 use crate::store::address::Address;
-use crate::store::link::{Link, Wire, read_more};
+use crate::store::link::{Link, Wire, nonsense, quoted, read_more};
 
 /// A command and its arguments.
 #[derive(Debug, Clone)]
@@ -40,8 +41,11 @@ impl Command {
 pub struct Conversation {
     wire: Box<dyn Wire>,
     unread: Vec<u8>,
+    /// How far the first reply among them is known.
+    scan: Scan,
     /// Replies to who we said we are, that are still to come.
     greetings: usize,
+    password: String,
 }
 
 impl Conversation {
@@ -55,15 +59,22 @@ impl Conversation {
         server: &Server,
         tls: Option<&Tls>,
         until: Instant,
+        most: u64,
     ) -> io::Result<Self> {
-        let mut link = Link::open(address)?;
+        let mut link = Link::open(address, most)?;
         link.wait_until(until);
         let wire: Box<dyn Wire> = match (tls, address) {
             (Some(tls), Address::Tcp { host, .. }) => tls.over(link, host)?,
             _ => Box::new(link),
         };
         let greetings = greetings(server);
-        let mut conversation = Self { wire, unread: Vec::new(), greetings: greetings.len() };
+        let mut conversation = Self {
+            wire,
+            unread: Vec::new(),
+            scan: Scan::default(),
+            greetings: greetings.len(),
+            password: server.password.clone(),
+        };
         for greeting in greetings {
             conversation.say(&greeting)?;
         }
@@ -88,22 +99,47 @@ impl Conversation {
         while self.greetings > 0 {
             self.greetings -= 1;
             if let OwnedFrame::Error(why) = self.next()? {
-                return Err(io::Error::new(ErrorKind::PermissionDenied, why));
+                return Err(unwelcome(&self.without_password(&why)));
             }
         }
-        self.next()
+        Ok(match self.next()? {
+            OwnedFrame::Error(why) => OwnedFrame::Error(self.without_password(&why)),
+            other => other,
+        })
+    }
+
+    /// For the log. A Redis quotes the arguments of a command that it does not know.
+    fn without_password(&self, why: &str) -> String {
+        let why = why.split_once(", with args").map_or(why, |(before, _)| before);
+        match self.password.as_str() {
+            "" => quoted(why),
+            password => quoted(&why.replace(password, "***")),
+        }
     }
 
     fn next(&mut self) -> io::Result<OwnedFrame> {
-        loop {
-            let malformed = |error| io::Error::new(ErrorKind::InvalidData, error);
-            if let Some((frame, length)) = decode(&self.unread).map_err(malformed)? {
-                self.unread.drain(..length);
-                return Ok(frame);
+        let length = loop {
+            match self.scan.length(&self.unread)? {
+                Some(length) => break length,
+                None => read_more(&mut self.wire, &mut self.unread)?,
             }
-            read_more(&mut self.wire, &mut self.unread)?;
-        }
+        };
+        self.scan = Scan::default();
+        let reply = decode(&self.unread[..length]).ok().flatten();
+        self.unread.drain(..length);
+        reply.map(|(frame, _)| frame).ok_or_else(|| nonsense("it says what is no reply"))
     }
+}
+
+/// Who we are, or which database we want, is refused.
+fn unwelcome(why: &str) -> io::Error {
+    let is_database = ["DB index", "SELECT"].iter().any(|word| why.contains(word));
+    let kind = match why.split(' ').next() {
+        Some("LOADING" | "BUSY" | "MASTERDOWN") => ErrorKind::Other,
+        _ if is_database => ErrorKind::NotFound,
+        _ => ErrorKind::PermissionDenied,
+    };
+    io::Error::new(kind, why.to_owned())
 }
 
 fn greetings(server: &Server) -> Vec<Command> {

@@ -29,10 +29,12 @@ pub struct Nodes {
     /// The last entry of each stream at the last look.
     stands: HashMap<Vec<u8>, String>,
     until: Instant,
+    /// How many bytes a server may say until then.
+    most: u64,
 }
 
 impl Nodes {
-    pub fn new(server: Server, tls: Option<Tls>) -> Self {
+    pub fn new(server: Server, tls: Option<Tls>, most: u64) -> Self {
         Self {
             server,
             tls,
@@ -41,6 +43,7 @@ impl Nodes {
             is_cluster: false,
             stands: HashMap::new(),
             until: Instant::now(),
+            most,
         }
     }
 
@@ -57,6 +60,11 @@ impl Nodes {
     /// Where a stream stands; without an id it is not there.
     pub fn stands(&mut self, key: &[u8], id: Option<&str>) {
         self.stands.insert(key.to_vec(), id.unwrap_or("0-0").to_owned());
+    }
+
+    /// It is no stream that can be read, and XREAD would refuse all for it.
+    pub fn forget(&mut self, key: &[u8]) {
+        self.stands.remove(key);
     }
 
     /// The reply of the server that has `key`. A connection that was left over
@@ -100,7 +108,7 @@ impl Nodes {
     }
 
     fn conversation(&mut self, address: &Address) -> io::Result<&mut Conversation> {
-        let until = self.until;
+        let (until, most) = (self.until, self.most);
         Ok(match self.conversations.entry(address.clone()) {
             Entry::Occupied(open) => {
                 let open = open.into_mut();
@@ -109,7 +117,7 @@ impl Nodes {
             }
             Entry::Vacant(none) => {
                 let tls = self.tls.as_ref();
-                none.insert(Conversation::open(address, &self.server, tls, until)?)
+                none.insert(Conversation::open(address, &self.server, tls, until, most)?)
             }
         })
     }
@@ -125,14 +133,17 @@ impl Nodes {
     }
 
     /// An IPv6 address has no brackets there; an empty host is the one we asked.
+    /// A server on a socket of this machine sends nobody away from it: the
+    /// password would go over a network that nobody has named.
     fn named(&self, to: &str) -> Option<Address> {
         let (host, port) = to.rsplit_once(':')?;
         let port = port.parse().ok()?;
         match &self.server.address {
+            Address::Unix(_) => None,
             Address::Tcp { host, ips, .. } if to.starts_with(':') => {
                 Some(Address::Tcp { host: host.clone(), port, ips: ips.clone() })
             }
-            _ => Some(Address::tcp(host, port)),
+            Address::Tcp { .. } => Some(Address::tcp(host, port)),
         }
     }
 
@@ -141,14 +152,16 @@ impl Nodes {
     /// descriptor on which it will.
     ///
     /// # Errors
-    /// Those of the link.
+    /// Those of the link, and `NotFound` when none of them could be read.
     pub fn block(&mut self, keys: &[Vec<u8>], milliseconds: u128) -> io::Result<OwnedFd> {
+        let known = |key: &Vec<u8>| Some((key.clone(), self.stands.get(key)?.clone()));
+        let (keys, stands): (Vec<_>, Vec<_>) = keys.iter().filter_map(known).unzip();
+        let first = keys.first().ok_or(ErrorKind::NotFound)?;
+        let address = self.address_of(first);
         let command = Command::new("XREAD").with("COUNT").with("1").with("BLOCK");
         let command = command.with(milliseconds.to_string()).with("STREAMS");
         let command = keys.iter().fold(command, Command::with);
-        let stands = |key| self.stands.get(key).map_or("0-0", String::as_str);
-        let command = keys.iter().fold(command, |command, key| command.with(stands(key)));
-        let address = self.address_of(&keys[0]);
+        let command = stands.iter().fold(command, Command::with);
         self.begin();
         let conversation = self.conversation(&address)?;
         conversation.say(&command)?;
@@ -168,10 +181,14 @@ impl Nodes {
 }
 
 /// The first word says which kind of refusal it is.
-fn refused(why: String) -> io::Error {
+pub fn refused(why: String) -> io::Error {
     let kind = match why.split(' ').next() {
         Some("OOM") => ErrorKind::StorageFull,
         Some("NOAUTH" | "NOPERM" | "WRONGPASS") => ErrorKind::PermissionDenied,
+        Some("WRONGTYPE") => ErrorKind::AlreadyExists,
+        Some("READONLY") => ErrorKind::ReadOnlyFilesystem,
+        Some("MOVED") => ErrorKind::AddrNotAvailable,
+        _ if why.starts_with("ERR unknown command") => ErrorKind::Unsupported,
         _ => ErrorKind::Other,
     };
     io::Error::new(kind, why)

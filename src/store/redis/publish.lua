@@ -1,10 +1,11 @@
 -- KEYS: the topic's stream. ARGV: messages, bytes and microseconds that it
 -- keeps, and the message, if the event has one. Returns the event's cursor.
 local info = redis.pcall('XINFO', 'STREAM', KEYS[1])
-local before = nil
+local before, added = nil, nil
 if not info.err then
   for i = 1, #info, 2 do
     if info[i] == 'last-generated-id' then before = info[i + 1] end
+    if info[i] == 'entries-added' then added = info[i + 1] end
   end
 elseif not string.find(info.err, 'no such key') then
   return info
@@ -12,6 +13,26 @@ end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
+if now >= LARGEST then return redis.error_reply('ERR the clock stands beyond the year 2242') end
+
+-- Redis adds nothing before the last id. A stream that has been given one beyond
+-- LARGEST would take no event that anybody could hear: it is made anew of those
+-- of its entries that are events. `added` says that there were more.
+if before and cursor_of(before) >= LARGEST then
+  local most = string.format('%.0f', 2 * tonumber(ARGV[1]) + 2)
+  local events = redis.call('XREVRANGE', KEYS[1], END, '-', 'COUNT', most)
+  redis.call('DEL', KEYS[1])
+  before = nil
+  for i = #events, 1, -1 do
+    local id, fields = events[i][1], events[i][2]
+    -- unpack() takes some 8,000 values.
+    if cursor_of(id) < LARGEST and #fields < 4000 then
+      before = redis.call('XADD', KEYS[1], id, unpack(fields))
+    end
+  end
+  if before then redis.pcall('XSETID', KEYS[1], before, 'ENTRIESADDED', added) end
+end
+
 local at = now
 if before then at = math.max(at, cursor_of(before) + 1) end
 if at % 1000000 == 0 then at = at + 1 end
@@ -26,8 +47,9 @@ else
   local row = at
   local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
   if last and field_of(last[2], 'event') then
-    row = field_of(last[2], 'event')
-    if field_of(last[2], 'born') then entry = {'born', field_of(last[2], 'born')} end
+    row = row_of(last[2], cursor_of(last[1]))
+    local born = tonumber(field_of(last[2], 'born') or '')
+    if born then entry = {'born', born} end
     redis.call('XDEL', KEYS[1], last[1])
   end
   table.insert(entry, 'event')

@@ -1,7 +1,8 @@
 -- KEYS: streams. ARGV: bytes that the answer has for each, messages, bytes and
 -- microseconds that are kept; then for each stream how its reader stands and
 -- where: now, cursor, since. Returns for each its last id, that as a cursor,
--- whether there is a gap, whether there is more, and the messages; or nothing.
+-- whether there is a gap, whether there is more, and the messages; or nothing;
+-- or why it cannot be read.
 local limit, keep = tonumber(ARGV[1]), tonumber(ARGV[2])
 local bytes, age = tonumber(ARGV[3]), tonumber(ARGV[4])
 local time = redis.call('TIME')
@@ -10,13 +11,13 @@ local oldest = time[1] * 1000000 + time[2] - age
 -- From the end back to `since`: the messages that are kept, newest first,
 -- whether some are kept no longer, and whether all that happened since is known.
 local function walk(key, since)
-  local found, count, size, from, width, born = {}, 0, 0, '+', 8, nil
+  local found, count, size, from, width, born = {}, 0, 0, END, 8, nil
   while true do
     local part = redis.call('XREVRANGE', key, from, '-', 'COUNT', width)
     for _, entry in ipairs(part) do
       local at, data = cursor_of(entry[1]), field_of(entry[2], 'data')
       if at <= since then return found, false, at == since end
-      if tonumber(field_of(entry[2], 'event') or at) <= since then return found, false, true end
+      if row_of(entry[2], at) <= since then return found, false, true end
       if data then
         count, size = count + 1, size + #data + 42
         if count > 1 and (count > keep or size > bytes or at < oldest) then
@@ -41,6 +42,10 @@ local function read(key, mode, since)
   local id = state['last-generated-id']
   if id == '0-0' then return {} end
   local last = cursor_of(id)
+  if last >= LARGEST then
+    local newest = redis.call('XREVRANGE', key, END, '-', 'COUNT', 1)[1]
+    last = newest and cursor_of(newest[1]) or 100000
+  end
   local answer = {id, last, 0, 0}
   if mode == 'now' or mode == 'cursor' and since == last then return answer end
 
@@ -63,6 +68,11 @@ end
 
 local answers = {}
 for i, key in ipairs(KEYS) do
-  answers[i] = read(key, ARGV[3 + 2 * i], tonumber(ARGV[4 + 2 * i]))
+  local is_read, answer = pcall(read, key, ARGV[3 + 2 * i], tonumber(ARGV[4 + 2 * i]))
+  if not is_read then
+    local why = type(answer) == 'table' and answer.err or answer
+    answer = redis.error_reply(tostring(why))
+  end
+  answers[i] = answer
 end
 return answers

@@ -8,6 +8,7 @@ use percent_encoding::percent_decode_str;
 use url::Url;
 
 use crate::store::address::Address;
+use crate::store::is_prefix;
 
 const PORT: u16 = 6379;
 /// What our keys begin with.
@@ -66,7 +67,7 @@ impl Server {
         };
         for (name, value) in url.query_pairs() {
             match name.as_ref() {
-                "prefix" => server.prefix = value.into(),
+                "prefix" if is_prefix(&value) => server.prefix = value.into(),
                 "ca" | "cert" | "key" if server.files.is_some() && value.starts_with('/') => {}
                 "db" if url.scheme() == "unix" => server.database = value.parse().ok()?,
                 "user" if url.scheme() == "unix" => server.user = value.into(),
@@ -86,7 +87,9 @@ impl Server {
         let mut path = url.clone();
         path.set_query(None);
         let path = path.as_str().strip_prefix("unix://").filter(|path| path.len() > 1)?;
-        path.starts_with('/').then(|| Self::at(Address::Unix(decoded(path).into())))
+        // What should have been the query is not to become a path, and a line of the log.
+        (path.starts_with('/') && !path.contains(['&', '=']))
+            .then(|| Self::at(Address::Unix(decoded(path).into())))
     }
 
     fn remote(url: &Url) -> Option<Self> {
@@ -129,13 +132,21 @@ mod tests {
         assert_eq!((server.user.as_str(), server.password.as_str()), ("u", "p"));
         assert_eq!((server.database, server.prefix.as_str()), (2, "novcomet:"));
         assert_eq!(server.files, None);
+        assert_eq!(parse("unix:///run/a.sock&pass=p"), None);
+    }
+
+    #[test]
+    fn a_prefix_is_none_of_another_prefix() {
+        for prefix in ["", "site", ":", "site:a:", "site::", "a:b"] {
+            assert_eq!(parse(&format!("redis://h/0?prefix={prefix}")), None, "{prefix}");
+        }
     }
 
     #[test]
     fn tls_has_files_and_nothing_else_has() {
         let files = |rest: &str| parse(&format!("rediss://u:p@h:7/3?{rest}")).map(|it| it.files);
         let system = Files { ca: AUTHORITIES.into(), own: None };
-        assert_eq!(files("prefix=x"), Some(Some(system)));
+        assert_eq!(files("prefix=x:"), Some(Some(system)));
         let own = Some(("/b c.pem".into(), "/d.pem".into()));
         let all = Files { ca: "/a.pem".into(), own };
         assert_eq!(files("ca=/a.pem&cert=/b%20c.pem&key=/d.pem"), Some(Some(all)));

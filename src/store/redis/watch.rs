@@ -20,16 +20,20 @@ pub struct StreamWatch {
     keys: Vec<Vec<u8>>,
     poll: Duration,
     blocked: Option<OwnedFd>,
+    /// Since when the server is to say something.
+    since: Instant,
+    /// It has said something at once and in vain: from now on it is polled.
+    is_noisy: bool,
 }
 
 impl StreamWatch {
     pub fn new(nodes: Rc<RefCell<Nodes>>, keys: Vec<Vec<u8>>, poll: Duration) -> Self {
-        Self { nodes, keys, poll, blocked: None }
+        Self { nodes, keys, poll, blocked: None, since: Instant::now(), is_noisy: false }
     }
 
     /// One XREAD can't name streams of several servers.
     fn is_polled(&self) -> bool {
-        self.keys.len() > 1 && self.nodes.borrow().is_cluster()
+        self.is_noisy || self.keys.len() > 1 && self.nodes.borrow().is_cluster()
     }
 }
 
@@ -44,9 +48,16 @@ impl Watch for StreamWatch {
     fn fd(&mut self, within: Duration) -> Option<BorrowedFd<'_>> {
         if !self.is_polled() && !self.keys.is_empty() && self.blocked.is_none() {
             let within = within.as_millis().clamp(1, u128::from(u32::MAX));
+            self.since = Instant::now();
             self.blocked = self.nodes.borrow_mut().block(&self.keys, within).ok();
         }
         self.blocked.as_ref().map(AsFd::as_fd)
+    }
+
+    /// A server that refuses XREAD, or answers it with nothing, would have us
+    /// ask again without a pause.
+    fn in_vain(&mut self) {
+        self.is_noisy |= self.since.elapsed() < self.poll;
     }
 
     fn pause(&self) -> Duration {
