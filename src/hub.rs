@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::clock::{Clock, Wake};
 use crate::error::Error;
 use crate::event::{Cursor, Event, Message, Since, Topic};
-use crate::store::{Store, Watch};
+use crate::store::{Budget, Store, Watch};
 use view::View;
 
 /// How often a stream gives a sign of life. Servers and proxies cut what is
@@ -115,7 +115,8 @@ pub fn publish(
 /// instance costs the kernel some 7 ms, and nobody shall wait for that.
 pub type Alarm = Option<Box<dyn Watch>>;
 
-/// Waits until one of `subscriptions` has news.
+/// Waits until one of `subscriptions` has news, and gives as much of that as
+/// `budget` allows.
 ///
 /// # Errors
 /// The store's.
@@ -125,8 +126,9 @@ pub fn wait(
     alarm: &mut Alarm,
     subscriptions: Vec<Subscription>,
     patience: Patience,
+    budget: Budget,
 ) -> Result<Outcome, Error> {
-    let mut subscriber = Subscriber::new(store, clock, alarm, subscriptions, patience);
+    let mut subscriber = Subscriber::new(store, clock, alarm, subscriptions, patience, budget);
     Ok(match subscriber.hear(patience.total)? {
         Heard::News => Outcome::News(subscriber.view.take_news()),
         Heard::Silence | Heard::Terminated => Outcome::Quiet(subscriber.view.stand()),
@@ -134,8 +136,8 @@ pub fn wait(
     })
 }
 
-/// Hands everything that happens to `send`, until the time is over, SIGTERM
-/// comes, or `send` says with `false` that nobody listens.
+/// Hands everything that happens to `send`, in parts of `budget`, until the time
+/// is over, SIGTERM comes, or `send` says with `false` that nobody listens.
 ///
 /// # Errors
 /// The store's; only before the first part is sent is there somebody to tell.
@@ -145,9 +147,10 @@ pub fn stream(
     alarm: &mut Alarm,
     subscriptions: Vec<Subscription>,
     patience: Patience,
+    budget: Budget,
     send: &mut dyn FnMut(&Part) -> bool,
 ) -> Result<(), Error> {
-    let mut subscriber = Subscriber::new(store, clock, alarm, subscriptions, patience);
+    let mut subscriber = Subscriber::new(store, clock, alarm, subscriptions, patience, budget);
     let mut heard = subscriber.hear(Duration::ZERO)?;
     let standing = subscriber.view.stand_everywhere();
     if standing.is_empty() {
@@ -177,6 +180,8 @@ struct Subscriber<'a> {
     alarm: &'a mut Alarm,
     view: View,
     patience: Patience,
+    /// What one answer may hold.
+    budget: Budget<'a>,
 }
 
 enum Heard {
@@ -193,9 +198,10 @@ impl<'a> Subscriber<'a> {
         alarm: &'a mut Alarm,
         subscriptions: Vec<Subscription>,
         patience: Patience,
+        budget: Budget<'a>,
     ) -> Self {
         let view = View::new(subscriptions, clock.wall());
-        Self { store, clock, alarm, view, patience }
+        Self { store, clock, alarm, view, patience, budget }
     }
 
     fn elapsed(&self) -> Duration {
@@ -221,7 +227,7 @@ impl<'a> Subscriber<'a> {
             if let Some(watch) = self.alarm {
                 watch.arm();
             }
-            self.view.look(self.store, self.clock.elapsed())?;
+            self.view.look(self.store, self.clock.elapsed(), &self.budget)?;
             if self.view.is_settled() && self.view.has_news() {
                 return Ok(Heard::News);
             }
@@ -307,14 +313,21 @@ mod tests {
             unreachable!("a subscriber publishes nothing")
         }
 
-        fn read(&self, _: &Topic, _: Since, _: usize) -> Result<Reading, Error> {
-            self.said.borrow_mut().push("read");
-            let mut readings = self.readings.borrow_mut();
-            let first = readings[0].clone();
-            if readings.len() > 1 {
-                readings.pop_front();
-            }
-            Ok(first)
+        fn look(
+            &self,
+            wanted: &[(&Topic, Since)],
+            _: &mut Budget,
+        ) -> Result<Vec<Option<Reading>>, Error> {
+            let read = |_| {
+                self.said.borrow_mut().push("read");
+                let mut readings = self.readings.borrow_mut();
+                let first = readings[0].clone();
+                if readings.len() > 1 {
+                    readings.pop_front();
+                }
+                Some(first)
+            };
+            Ok(wanted.iter().map(read).collect())
         }
 
         fn watch(&self, _: &[Topic]) -> Result<Box<dyn Watch>, Error> {
@@ -371,8 +384,13 @@ mod tests {
     }
 
     fn run(store: &Script, clock: &mut FakeClock, since: Since) -> Outcome {
-        wait(store, clock, &mut None, vec![Subscription { topic: topic(), since }], PATIENCE)
-            .unwrap()
+        let subscriptions = vec![Subscription { topic: topic(), since }];
+        wait(store, clock, &mut None, subscriptions, PATIENCE, budget()).unwrap()
+    }
+
+    /// A script has no messages to be counted.
+    fn budget() -> Budget<'static> {
+        Budget::new(0, &|_, _| 0)
     }
 
     fn run_script(readings: &[Reading], since: Since) -> Outcome {
@@ -492,7 +510,7 @@ mod tests {
     fn parts(store: &Script, clock: &mut FakeClock, since: Since, enough: usize) -> Vec<Part> {
         let mut sent = Vec::new();
         let subscriptions = vec![Subscription { topic: topic(), since }];
-        stream(store, clock, &mut None, subscriptions, PATIENCE, &mut |part| {
+        stream(store, clock, &mut None, subscriptions, PATIENCE, budget(), &mut |part| {
             sent.push(part.clone());
             sent.len() < enough
         })
@@ -541,7 +559,7 @@ mod tests {
         let mut sent = Vec::new();
         let topics = vec![subscription("a"), subscription("b")];
         let mut clock = woken_by(Wake::Terminated);
-        stream(&store, &mut clock, &mut None, topics, PATIENCE, &mut |part| {
+        stream(&store, &mut clock, &mut None, topics, PATIENCE, budget(), &mut |part| {
             sent.push(part.clone());
             true
         })

@@ -26,7 +26,7 @@ use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use access::Origin;
 use cgi::{Caller, Request, Response};
@@ -43,7 +43,7 @@ use protocol::stream::{self, Format};
 use rights::{Pass, Rights};
 use sandbox::FileSizeLimit;
 use slots::{Slot, Slots};
-use store::{CheckStore, Limits, Retention, Store};
+use store::{Budget, CheckStore, Limits, Retention, Store};
 
 /// A CGI of one's own, over whatever can say when it changed last: every
 /// protocol of ours, and no event file.
@@ -191,7 +191,8 @@ fn run_over(
     };
     if let Some(response) = response.filter(|_| !output.has_begun()) {
         // Who does not listen any more loses nothing: the events are in the store.
-        let _ = output.answer(&response.readable_by(reader.as_ref()).bytes());
+        let bytes = response.readable_by(reader.as_ref()).bytes();
+        let _ = output.send(&bytes, Instant::now() + output::ANSWER);
     }
     drop(output);
     sys::hang_up(&[libc::STDOUT_FILENO]);
@@ -264,7 +265,9 @@ impl<'s, W: Write + AsFd> Service<'_, 's, W> {
                 retry_after = place.retry_after;
                 let (store, patience) = (self.store()?, place.patience);
                 self.give_up(|| sandbox::write_only_below(None))?;
-                hub::wait(store.as_ref(), &mut clock, self.alarm, subscriptions, patience)?
+                let budget = Budget::new(protocol::ANSWER, &protocol::size);
+                let (store, alarm) = (store.as_ref(), &mut *self.alarm);
+                hub::wait(store, &mut clock, alarm, subscriptions, patience, budget)?
             }
             Command::Stream(subscriptions, wait, format) => {
                 let mut clock = ProcessClock::start(self.caller.under_server);
@@ -329,6 +332,11 @@ impl<'s, W: Write + AsFd> Service<'_, 's, W> {
         let mut writer = stream::Writer::new(format, place.retry_after);
         let mut head = Some(stream::head().retry_after(place.retry_after));
         let mut allowed = Ok(());
+        let size = format.size(subscriptions.len());
+        let budget = Budget::new(protocol::ANSWER, &size);
+        let (mut sent, patience) = (0, place.patience);
+        // Its time is over then, and its reader has had a last chance.
+        let until = Instant::now() + patience.total + output::PROGRESS;
         let mut send = |part: &Part| {
             allowed = pass.check(part.topics(), Cursor::now());
             if allowed.is_err() {
@@ -339,9 +347,11 @@ impl<'s, W: Write + AsFd> Service<'_, 's, W> {
                 Some(head) => head.begin(text).readable_by(self.reader).bytes(),
                 None => text.into_bytes(),
             };
-            self.output.stream(&bytes).is_ok()
+            sent += bytes.len();
+            self.output.send(&bytes, until).is_ok() && sent < stream::STREAM
         };
-        hub::stream(store.as_ref(), clock, self.alarm, subscriptions, place.patience, &mut send)?;
+        let store = store.as_ref();
+        hub::stream(store, clock, self.alarm, subscriptions, patience, budget, &mut send)?;
         allowed
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{News, Patience, Subscription};
 use crate::error::Error;
 use crate::event::{Cursor, Since, Topic};
-use crate::store::{Reading, Store};
+use crate::store::{Budget, Reading, Store};
 
 /// How soon a topic is read again that a publisher is at work on: a publish
 /// takes less than 40 µs. The pause doubles, so that a crowd of readers
@@ -15,9 +15,6 @@ pub const UNSETTLED_PAUSE: Duration = Duration::from_millis(1);
 /// How long a publisher may be at work before its topic is taken as it is:
 /// there is an event, but nobody is told of its time.
 pub const UNSETTLED_LIMIT: Duration = Duration::from_secs(2);
-
-/// How much of messages one answer holds, in bytes, shared by its topics.
-const ANSWER: usize = 262_144;
 
 /// The topics of one subscriber.
 pub struct View {
@@ -54,19 +51,40 @@ impl View {
         self.topics.iter().map(|viewed| viewed.topic.clone()).collect()
     }
 
-    /// Reads every topic anew.
-    pub fn look(&mut self, store: &dyn Store, now: Duration) -> Result<(), Error> {
+    /// Reads every topic anew, until there is news enough for one answer. The
+    /// topic whose subscriber is furthest behind comes first: what is served
+    /// moves on, so each topic has its turn, and the cursors alone say which.
+    pub fn look(
+        &mut self,
+        store: &dyn Store,
+        now: Duration,
+        budget: &Budget,
+    ) -> Result<(), Error> {
         let lasting = |since| now.saturating_sub(since);
         self.overdue = self.unsettled.is_some_and(|since| lasting(since) >= UNSETTLED_LIMIT);
-        let limit = ANSWER / self.topics.len().max(1);
-        let mut settled = true;
-        let wanted: Vec<_> = self.topics.iter().map(Viewed::wanted).collect();
-        let found = store.look(&wanted, limit)?;
-        for (viewed, found) in self.topics.iter_mut().zip(found) {
+        while !self.look_once(store, now, *budget)? && self.is_settled() && !self.has_news() {}
+        Ok(())
+    }
+
+    /// Whether every topic was reached.
+    fn look_once(
+        &mut self,
+        store: &dyn Store,
+        now: Duration,
+        mut budget: Budget,
+    ) -> Result<bool, Error> {
+        let mut viewed: Vec<_> = self.topics.iter_mut().collect();
+        // "From now on" is before all: a look later would be another now.
+        viewed.sort_by_key(|viewed| viewed.since.cursor());
+        let wanted: Vec<_> = viewed.iter().map(|viewed| (&viewed.topic, viewed.since)).collect();
+        let found = store.look(&wanted, &mut budget)?;
+        let (mut settled, mut whole) = (true, true);
+        for (viewed, found) in viewed.into_iter().zip(found) {
+            whole &= found.is_some();
             settled &= viewed.take(found, self.overdue);
         }
         self.unsettled = if settled { None } else { self.unsettled.or(Some(now)) };
-        Ok(())
+        Ok(whole)
     }
 
     /// Whether every topic was seen as it is. A publisher at work holds back
@@ -113,15 +131,13 @@ impl View {
 }
 
 impl Viewed {
-    fn wanted(&self) -> (&Topic, Since) {
-        (&self.topic, self.since)
-    }
-
-    /// `false` when a publisher is at work.
-    fn take(&mut self, found: Reading, overdue: bool) -> bool {
+    /// `false` when a publisher is at work. A topic that was not reached stays
+    /// as it is.
+    fn take(&mut self, found: Option<Reading>, overdue: bool) -> bool {
+        self.news = None;
+        let Some(found) = found else { return true };
         let is_new = |&time: &Cursor| self.since == Since::Now || self.since.precedes(time);
         let pending = found.pending.filter(is_new).filter(|_| found.pending != self.pending);
-        self.news = None;
         if pending.is_some() && !overdue {
             return false;
         }

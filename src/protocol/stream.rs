@@ -3,14 +3,22 @@
 
 use std::fmt::Write;
 
-use super::{newest, quiet};
+use super::{newest, quiet, size};
 use crate::cgi::Head;
 use crate::error::Error;
-use crate::event::{Cursor, Since, Topic};
+use crate::event::{Cursor, Message, Since, Topic};
 use crate::hub::{News, Part, Subscription};
 
 /// How long a client waits before it reconnects, in seconds.
 const RETRY: u32 = 1;
+
+/// How much one stream brings, in bytes; then the client comes back with its
+/// `id`. Each event has the cursors of all topics: without an end one request
+/// for messages of a byte would be answered with hundreds of times as much.
+pub const STREAM: usize = 4_194_304;
+
+/// A cursor in an `id`, and the `-` after it, in bytes.
+const CURSOR: usize = "hof6g6si4m-".len();
 
 /// What a stream begins with. Apache's `mod_deflate` holds an answer back until
 /// it has 69 bytes of it or its end, even one that it is told not to compress:
@@ -27,6 +35,22 @@ pub enum Format {
     },
     /// What a poll would have answered, in one block.
     Json,
+}
+
+impl Format {
+    /// What a message takes in a stream of so many topics, in bytes.
+    pub fn size(self, topics: usize) -> impl Fn(&Topic, &Message) -> usize {
+        let id = "id: ".len() + topics * CURSOR;
+        move |topic, message| {
+            let name = match self {
+                Self::Json => return size(topic, message),
+                Self::Events { named: true } => "event: \n".len() + topic.as_str().len(),
+                Self::Events { named: false } => 0,
+            };
+            let line = |line: &str| "data: \n".len() - usize::from(line.is_empty()) + line.len();
+            name + id + lines(&message.data).map(line).sum::<usize>() + 1
+        }
+    }
 }
 
 /// The head of a stream.
@@ -142,8 +166,8 @@ impl Writer {
 
 /// The lines of a message, as the receiver will put them together again: it
 /// takes CRLF, LF and CR alike for their ends.
-fn lines(data: &str) -> Vec<&str> {
-    data.split("\r\n").flat_map(|part| part.split(['\n', '\r'])).collect()
+fn lines(data: &str) -> impl Iterator<Item = &str> {
+    data.split("\r\n").flat_map(|part| part.split(['\n', '\r']))
 }
 
 /// A cursor's microseconds in base 36, as JavaScript's `toString(36)` has it.
@@ -226,6 +250,21 @@ mod tests {
             text,
             "id: hof6g6si4n-255s\ndata:\ndata: one\ndata: two\ndata: three\ndata:\n\n"
         );
+    }
+
+    #[test]
+    fn a_size_is_what_is_sent() {
+        for named in [true, false] {
+            let format = Format::Events { named };
+            let mut writer = begun(format);
+            let standing = vec![(topic("a"), at(163_846)), (topic("b"), at(163_846))];
+            let _ = writer.write(&Part::Begin(standing));
+            for data in ["", "one", "\none\r\ntwo\rthree\n", "\n\n\n"] {
+                let text = writer.write(&news(&[(163_847, data)], 163_847, false));
+                let message = Message { id: at(163_847), data: data.into() };
+                assert_eq!(format.size(2)(&topic("a"), &message), text.len(), "{text:?}");
+            }
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::address::Address;
 use super::link::EXCHANGE;
-use super::{Polled, Reading, Retention, Store, Watch};
+use super::{Budget, Polled, Reading, Retention, Store, Watch};
 use crate::error::Error;
 use crate::event::{Cursor, Message, Since, Topic};
 use conversation::{Conversation, Reply};
@@ -108,18 +108,26 @@ impl MemcachedStore {
         Ok(is_first.then_some(next.last()))
     }
 
-    fn look_at(&self, wanted: &[(&Topic, Since)], limit: usize) -> io::Result<Vec<Reading>> {
+    fn look_at(
+        &self,
+        wanted: &[(&Topic, Since)],
+        budget: &mut Budget,
+    ) -> io::Result<Vec<Option<Reading>>> {
         let mut links = self.links.borrow_mut();
         let places: Vec<_> = wanted.iter().map(|(topic, _)| self.place(topic)).collect();
         links.refresh(&places)?;
         let mut readings = Vec::with_capacity(wanted.len());
-        for (place, &(_, since)) in places.iter().zip(wanted) {
+        for (place, &(topic, since)) in places.iter().zip(wanted) {
             let Some((_, index)) = links.known.get(&place.key) else {
-                readings.push(absent(since));
+                readings.push(Some(absent(since)));
                 continue;
             };
-            let wanted = index.wanted(since, limit, self.retention, Cursor::now());
-            readings.push(links.fetch(place, wanted)?);
+            if budget.is_spent() {
+                readings.push(None);
+                continue;
+            }
+            let wanted = index.wanted(since, budget.left(), self.retention, Cursor::now());
+            readings.push(links.fetch(place, wanted)?.within(topic, budget));
         }
         Ok(readings)
     }
@@ -157,14 +165,13 @@ impl Store for MemcachedStore {
         }
     }
 
-    fn read(&self, topic: &Topic, since: Since, limit: usize) -> Result<Reading, Error> {
-        let mut readings = self.look(&[(topic, since)], limit)?;
-        Ok(readings.pop().unwrap_or_else(|| absent(since)))
-    }
-
-    fn look(&self, wanted: &[(&Topic, Since)], limit: usize) -> Result<Vec<Reading>, Error> {
+    fn look(
+        &self,
+        wanted: &[(&Topic, Since)],
+        budget: &mut Budget,
+    ) -> Result<Vec<Option<Reading>>, Error> {
         self.begin();
-        self.look_at(wanted, limit).map_err(|error| failed(&self.last_asked(), error))
+        self.look_at(wanted, budget).map_err(|error| failed(&self.last_asked(), error))
     }
 
     fn watch(&self, _: &[Topic]) -> Result<Box<dyn Watch>, Error> {

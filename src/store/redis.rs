@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use redis_protocol::resp2::types::OwnedFrame;
 
-use super::{Reading, Retention, Store, Watch};
+use super::{Budget, Reading, Retention, Store, Watch};
 use crate::error::Error;
 use crate::event::{Cursor, Message, Since, Topic};
 use conversation::Command;
@@ -72,26 +72,40 @@ impl RedisStore {
     }
 
     /// One script for all, which a cluster refuses: it has a slot for each.
-    fn look_at(&self, wanted: &[(&Topic, Since)], limit: usize) -> io::Result<Vec<Reading>> {
+    fn look_at(
+        &self,
+        wanted: &[(&Topic, Since)],
+        budget: &mut Budget,
+    ) -> io::Result<Vec<Option<Reading>>> {
         let mut nodes = self.nodes.borrow_mut();
         nodes.begin();
         let is_cluster = nodes.is_cluster();
         let together = if is_cluster { 1 } else { wanted.len().max(1) };
         let mut readings = Vec::with_capacity(wanted.len());
         for part in wanted.chunks(together) {
+            if budget.is_spent() {
+                readings.extend(part.iter().map(|_| None));
+                continue;
+            }
             let keys: Vec<_> = part.iter().map(|(topic, _)| self.key(topic)).collect();
-            let found = match nodes.ask(&keys[0], &self.reading(&keys, part, limit), true) {
+            let command = self.reading(&keys, part, budget.left());
+            let found = match nodes.ask(&keys[0], &command, true) {
                 Err(error) if !is_cluster && nodes.is_cluster() && keys.len() > 1 => {
                     let _ = error;
                     drop(nodes);
-                    return self.look_at(wanted, limit);
+                    return self.look_at(wanted, budget);
                 }
                 other => array(other?)?,
             };
-            for ((key, (_, since)), found) in keys.iter().zip(part).zip(found) {
+            for ((key, &(topic, since)), found) in keys.iter().zip(part).zip(found) {
+                if found == OwnedFrame::Null {
+                    budget.spend();
+                    readings.push(None);
+                    continue;
+                }
                 let answer = Answer::parse(found).ok_or_else(nonsense)?;
                 nodes.stands(key, answer.id.as_deref());
-                readings.push(answer.reading(*since));
+                readings.push(answer.reading(since).within(topic, budget));
             }
         }
         Ok(readings)
@@ -139,13 +153,12 @@ impl Store for RedisStore {
         }
     }
 
-    fn read(&self, topic: &Topic, since: Since, limit: usize) -> Result<Reading, Error> {
-        let mut readings = self.look(&[(topic, since)], limit)?;
-        readings.pop().ok_or_else(|| self.failed()(nonsense()))
-    }
-
-    fn look(&self, wanted: &[(&Topic, Since)], limit: usize) -> Result<Vec<Reading>, Error> {
-        self.look_at(wanted, limit).map_err(self.failed())
+    fn look(
+        &self,
+        wanted: &[(&Topic, Since)],
+        budget: &mut Budget,
+    ) -> Result<Vec<Option<Reading>>, Error> {
+        self.look_at(wanted, budget).map_err(self.failed())
     }
 
     fn watch(&self, topics: &[Topic]) -> Result<Box<dyn Watch>, Error> {
