@@ -334,7 +334,7 @@ impl<'s, W: Write + AsFd> Service<'_, 's, W> {
         let mut allowed = Ok(());
         let size = format.size(subscriptions.len());
         let budget = Budget::new(protocol::ANSWER, &size);
-        let (mut sent, patience) = (0, place.patience);
+        let patience = place.patience;
         // Its time is over then, and its reader has had a last chance.
         let until = Instant::now() + patience.total + output::PROGRESS;
         let mut send = |part: &Part| {
@@ -347,8 +347,7 @@ impl<'s, W: Write + AsFd> Service<'_, 's, W> {
                 Some(head) => head.begin(text).readable_by(self.reader).bytes(),
                 None => text.into_bytes(),
             };
-            sent += bytes.len();
-            self.output.send(&bytes, until).is_ok() && sent < stream::STREAM
+            self.output.send(&bytes, until).is_ok() && !writer.is_spent()
         };
         let store = store.as_ref();
         hub::stream(store, clock, self.alarm, subscriptions, patience, budget, &mut send)?;

@@ -47,7 +47,8 @@ fn asked_by_each_way(
 ) {
     let store = store();
     thread::scope(|scope| {
-        for ((query, end), way) in asked.into_iter().flat_map(|asked| WAYS.map(|way| (asked, way))) {
+        for ((query, end), way) in asked.into_iter().flat_map(|asked| WAYS.map(|way| (asked, way)))
+        {
             let call = store.query(&format!("subscribed[a]=earliest&{query}"));
             let tell = &tell;
             scope.spawn(move || {

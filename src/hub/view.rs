@@ -54,12 +54,7 @@ impl View {
     /// Reads every topic anew, until there is news enough for one answer. The
     /// topic whose subscriber is furthest behind comes first: what is served
     /// moves on, so each topic has its turn, and the cursors alone say which.
-    pub fn look(
-        &mut self,
-        store: &dyn Store,
-        now: Duration,
-        budget: &Budget,
-    ) -> Result<(), Error> {
+    pub fn look(&mut self, store: &dyn Store, now: Duration, budget: &Budget) -> Result<(), Error> {
         let lasting = |since| now.saturating_sub(since);
         self.overdue = self.unsettled.is_some_and(|since| lasting(since) >= UNSETTLED_LIMIT);
         while !self.look_once(store, now, *budget)? && self.is_settled() && !self.has_news() {}

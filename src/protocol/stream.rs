@@ -12,10 +12,10 @@ use crate::hub::{News, Part, Subscription};
 /// How long a client waits before it reconnects, in seconds.
 const RETRY: u32 = 1;
 
-/// How much one stream brings, in bytes; then the client comes back with its
-/// `id`. Each event has the cursors of all topics: without an end one request
+/// How much of one stream its `id`s take, in bytes; then the client comes back
+/// with the last. Each has the cursors of all topics: without an end one request
 /// for messages of a byte would be answered with hundreds of times as much.
-pub const STREAM: usize = 4_194_304;
+const IDS: usize = 4_194_304;
 
 /// A cursor in an `id`, and the `-` after it, in bytes.
 const CURSOR: usize = "hof6g6si4m-".len();
@@ -85,6 +85,8 @@ pub struct Writer {
     format: Format,
     retry: u32,
     standing: Vec<(Topic, Cursor)>,
+    /// What its `id`s have taken, in bytes.
+    ids: usize,
 }
 
 impl Writer {
@@ -92,7 +94,13 @@ impl Writer {
     /// in `retry_after` seconds, if it is not to do so soon.
     #[must_use]
     pub fn new(format: Format, retry_after: Option<u32>) -> Self {
-        Self { format, retry: retry_after.unwrap_or(RETRY), standing: Vec::new() }
+        Self { format, retry: retry_after.unwrap_or(RETRY), standing: Vec::new(), ids: 0 }
+    }
+
+    /// Whether this stream has said enough.
+    #[must_use]
+    pub fn is_spent(&self) -> bool {
+        self.ids >= IDS
     }
 
     /// The lines of one part.
@@ -146,13 +154,15 @@ impl Writer {
 
     /// `event:`, `id:`, a `data:` for each line, and the empty line that
     /// dispatches them. An empty `id:` would make the client forget its last.
-    fn block(&self, text: &mut String, event: Option<&str>, data: Option<&str>) {
+    fn block(&mut self, text: &mut String, event: Option<&str>, data: Option<&str>) {
         if let Some(event) = event {
             let _ = writeln!(text, "event: {event}");
         }
         let ids: Vec<_> = self.standing.iter().map(|(_, cursor)| Base36(*cursor).text()).collect();
         if !ids.is_empty() {
-            let _ = writeln!(text, "id: {}", ids.join("-"));
+            let id = ids.join("-");
+            self.ids += id.len();
+            let _ = writeln!(text, "id: {id}");
         }
         for line in data.into_iter().flat_map(lines) {
             let _ = match line {

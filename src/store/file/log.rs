@@ -239,10 +239,7 @@ fn id_at_the_beginning(line: &[u8]) -> Option<Cursor> {
 
 /// The messages of `lines`, as long as `fits` takes them; whether there are more.
 #[must_use]
-pub fn decode(
-    lines: &[Vec<u8>],
-    mut fits: impl FnMut(&Message) -> bool,
-) -> (Vec<Message>, bool) {
+pub fn decode(lines: &[Vec<u8>], mut fits: impl FnMut(&Message) -> bool) -> (Vec<Message>, bool) {
     let mut messages = Vec::new();
     for message in lines.iter().filter_map(|line| serde_json::from_slice(line).ok()) {
         if !fits(&message) {
