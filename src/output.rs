@@ -134,7 +134,7 @@ mod tests {
         });
         let mut output = into(writer);
         let until = Instant::now() + Duration::from_millis(200);
-        let sent = output.send(&[0; LARGE], until);
+        let sent = output.send(&vec![0; LARGE], until);
         assert_eq!(sent.unwrap_err().kind(), ErrorKind::TimedOut);
         drop(output);
         slow.join().unwrap();
@@ -145,7 +145,7 @@ mod tests {
         let (mut reader, writer) = pipe().unwrap();
         let reading = thread::spawn(move || reader.read_to_end(&mut Vec::new()).unwrap());
         let mut output = into(writer);
-        output.send(&[0; LARGE], Instant::now() + ANSWER).unwrap();
+        output.send(&vec![0; LARGE], Instant::now() + ANSWER).unwrap();
         drop(output);
         assert_eq!(reading.join().unwrap(), LARGE);
     }
