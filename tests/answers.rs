@@ -19,14 +19,14 @@ const STREAM: usize = 4_194_304 + 2 * ANSWER;
 const TOPICS: usize = 64;
 
 fn publish(store: &Store, data: &str) {
-    let topics: String = (0..TOPICS).map(|number| format!("publish=t{number}&")).collect();
-    let answer = store.query("").form(&format!("{topics}data={data}")).answer();
+    let topics: Vec<_> = (0..TOPICS).map(|number| format!("publish=t{number}")).collect();
+    let answer = store.query("").form(&format!("{}&data={data}", topics.join("&"))).answer();
     assert_eq!(answer.status(), 200);
 }
 
 fn subscribe(cursors: &BTreeMap<String, String>) -> String {
     let one = |(topic, cursor): (&String, &String)| format!("subscribed[{topic}]={cursor}&");
-    cursors.iter().map(one).collect()
+    cursors.iter().map(one).collect::<Vec<_>>().concat()
 }
 
 fn from_earliest() -> BTreeMap<String, String> {
