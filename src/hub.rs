@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::clock::{Clock, Wake};
 use crate::error::Error;
 use crate::event::{Cursor, Event, Message, Since, Topic};
-use crate::store::{Store, Watch};
+use crate::store::{Budget, Store, Watch};
 use view::View;
 
 /// How often a stream gives a sign of life. Servers and proxies cut what is
@@ -30,6 +30,15 @@ pub struct Patience {
     pub total: Duration,
     /// Between two looks, when no wake-up comes.
     pub look: Duration,
+}
+
+/// How long a request may wait, and how much one answer to it may hold.
+#[derive(Clone, Copy)]
+pub struct Terms<'a> {
+    /// The time.
+    pub patience: Patience,
+    /// The bytes of an answer, or of a part of a stream.
+    pub budget: Budget<'a>,
 }
 
 /// What has happened in a topic.
@@ -115,8 +124,8 @@ pub fn publish(
 /// instance costs the kernel some 7 ms, and nobody shall wait for that.
 pub type Alarm = Option<Box<dyn Watch>>;
 
-/// Waits until one of `subscriptions` has news. A topic that cannot be read is
-/// left out and told to `report`.
+/// Waits until one of `subscriptions` has news, and gives as much of that as
+/// `terms` allow. A topic that cannot be read is left out and told to `report`.
 ///
 /// # Errors
 /// The store's.
@@ -125,11 +134,12 @@ pub fn wait(
     clock: &mut dyn Clock,
     alarm: &mut Alarm,
     subscriptions: Vec<Subscription>,
-    patience: Patience,
+    terms: Terms,
     report: &mut dyn FnMut(&Error),
 ) -> Result<Outcome, Error> {
+    let Terms { patience, budget } = terms;
     let view = View::new(subscriptions, clock.wall());
-    let mut subscriber = Subscriber { store, clock, alarm, view, patience, report };
+    let mut subscriber = Subscriber { store, clock, alarm, view, patience, budget, report };
     Ok(match subscriber.hear(patience.total)? {
         Heard::News => Outcome::News(subscriber.view.take_news()),
         Heard::Silence | Heard::Terminated => Outcome::Quiet(subscriber.view.stand()),
@@ -137,9 +147,10 @@ pub fn wait(
     })
 }
 
-/// Hands everything that happens to `send`, until the time is over, SIGTERM
-/// comes, or `send` says with `false` that nobody listens. A topic that cannot
-/// be read is told to `report`, and listened to again when it can.
+/// Hands everything that happens to `send`, in parts as large as `terms` allow,
+/// until the time is over, SIGTERM comes, or `send` says with `false` that nobody
+/// listens. A topic that cannot be read is told to `report`, and listened to again
+/// when it can.
 ///
 /// # Errors
 /// The store's; only before the first part is sent is there somebody to tell.
@@ -148,12 +159,13 @@ pub fn stream(
     clock: &mut dyn Clock,
     alarm: &mut Alarm,
     subscriptions: Vec<Subscription>,
-    patience: Patience,
+    terms: Terms,
     send: &mut dyn FnMut(&Part) -> bool,
     report: &mut dyn FnMut(&Error),
 ) -> Result<(), Error> {
+    let Terms { patience, budget } = terms;
     let view = View::new(subscriptions, clock.wall());
-    let mut subscriber = Subscriber { store, clock, alarm, view, patience, report };
+    let mut subscriber = Subscriber { store, clock, alarm, view, patience, budget, report };
     let mut heard = subscriber.hear(Duration::ZERO)?;
     let standing = subscriber.view.stand_everywhere();
     if standing.is_empty() {
@@ -183,6 +195,8 @@ struct Subscriber<'a> {
     alarm: &'a mut Alarm,
     view: View,
     patience: Patience,
+    /// What one answer may hold.
+    budget: Budget<'a>,
     report: &'a mut dyn FnMut(&Error),
 }
 
@@ -217,7 +231,7 @@ impl Subscriber<'_> {
             if let Some(watch) = self.alarm {
                 watch.arm();
             }
-            self.view.look(self.store, self.clock.elapsed(), self.report)?;
+            self.view.look(self.store, self.clock.elapsed(), &self.budget, self.report)?;
             if self.view.is_settled() && self.view.has_news() {
                 return Ok(Heard::News);
             }
@@ -274,7 +288,7 @@ mod tests {
 
     use super::view::{UNSETTLED_LIMIT, UNSETTLED_PAUSE};
     use super::*;
-    use crate::store::Reading;
+    use crate::store::{Reading, Readings};
 
     const SECOND: Duration = Duration::from_secs(1);
     const PATIENCE: Patience =
@@ -303,14 +317,17 @@ mod tests {
             unreachable!("a subscriber publishes nothing")
         }
 
-        fn read(&self, _: &Topic, _: Since, _: usize) -> Result<Reading, Error> {
-            self.said.borrow_mut().push("read");
-            let mut readings = self.readings.borrow_mut();
-            let first = readings[0].clone();
-            if readings.len() > 1 {
-                readings.pop_front();
-            }
-            Ok(first)
+        fn look(&self, wanted: &[(&Topic, Since)], _: &mut Budget) -> Result<Readings, Error> {
+            let read = |_| {
+                self.said.borrow_mut().push("read");
+                let mut readings = self.readings.borrow_mut();
+                let first = readings[0].clone();
+                if readings.len() > 1 {
+                    readings.pop_front();
+                }
+                Some(Ok(first))
+            };
+            Ok(wanted.iter().map(read).collect())
         }
 
         fn watch(&self, _: &[Topic]) -> Result<Box<dyn Watch>, Error> {
@@ -371,8 +388,13 @@ mod tests {
     }
 
     fn run(store: &Script, clock: &mut FakeClock, since: Since) -> Outcome {
-        let topics = vec![Subscription { topic: topic(), since }];
-        wait(store, clock, &mut None, topics, PATIENCE, &mut no_report).unwrap()
+        let subscriptions = vec![Subscription { topic: topic(), since }];
+        wait(store, clock, &mut None, subscriptions, terms(), &mut no_report).unwrap()
+    }
+
+    /// A script has no messages to be counted.
+    fn terms() -> Terms<'static> {
+        Terms { patience: PATIENCE, budget: Budget::new(0, &|_, _| 0) }
     }
 
     fn run_script(readings: &[Reading], since: Since) -> Outcome {
@@ -497,7 +519,7 @@ mod tests {
             sent.len() < enough
         };
         let alarm = &mut None;
-        stream(store, clock, alarm, subscriptions, PATIENCE, &mut listen, &mut no_report).unwrap();
+        stream(store, clock, alarm, subscriptions, terms(), &mut listen, &mut no_report).unwrap();
         sent
     }
 
@@ -547,7 +569,7 @@ mod tests {
             true
         };
         let alarm = &mut None;
-        stream(&store, &mut clock, alarm, topics, PATIENCE, &mut listen, &mut no_report).unwrap();
+        stream(&store, &mut clock, alarm, topics, terms(), &mut listen, &mut no_report).unwrap();
         assert_eq!(sent, [Part::Begin(Vec::new())]);
     }
 

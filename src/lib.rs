@@ -26,7 +26,7 @@ use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use access::Origin;
 use cgi::{Caller, Request, Response};
@@ -34,7 +34,7 @@ use clock::{Clock, ProcessClock};
 use config::{Config, Sandbox};
 use error::Error;
 use event::Cursor;
-use hub::{Alarm, Part, Patience, Subscription};
+use hub::{Alarm, Part, Patience, Subscription, Terms};
 use input::{BODY_DEADLINE, Input, Stdin};
 use lots::Lots;
 use output::{Output, Stdout};
@@ -43,7 +43,7 @@ use protocol::stream::{self, Format};
 use rights::{Pass, Rights};
 use sandbox::FileSizeLimit;
 use slots::{Slot, Slots};
-use store::{CheckStore, Limits, Retention, Store};
+use store::{Budget, CheckStore, Limits, Retention, Store};
 
 /// A CGI of one's own, over whatever can say when it changed last: every
 /// protocol of ours, and no event file.
@@ -195,7 +195,8 @@ fn run_over(
     };
     if let Some(response) = response.filter(|_| !output.has_begun()) {
         // Who does not listen any more loses nothing: the events are in the store.
-        let _ = output.answer(&response.readable_by(reader.as_ref()).bytes());
+        let bytes = response.readable_by(reader.as_ref()).bytes();
+        let _ = output.send(&bytes, Instant::now() + output::ANSWER);
     }
     drop(output);
     sys::hang_up(&[libc::STDOUT_FILENO]);
@@ -270,8 +271,10 @@ impl<'s, W: Write + AsFd> Service<'_, 's, W> {
                 retry_after = place.retry_after;
                 let (store, patience) = (self.store()?, place.patience);
                 self.give_up(|| sandbox::write_only_below(None))?;
+                let budget = Budget::new(protocol::ANSWER, &protocol::size);
+                let terms = Terms { patience, budget };
                 let (store, alarm, report) = (store.as_ref(), &mut *self.alarm, &mut *self.report);
-                hub::wait(store, &mut clock, alarm, subscriptions, patience, report)?
+                hub::wait(store, &mut clock, alarm, subscriptions, terms, report)?
             }
             Command::Stream(subscriptions, wait, format) => {
                 let mut clock = ProcessClock::start(self.caller.under_server);
@@ -336,6 +339,11 @@ impl<'s, W: Write + AsFd> Service<'_, 's, W> {
         let mut writer = stream::Writer::new(format, place.retry_after);
         let mut head = Some(stream::head().retry_after(place.retry_after));
         let mut allowed = Ok(());
+        let size = format.size(subscriptions.len());
+        let budget = Budget::new(protocol::ANSWER, &size);
+        let patience = place.patience;
+        // Its time is over then, and its reader has had a last chance.
+        let until = Instant::now() + patience.total + output::PROGRESS;
         let mut send = |part: &Part| {
             allowed = pass.check(part.topics(), Cursor::now());
             if allowed.is_err() {
@@ -346,10 +354,11 @@ impl<'s, W: Write + AsFd> Service<'_, 's, W> {
                 Some(head) => head.begin(text).readable_by(self.reader).bytes(),
                 None => text.into_bytes(),
             };
-            self.output.stream(&bytes).is_ok()
+            self.output.send(&bytes, until).is_ok() && !writer.is_spent()
         };
         let (store, alarm, report) = (store.as_ref(), &mut *self.alarm, &mut *self.report);
-        hub::stream(store, clock, alarm, subscriptions, place.patience, &mut send, report)?;
+        let terms = Terms { patience, budget };
+        hub::stream(store, clock, alarm, subscriptions, terms, &mut send, report)?;
         allowed
     }
 

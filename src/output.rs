@@ -1,17 +1,22 @@
-//! Standard output of a stream, that no slow reader holds for ever.
+//! Standard output, and how long a slow reader may hold it.
 
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::sys;
 
 /// How long a reader may take nothing.
-const PROGRESS: Duration = Duration::from_secs(10);
+pub const PROGRESS: Duration = Duration::from_secs(10);
 
-/// The same after SIGTERM: enough for who reads to get the rest of an event.
+/// How long the answer of a poll may take in all, however its reader dawdles:
+/// 256 KiB are 9 kB a second, and what lies between holds most of them.
+pub const ANSWER: Duration = Duration::from_secs(30);
+
+/// How long the rest may take after SIGTERM: enough for a client that reads to
+/// get the rest of an event.
 const FAREWELL: Duration = Duration::from_millis(100);
 
 /// A pipe or socket that poll(2) calls writable takes so many bytes without
@@ -56,40 +61,41 @@ impl<W: Write + AsFd> Output<W> {
         self.begun
     }
 
-    /// Writes a whole answer at once: the server takes it, however large.
+    /// Writes an answer, or a part of a stream, which ends at `until` at the
+    /// latest if its reader is slower than we are.
     ///
     /// # Errors
-    /// What write(2) says; EPIPE when nobody listens any more.
-    pub fn answer(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.begun = true;
-        self.to.write_all(bytes)?;
-        self.to.flush()
-    }
-
-    /// Writes a part of a stream.
-    ///
-    /// # Errors
-    /// `TimedOut` when the reader makes no progress for 10 s, and what poll(2)
-    /// and write(2) say.
-    pub fn stream(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// `TimedOut` when the reader takes nothing for 10 s or has not taken all at
+    /// `until`, and what poll(2) and write(2) say; EPIPE when nobody listens any
+    /// more.
+    pub fn send(&mut self, bytes: &[u8], mut until: Instant) -> io::Result<()> {
         self.begun = true;
         for part in bytes.chunks(PIPE_BUF) {
-            self.await_reader()?;
+            self.await_reader(&mut until)?;
             self.to.write_all(part)?;
         }
         self.to.flush()
     }
 
-    /// Until the reader takes more. SIGTERM, which the clock has taken, makes
-    /// that a short wait: a server that stops waits for us.
-    fn await_reader(&self) -> io::Result<()> {
+    /// Until the reader takes more. SIGTERM, which the clock has taken, brings
+    /// `until` near: a server that stops waits for us.
+    fn await_reader(&self, until: &mut Instant) -> io::Result<()> {
         if self.is_writable(Duration::ZERO, None)? {
             return Ok(());
         }
+        let left = |until: Instant| until.saturating_duration_since(Instant::now());
+        let begin = Instant::now();
         let signals = sys::signal_fd(&[libc::SIGTERM]).ok();
         let told = signals.as_ref().map(AsFd::as_fd);
-        if self.is_writable(PROGRESS, told)? || self.is_writable(FAREWELL, None)? {
+        let patience = PROGRESS.min(left(*until));
+        if self.is_writable(patience, told)? {
             return Ok(());
+        }
+        if begin.elapsed() < patience {
+            *until = (*until).min(Instant::now() + FAREWELL);
+            if self.is_writable(left(*until), None)? {
+                return Ok(());
+            }
         }
         Err(ErrorKind::TimedOut.into())
     }
@@ -100,5 +106,47 @@ impl<W: Write + AsFd> Output<W> {
         fds.extend(or.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         poll(&mut fds, Timespec::try_from(patience).ok().as_ref())?;
         Ok(fds.first().is_some_and(|fd| !fd.revents().is_empty()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::io::{PipeWriter, Read, pipe};
+    use std::os::fd::OwnedFd;
+    use std::thread;
+
+    /// More than a pipe holds.
+    const LARGE: usize = 1_000_000;
+
+    fn into(writer: PipeWriter) -> Output<File> {
+        Output::new(File::from(OwnedFd::from(writer)))
+    }
+
+    #[test]
+    fn a_slow_reader_ends_at_the_deadline() {
+        let (mut reader, writer) = pipe().unwrap();
+        let slow = thread::spawn(move || {
+            while reader.read(&mut [0; PIPE_BUF]).is_ok_and(|read| read > 0) {
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let mut output = into(writer);
+        let until = Instant::now() + Duration::from_millis(200);
+        let sent = output.send(&vec![0; LARGE], until);
+        assert_eq!(sent.unwrap_err().kind(), ErrorKind::TimedOut);
+        drop(output);
+        slow.join().unwrap();
+    }
+
+    #[test]
+    fn a_reader_in_time_gets_all() {
+        let (mut reader, writer) = pipe().unwrap();
+        let reading = thread::spawn(move || reader.read_to_end(&mut Vec::new()).unwrap());
+        let mut output = into(writer);
+        output.send(&vec![0; LARGE], Instant::now() + ANSWER).unwrap();
+        drop(output);
+        assert_eq!(reading.join().unwrap(), LARGE);
     }
 }

@@ -23,6 +23,11 @@ const JSON: &str = "application/json; charset=utf-8";
 /// a look: a form has room for tens of thousands, seconds of processor time.
 pub const MAX_TOPICS: usize = 64;
 
+/// How much the answer of a poll holds, or a part of a stream, in bytes as they
+/// are sent and for all its topics. A process that had more would be large, and
+/// slow to write; what is left follows.
+pub const ANSWER: usize = 262_144;
+
 /// RFC 9457 §3.
 const PROBLEM: &str = "application/problem+json";
 
@@ -313,6 +318,22 @@ fn state<'a>(s: u8, k: impl Iterator<Item = (&'a Topic, &'a Cursor)> + Clone) ->
     to_json(&State { s, k: Map(k), m, gap: Vec::new() })
 }
 
+/// What a message takes in the answer of a poll, in bytes.
+#[must_use]
+pub fn size(_: &Topic, message: &Message) -> usize {
+    const ENVELOPE: usize = r#"{"id":1795415403.163847,"data":""},"#.len();
+    ENVELOPE + message.data.bytes().map(escaped).sum::<usize>()
+}
+
+/// What a byte of a text takes in JSON, as `serde_json` writes it.
+fn escaped(byte: u8) -> usize {
+    match byte {
+        b'"' | b'\\' | b'\x08' | b'\t' | b'\n' | b'\x0c' | b'\r' => 2,
+        0..0x20 => 6,
+        _ => 1,
+    }
+}
+
 fn to_json(state: &impl Serialize) -> String {
     serde_json::to_string(state).unwrap_or_default()
 }
@@ -346,5 +367,21 @@ impl<'a, V: Serialize + 'a, I: Iterator<Item = (&'a Topic, &'a V)> + Clone> Seri
             map.serialize_entry(topic, value)?;
         }
         map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_is_what_is_sent() {
+        let text: String = (0..=0x100).filter_map(char::from_u32).collect();
+        for data in ["", "one", &text] {
+            let id = Cursor::from_micros(1_795_415_403_163_847);
+            let message = Message { id, data: data.into() };
+            let topic = Topic::new("a").unwrap();
+            assert_eq!(size(&topic, &message), to_json(&message).len() + 1, "{data:?}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Where events are kept: the contract, and which store a URL names.
 
 mod address;
+mod budget;
 mod check;
 mod file;
 mod link;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use url::Url;
 
 use address::Address;
+pub use budget::{Budget, Size};
 pub use check::CheckStore;
 
 use crate::error::Error;
@@ -34,6 +36,10 @@ pub struct Retention {
     /// rest is none of ours.
     pub most: u64,
 }
+
+/// What a message takes besides its text where it is kept, in bytes: about that
+/// of a line of the log.
+const OVERHEAD: usize = 42;
 
 /// What keeps a store from taking what is everybody's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +61,7 @@ impl Limits {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reading {
     /// The messages that are news to the subscriber, oldest first: as many as
-    /// were asked for, and always one if there is one.
+    /// there was room for. Without any of several a topic has no reading.
     pub messages: Vec<Message>,
     /// Where the subscriber stands who has these.
     pub standing: Cursor,
@@ -73,10 +79,19 @@ impl Reading {
     pub fn quiet(standing: Cursor) -> Self {
         Self { messages: Vec::new(), standing, pending: None, gap: false }
     }
+
+    /// What `budget` has room for; `None` for none of several messages.
+    fn within(mut self, topic: &Topic, budget: &mut Budget) -> Option<Self> {
+        if budget.cut(topic, &mut self.messages) {
+            self.standing = self.messages.last()?.id;
+        }
+        Some(self)
+    }
 }
 
-/// What was read of several topics, one by one.
-pub type Readings = Vec<Result<Reading, Error>>;
+/// What was read of several topics, one by one: `None` for a topic that was not
+/// reached within the budget, an error for one that cannot be read.
+pub type Readings = Vec<Option<Result<Reading, Error>>>;
 
 /// What every store promises.
 pub trait Store {
@@ -88,21 +103,24 @@ pub trait Store {
     /// 503 when the store cannot be used, 507 when it is full or a limit says so.
     fn publish(&self, topic: &Topic, data: Option<&str>) -> Result<Cursor, Error>;
 
-    /// What is news to a subscriber: about `limit` bytes of messages. Never
-    /// writes, never waits.
+    /// What is news in these topics, as far as `budget` goes; `None` for a topic
+    /// that it did not reach, of which nothing is known. Those who come first are
+    /// served first, so the order is the caller's fairness. Never writes, never
+    /// waits; its work and its memory are bounded for all topics together. A
+    /// store that is far away answers for all of them in one go.
     ///
     /// # Errors
     /// 503 when the store cannot be used.
-    fn read(&self, topic: &Topic, since: Since, limit: usize) -> Result<Reading, Error>;
+    fn look(&self, wanted: &[(&Topic, Since)], budget: &mut Budget) -> Result<Readings, Error>;
 
-    /// [`read`](Store::read) for several topics, in their order. A store that
-    /// is far away answers all of them in one go. A topic that cannot be read
-    /// has an error of its own, and spoils no other.
+    /// [`look`](Store::look) at one topic, for about `limit` bytes of messages.
     ///
     /// # Errors
-    /// 503 when the store as a whole cannot be used.
-    fn look(&self, wanted: &[(&Topic, Since)], limit: usize) -> Result<Readings, Error> {
-        Ok(wanted.iter().map(|&(topic, since)| self.read(topic, since, limit)).collect())
+    /// 503 when the topic or the store cannot be used.
+    fn read(&self, topic: &Topic, since: Since, limit: usize) -> Result<Reading, Error> {
+        let mut budget = Budget::new(limit, &|_, message| message.data.len() + OVERHEAD);
+        let reading = self.look(&[(topic, since)], &mut budget)?.pop().flatten().transpose()?;
+        Ok(reading.unwrap_or_else(|| Reading::quiet(since.cursor().unwrap_or(Cursor::SMALLEST))))
     }
 
     /// A watch on these topics, not armed yet.

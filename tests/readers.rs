@@ -1,5 +1,5 @@
-//! The real binary streams to a reader that is slow, or does not read at all:
-//! through a pipe, as under Apache's `mod_cgi` and lighttpd, and through a unix
+//! The real binary answers a reader that is slow, or does not read at all, by a
+//! poll and by a stream: through a pipe, as under Apache's `mod_cgi` and lighttpd, and through a unix
 //! socket, as under `mod_cgid`.
 
 mod comet;
@@ -19,6 +19,8 @@ const LARGE: usize = 1_000_000;
 /// Starts a call; gives our end of its output too.
 type Way = fn(Call) -> (Box<dyn Read + Send>, Waiter);
 
+const WAYS: [Way; 2] = [by_pipe, by_socket];
+
 fn by_pipe(call: Call) -> (Box<dyn Read + Send>, Waiter) {
     let mut waiter = call.start();
     (Box::new(waiter.0.stdout.take().unwrap()), waiter)
@@ -30,18 +32,29 @@ fn by_socket(mut call: Call) -> (Box<dyn Read + Send>, Waiter) {
     (Box::new(ours), call.start())
 }
 
+/// How the message is asked for, and what comes after it.
+const ASKED: [(&str, &str); 2] = [("wait=0", "x\"}]}}"), ("stream=1&wait=30", "x\n\n")];
+
 /// A story of a reader, and of a process that has filled all there is between
-/// them and is in the middle of an event.
-fn by_each_way(tell: impl Fn(Box<dyn Read + Send>, Waiter) + Sync) {
+/// them and is in the middle of an answer that ends with so much.
+fn by_each_way(tell: impl Fn(Box<dyn Read + Send>, Waiter, &str) + Sync) {
+    asked_by_each_way(ASKED, tell);
+}
+
+fn asked_by_each_way(
+    asked: [(&str, &str); 2],
+    tell: impl Fn(Box<dyn Read + Send>, Waiter, &str) + Sync,
+) {
     let store = store();
     thread::scope(|scope| {
-        for way in [by_pipe as Way, by_socket] {
-            let call = store.query("subscribed[a]=earliest&stream=1");
+        for ((query, end), way) in asked.into_iter().flat_map(|asked| WAYS.map(|way| (asked, way)))
+        {
+            let call = store.query(&format!("subscribed[a]=earliest&{query}"));
             let tell = &tell;
             scope.spawn(move || {
                 let (reader, waiter) = way(call);
                 await_stall(&waiter);
-                tell(reader, waiter);
+                tell(reader, waiter, end);
             });
         }
     });
@@ -77,13 +90,33 @@ fn assert_good_end(waiter: Waiter) {
 
 #[test]
 fn who_reads_nothing_is_cut_off_in_the_middle_of_an_event() {
-    by_each_way(|_reader, waiter| assert_good_end(waiter));
+    by_each_way(|_reader, waiter, _| assert_good_end(waiter));
+}
+
+/// A stream ends 10 s after its time, a poll after 30 s in all. At this rate the
+/// whole would take four minutes.
+#[test]
+fn a_slow_reader_keeps_nobody_beyond_the_time() {
+    asked_by_each_way([("wait=0", ""), ("stream=1&wait=3", "")], |mut reader, waiter, _| {
+        let mut seen = 0;
+        loop {
+            match reader.read(&mut [0; 4_096]).unwrap() {
+                0 => break,
+                read => seen += read,
+            }
+            if seen < LARGE / 4 {
+                thread::sleep(Duration::from_secs(1));
+            }
+        }
+        assert!(seen < LARGE, "it was not cut off");
+        assert_good_end(waiter);
+    });
 }
 
 /// A page a second is progress.
 #[test]
 fn who_reads_slowly_gets_all() {
-    by_each_way(|mut reader, waiter| {
+    by_each_way(|mut reader, waiter, _| {
         let mut seen = 0;
         for _ in 0..13 {
             thread::sleep(Duration::from_secs(1));
@@ -104,7 +137,7 @@ fn who_reads_slowly_gets_all() {
 /// when their last CGI has ended.
 #[test]
 fn told_to_leave_it_does_not_wait_for_who_reads_nothing() {
-    by_each_way(|_reader, waiter| {
+    by_each_way(|_reader, waiter, _| {
         let begin = Instant::now();
         waiter.signal("TERM");
         assert_good_end(waiter);
@@ -114,7 +147,7 @@ fn told_to_leave_it_does_not_wait_for_who_reads_nothing() {
 
 #[test]
 fn told_to_leave_it_finishes_the_event_for_who_reads() {
-    by_each_way(|mut reader, waiter| {
+    by_each_way(|mut reader, waiter, end| {
         let reading = thread::spawn(move || {
             let mut seen = String::new();
             reader.read_to_string(&mut seen).map(|_| seen).unwrap()
@@ -122,13 +155,13 @@ fn told_to_leave_it_finishes_the_event_for_who_reads() {
         waiter.signal("TERM");
         assert_good_end(waiter);
         let seen = reading.join().unwrap();
-        assert!(seen.len() > LARGE && seen.ends_with("x\n\n"), "a part of an event");
+        assert!(seen.len() > LARGE && seen.ends_with(end), "a part of an event");
     });
 }
 
 #[test]
 fn who_goes_away_while_it_writes_is_noticed_at_once() {
-    by_each_way(|reader, waiter| {
+    by_each_way(|reader, waiter, _| {
         drop(reader);
         assert_good_end(waiter);
     });

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{News, Patience, Subscription};
 use crate::error::Error;
 use crate::event::{Cursor, Since, Topic};
-use crate::store::{Reading, Store};
+use crate::store::{Budget, Reading, Store};
 
 /// How soon a topic is read again that a publisher is at work on: a publish
 /// takes less than 40 µs. The pause doubles, so that a crowd of readers
@@ -15,9 +15,6 @@ pub const UNSETTLED_PAUSE: Duration = Duration::from_millis(1);
 /// How long a publisher may be at work before its topic is taken as it is:
 /// there is an event, but nobody is told of its time.
 pub const UNSETTLED_LIMIT: Duration = Duration::from_secs(2);
-
-/// How much of messages one answer holds, in bytes, shared by its topics.
-const ANSWER: usize = 262_144;
 
 /// The topics of one subscriber.
 pub struct View {
@@ -59,8 +56,11 @@ impl View {
         self.topics.iter().map(|viewed| viewed.topic.clone()).collect()
     }
 
-    /// Reads every topic anew. One that cannot be read stays as it was; the
-    /// first of them is reported, once a request.
+    /// Reads every topic anew, until there is news enough for one answer. The
+    /// topic whose subscriber is furthest behind comes first: what is served
+    /// moves on, so each topic has its turn, and the cursors alone say which.
+    /// A topic that cannot be read stays as it was; the first of them is
+    /// reported, once a request.
     ///
     /// # Errors
     /// The store's, the client's own, and that of the first topic if none can
@@ -69,28 +69,45 @@ impl View {
         &mut self,
         store: &dyn Store,
         now: Duration,
+        budget: &Budget,
         report: &mut dyn FnMut(&Error),
     ) -> Result<(), Error> {
         let lasting = |since| now.saturating_sub(since);
         self.overdue = self.unsettled.is_some_and(|since| lasting(since) >= UNSETTLED_LIMIT);
-        let limit = ANSWER / self.topics.len().max(1);
-        let mut settled = true;
-        let wanted: Vec<_> = self.topics.iter().map(Viewed::wanted).collect();
-        let found = store.look(&wanted, limit)?;
-        let mut refusal = None;
-        for (viewed, found) in self.topics.iter_mut().zip(found) {
-            viewed.is_readable = found.is_ok();
-            match found {
+        while !self.look_once(store, now, *budget, report)? && self.is_settled() && !self.has_news()
+        {
+        }
+        Ok(())
+    }
+
+    /// Whether every topic was reached.
+    fn look_once(
+        &mut self,
+        store: &dyn Store,
+        now: Duration,
+        mut budget: Budget,
+        report: &mut dyn FnMut(&Error),
+    ) -> Result<bool, Error> {
+        let mut viewed: Vec<_> = self.topics.iter_mut().collect();
+        // "From now on" is before all: a look later would be another now.
+        viewed.sort_by_key(|viewed| viewed.since.cursor());
+        let wanted: Vec<_> = viewed.iter().map(|viewed| (&viewed.topic, viewed.since)).collect();
+        let found = store.look(&wanted, &mut budget)?;
+        let (mut settled, mut whole, mut refusal) = (true, true, None);
+        for (viewed, found) in viewed.into_iter().zip(found) {
+            whole &= found.is_some();
+            match found.transpose() {
                 Ok(found) => settled &= viewed.take(found, self.overdue),
                 Err(error) if error.status() < 500 => return Err(error),
                 Err(error) => {
-                    viewed.news = None;
+                    viewed.fail();
                     refusal = refusal.or(Some(error));
                 }
             }
         }
         self.unsettled = if settled { None } else { self.unsettled.or(Some(now)) };
-        self.judge(refusal, report)
+        self.judge(refusal, report)?;
+        Ok(whole)
     }
 
     fn judge(
@@ -159,15 +176,20 @@ impl View {
 }
 
 impl Viewed {
-    fn wanted(&self) -> (&Topic, Since) {
-        (&self.topic, self.since)
+    /// It cannot be read, and has nothing to tell.
+    fn fail(&mut self) {
+        self.is_readable = false;
+        self.news = None;
     }
 
-    /// `false` when a publisher is at work.
-    fn take(&mut self, found: Reading, overdue: bool) -> bool {
+    /// `false` when a publisher is at work. A topic that was not reached stays
+    /// as it is.
+    fn take(&mut self, found: Option<Reading>, overdue: bool) -> bool {
+        self.news = None;
+        let Some(found) = found else { return true };
+        self.is_readable = true;
         let is_new = |&time: &Cursor| self.since == Since::Now || self.since.precedes(time);
         let pending = found.pending.filter(is_new).filter(|_| found.pending != self.pending);
-        self.news = None;
         if pending.is_some() && !overdue {
             return false;
         }

@@ -3,14 +3,22 @@
 
 use std::fmt::Write;
 
-use super::{newest, quiet};
+use super::{newest, quiet, size};
 use crate::cgi::Head;
 use crate::error::Error;
-use crate::event::{Cursor, Since, Topic};
+use crate::event::{Cursor, Message, Since, Topic};
 use crate::hub::{News, Part, Subscription};
 
 /// How long a client waits before it reconnects, in seconds.
 const RETRY: u32 = 1;
+
+/// How much of one stream its `id`s take, in bytes; then the client comes back
+/// with the last. Each has the cursors of all topics: without an end one request
+/// for messages of a byte would be answered with hundreds of times as much.
+const IDS: usize = 4_194_304;
+
+/// A cursor in an `id`, and the `-` after it, in bytes.
+const CURSOR: usize = "hof6g6si4m-".len();
 
 /// What a stream begins with. Apache's `mod_deflate` holds an answer back until
 /// it has 69 bytes of it or its end, even one that it is told not to compress:
@@ -27,6 +35,22 @@ pub enum Format {
     },
     /// What a poll would have answered, in one block.
     Json,
+}
+
+impl Format {
+    /// What a message takes in a stream of so many topics, in bytes.
+    pub fn size(self, topics: usize) -> impl Fn(&Topic, &Message) -> usize {
+        let id = "id: ".len() + topics * CURSOR;
+        move |topic, message| {
+            let name = match self {
+                Self::Json => return size(topic, message),
+                Self::Events { named: true } => "event: \n".len() + topic.as_str().len(),
+                Self::Events { named: false } => 0,
+            };
+            let line = |line: &str| "data: \n".len() - usize::from(line.is_empty()) + line.len();
+            name + id + lines(&message.data).map(line).sum::<usize>() + 1
+        }
+    }
 }
 
 /// The head of a stream.
@@ -61,6 +85,8 @@ pub struct Writer {
     format: Format,
     retry: u32,
     standing: Vec<(Topic, Cursor)>,
+    /// What its `id`s have taken, in bytes.
+    ids: usize,
 }
 
 impl Writer {
@@ -68,7 +94,13 @@ impl Writer {
     /// in `retry_after` seconds, if it is not to do so soon.
     #[must_use]
     pub fn new(format: Format, retry_after: Option<u32>) -> Self {
-        Self { format, retry: retry_after.unwrap_or(RETRY), standing: Vec::new() }
+        Self { format, retry: retry_after.unwrap_or(RETRY), standing: Vec::new(), ids: 0 }
+    }
+
+    /// Whether this stream has said enough.
+    #[must_use]
+    pub fn is_spent(&self) -> bool {
+        self.ids >= IDS
     }
 
     /// The lines of one part.
@@ -122,13 +154,15 @@ impl Writer {
 
     /// `event:`, `id:`, a `data:` for each line, and the empty line that
     /// dispatches them. An empty `id:` would make the client forget its last.
-    fn block(&self, text: &mut String, event: Option<&str>, data: Option<&str>) {
+    fn block(&mut self, text: &mut String, event: Option<&str>, data: Option<&str>) {
         if let Some(event) = event {
             let _ = writeln!(text, "event: {event}");
         }
         let ids: Vec<_> = self.standing.iter().map(|(_, cursor)| Base36(*cursor).text()).collect();
         if !ids.is_empty() {
-            let _ = writeln!(text, "id: {}", ids.join("-"));
+            let id = ids.join("-");
+            self.ids += id.len();
+            let _ = writeln!(text, "id: {id}");
         }
         for line in data.into_iter().flat_map(lines) {
             let _ = match line {
@@ -142,8 +176,8 @@ impl Writer {
 
 /// The lines of a message, as the receiver will put them together again: it
 /// takes CRLF, LF and CR alike for their ends.
-fn lines(data: &str) -> Vec<&str> {
-    data.split("\r\n").flat_map(|part| part.split(['\n', '\r'])).collect()
+fn lines(data: &str) -> impl Iterator<Item = &str> {
+    data.split("\r\n").flat_map(|part| part.split(['\n', '\r']))
 }
 
 /// A cursor's microseconds in base 36, as JavaScript's `toString(36)` has it.
@@ -226,6 +260,21 @@ mod tests {
             text,
             "id: hof6g6si4n-255s\ndata:\ndata: one\ndata: two\ndata: three\ndata:\n\n"
         );
+    }
+
+    #[test]
+    fn a_size_is_what_is_sent() {
+        for named in [true, false] {
+            let format = Format::Events { named };
+            let mut writer = begun(format);
+            let standing = vec![(topic("a"), at(163_846)), (topic("b"), at(163_846))];
+            let _ = writer.write(&Part::Begin(standing));
+            for data in ["", "one", "\none\r\ntwo\rthree\n", "\n\n\n"] {
+                let text = writer.write(&news(&[(163_847, data)], 163_847, false));
+                let message = Message { id: at(163_847), data: data.into() };
+                assert_eq!(format.size(2)(&topic("a"), &message), text.len(), "{text:?}");
+            }
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Reading, Store, Watch};
+use super::{Budget, Reading, Readings, Store, Watch};
 use crate::error::Error;
 use crate::event::{Cursor, Since, Topic};
 
@@ -18,14 +18,17 @@ impl<F: Fn(&str) -> Option<Cursor>> Store for CheckStore<F> {
     }
 
     /// A time that went back is a gap: what it was set to before is unknown.
-    fn read(&self, topic: &Topic, since: Since, _: usize) -> Result<Reading, Error> {
-        Ok(match (self.0(topic.as_str()), since) {
-            (None, since) => Reading::quiet(since.cursor().unwrap_or(Cursor::SMALLEST)),
-            (Some(last), Since::Cursor(cursor)) => {
-                Reading { gap: cursor > last, ..Reading::quiet(last) }
-            }
-            (Some(last), _) => Reading::quiet(last),
-        })
+    fn look(&self, wanted: &[(&Topic, Since)], _: &mut Budget) -> Result<Readings, Error> {
+        let read = |&(topic, since): &(&Topic, Since)| {
+            Some(Ok(match (self.0(topic.as_str()), since) {
+                (None, since) => Reading::quiet(since.cursor().unwrap_or(Cursor::SMALLEST)),
+                (Some(last), Since::Cursor(cursor)) => {
+                    Reading { gap: cursor > last, ..Reading::quiet(last) }
+                }
+                (Some(last), _) => Reading::quiet(last),
+            }))
+        };
+        Ok(wanted.iter().map(read).collect())
     }
 
     fn watch(&self, _: &[Topic]) -> Result<Box<dyn Watch>, Error> {

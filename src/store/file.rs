@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use rustix::fs::{CWD, Mode, OFlags, open};
 
 use super::watch::DirectoryWatch;
-use super::{Limits, Reading, Retention, Store, Watch};
+use super::{Budget, Limits, Reading, Readings, Retention, Store, Watch};
 use crate::error::Error;
 use crate::event::{Cursor, Since, Topic};
 use entry::Entry;
@@ -74,6 +74,33 @@ impl FileStore {
         self.room().check(1, data.map_or(0, str::len))?;
         create(entry, data)
     }
+
+    /// `None` when the answer has no room left for this topic.
+    fn read_topic(
+        &self,
+        topic: &Topic,
+        since: Since,
+        budget: &mut Budget,
+    ) -> Result<Option<Reading>, Error> {
+        let path = self.path.join(Self::name(topic)?);
+        let entry = Entry { directory: CWD, name: &path, path: &path };
+        while !budget.is_spent() {
+            let Some(found) = entry.look()? else {
+                return Ok(Some(Reading::quiet(since.cursor().unwrap_or(Cursor::SMALLEST))));
+            };
+            if since == Since::Cursor(found.time) && found.is_publishers {
+                return Ok(Some(Reading::quiet(found.time)));
+            }
+            match EventFile::open(entry, OFlags::RDONLY) {
+                Ok(Some(file)) => return file.read(topic, since, budget, self.retention),
+                Ok(None) => {}
+                // We may see its time but not open it: nothing else is to be learnt.
+                Err(_) if found.is_empty => return Ok(Some(Reading::quiet(found.time))),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
 }
 
 impl Store for FileStore {
@@ -94,24 +121,9 @@ impl Store for FileStore {
         }
     }
 
-    fn read(&self, topic: &Topic, since: Since, limit: usize) -> Result<Reading, Error> {
-        let path = self.path.join(Self::name(topic)?);
-        let entry = Entry { directory: CWD, name: &path, path: &path };
-        loop {
-            let Some(found) = entry.look()? else {
-                return Ok(Reading::quiet(since.cursor().unwrap_or(Cursor::SMALLEST)));
-            };
-            if since == Since::Cursor(found.time) && found.is_publishers {
-                return Ok(Reading::quiet(found.time));
-            }
-            match EventFile::open(entry, OFlags::RDONLY) {
-                Ok(Some(file)) => return file.read(since, limit, self.retention),
-                Ok(None) => {}
-                // We may see its time but not open it: nothing else is to be learnt.
-                Err(_) if found.is_empty => return Ok(Reading::quiet(found.time)),
-                Err(error) => return Err(error),
-            }
-        }
+    fn look(&self, wanted: &[(&Topic, Since)], budget: &mut Budget) -> Result<Readings, Error> {
+        let mut read = |topic, since| self.read_topic(topic, since, budget).transpose();
+        Ok(wanted.iter().map(|&(topic, since)| read(topic, since)).collect())
     }
 
     fn watch(&self, topics: &[Topic]) -> Result<Box<dyn Watch>, Error> {

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::address::Address;
 use super::link::{ANSWERS, EXCHANGE, nonsense};
-use super::{Polled, Reading, Readings, Retention, Store, Watch, is_prefix};
+use super::{Budget, Polled, Reading, Readings, Retention, Store, Watch, is_prefix};
 use crate::error::Error;
 use crate::event::{Cursor, Message, Since, Topic};
 use conversation::{Conversation, Reply};
@@ -111,22 +111,26 @@ impl MemcachedStore {
         Ok(is_first.then_some(next.last()))
     }
 
-    fn look_at(&self, wanted: &[(&Topic, Since)], limit: usize) -> io::Result<Readings> {
+    fn look_at(&self, wanted: &[(&Topic, Since)], budget: &mut Budget) -> io::Result<Readings> {
         let mut links = self.links.borrow_mut();
         let places: Vec<_> = wanted.iter().map(|(topic, _)| self.place(topic)).collect();
         links.refresh(&places)?;
         let mut readings = Vec::with_capacity(wanted.len());
-        for (place, &(_, since)) in places.iter().zip(wanted) {
+        for (place, &(topic, since)) in places.iter().zip(wanted) {
             if let Some(error) = links.odd.remove(&place.key) {
-                readings.push(Err(failed_at(place, error)));
+                readings.push(Some(Err(failed_at(place, error))));
                 continue;
             }
             let Some((_, index)) = links.known.get(&place.key) else {
-                readings.push(Ok(absent(since)));
+                readings.push(Some(Ok(absent(since))));
                 continue;
             };
-            let wanted = index.wanted(since, limit, self.retention, Cursor::now());
-            readings.push(Ok(links.fetch(place, wanted)?));
+            if budget.is_spent() {
+                readings.push(None);
+                continue;
+            }
+            let wanted = index.wanted(since, budget.left(), self.retention, Cursor::now());
+            readings.push(links.fetch(place, wanted)?.within(topic, budget).map(Ok));
         }
         Ok(readings)
     }
@@ -179,14 +183,9 @@ impl Store for MemcachedStore {
         }
     }
 
-    fn read(&self, topic: &Topic, since: Since, limit: usize) -> Result<Reading, Error> {
-        let mut readings = self.look(&[(topic, since)], limit)?;
-        readings.pop().unwrap_or_else(|| Ok(absent(since)))
-    }
-
-    fn look(&self, wanted: &[(&Topic, Since)], limit: usize) -> Result<Readings, Error> {
+    fn look(&self, wanted: &[(&Topic, Since)], budget: &mut Budget) -> Result<Readings, Error> {
         self.begin();
-        self.look_at(wanted, limit).map_err(|error| failed(&self.last_asked(), error))
+        self.look_at(wanted, budget).map_err(|error| failed(&self.last_asked(), error))
     }
 
     fn watch(&self, _: &[Topic]) -> Result<Box<dyn Watch>, Error> {

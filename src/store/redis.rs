@@ -19,7 +19,7 @@ use std::time::Duration;
 use redis_protocol::resp2::types::OwnedFrame;
 
 use super::link::{ANSWERS, nonsense};
-use super::{Reading, Readings, Retention, Store, Watch};
+use super::{Budget, Reading, Readings, Retention, Store, Watch};
 use crate::error::Error;
 use crate::event::{Cursor, Message, Since, Topic};
 use conversation::Command;
@@ -75,23 +75,28 @@ impl RedisStore {
     }
 
     /// One script for all, which a cluster refuses: it has a slot for each.
-    fn look_at(&self, wanted: &[(&Topic, Since)], limit: usize) -> io::Result<Readings> {
+    fn look_at(&self, wanted: &[(&Topic, Since)], budget: &mut Budget) -> io::Result<Readings> {
         let mut nodes = self.nodes.borrow_mut();
         nodes.begin();
         let is_cluster = nodes.is_cluster();
         let together = if is_cluster { 1 } else { wanted.len().max(1) };
         let mut readings = Vec::with_capacity(wanted.len());
         for part in wanted.chunks(together) {
+            if budget.is_spent() {
+                readings.extend(part.iter().map(|_| None));
+                continue;
+            }
             let keys: Vec<_> = part.iter().map(|(topic, _)| self.key(topic)).collect();
-            let found = match nodes.ask(&keys[0], &self.reading(&keys, part, limit), true) {
+            let command = self.reading(&keys, part, budget.left());
+            let found = match nodes.ask(&keys[0], &command, true) {
                 Err(error) if !is_cluster && nodes.is_cluster() && keys.len() > 1 => {
                     let _ = error;
                     drop(nodes);
-                    return self.look_at(wanted, limit);
+                    return self.look_at(wanted, budget);
                 }
                 // One key has a server of its own.
                 Err(error) if is_cluster => {
-                    readings.push(Err(self.failed_at(&keys[0], error)));
+                    readings.push(Some(Err(self.failed_at(&keys[0], error))));
                     continue;
                 }
                 other => array(other?)?,
@@ -99,9 +104,15 @@ impl RedisStore {
             if found.len() != keys.len() {
                 return Err(meaningless());
             }
-            for ((key, (_, since)), found) in keys.iter().zip(part).zip(found) {
-                let reading = taken(&mut nodes, key, *since, found);
-                readings.push(reading.map_err(|error| self.failed_at(key, error)));
+            for ((key, &(topic, since)), found) in keys.iter().zip(part).zip(found) {
+                if found == OwnedFrame::Null {
+                    budget.spend();
+                    readings.push(None);
+                    continue;
+                }
+                let reading = taken(&mut nodes, key, since, found);
+                let reading = reading.map(|reading| reading.within(topic, budget)).transpose();
+                readings.push(reading.map(|each| each.map_err(|error| self.failed_at(key, error))));
             }
         }
         Ok(readings)
@@ -168,13 +179,8 @@ impl Store for RedisStore {
         }
     }
 
-    fn read(&self, topic: &Topic, since: Since, limit: usize) -> Result<Reading, Error> {
-        let mut readings = self.look(&[(topic, since)], limit)?;
-        readings.pop().unwrap_or_else(|| Err(self.failed()(meaningless())))
-    }
-
-    fn look(&self, wanted: &[(&Topic, Since)], limit: usize) -> Result<Readings, Error> {
-        self.look_at(wanted, limit).map_err(self.failed())
+    fn look(&self, wanted: &[(&Topic, Since)], budget: &mut Budget) -> Result<Readings, Error> {
+        self.look_at(wanted, budget).map_err(self.failed())
     }
 
     fn watch(&self, topics: &[Topic]) -> Result<Box<dyn Watch>, Error> {

@@ -12,8 +12,8 @@ use rustix::fs::OFlags;
 use super::entry::Entry;
 use super::log::{self, End, Head, Messages};
 use crate::error::Error;
-use crate::event::{Cursor, Since};
-use crate::store::{Reading, Retention};
+use crate::event::{Cursor, Since, Topic};
+use crate::store::{Budget, Reading, Retention};
 use crate::sys;
 
 /// How far the kernel's time of a file may be behind the clock: a tick, which
@@ -57,7 +57,15 @@ impl<'a> EventFile<'a> {
     /// What is news after `since`. The time is read before the messages: a
     /// publisher that comes after that time was read gives its message a later
     /// one, so nobody is told of a time behind which a message can hide.
-    pub fn read(&self, since: Since, limit: usize, retention: Retention) -> Result<Reading, Error> {
+    ///
+    /// `None` when `budget` has no room for any of it.
+    pub fn read(
+        &self,
+        topic: &Topic,
+        since: Since,
+        budget: &mut Budget,
+        retention: Retention,
+    ) -> Result<Option<Reading>, Error> {
         let before = self.metadata()?;
         let (seen, settled) = self.settle(before)?;
         let read = |since| self.messages(&seen, since, retention);
@@ -73,11 +81,19 @@ impl<'a> EventFile<'a> {
         if gap {
             found = read(Since::Earliest)?;
         }
-        let (mut messages, mut more) = log::decode(&found.lines, limit);
+        let is_first = budget.is_untouched();
+        let (mut messages, mut more) = log::decode(&found.lines, |one| budget.take(topic, one));
         let next = messages.last().filter(|_| more);
         if next.map_or(Ok(false), |next| self.is_before(&seen, next.id))? {
-            // To go on from there would be a gap again, and the same again.
-            (messages, more) = log::decode(&found.lines, usize::MAX);
+            // To go on from there would be a gap again, and the same again: it is
+            // an answer of its own, as a message is that is too large.
+            messages.clear();
+            if is_first {
+                (messages, more) = log::decode(&found.lines, |_| true);
+            }
+        }
+        if messages.is_empty() && more {
+            return Ok(None);
         }
         let standing = match (messages.last(), since) {
             (Some(last), _) if more => last.id,
@@ -86,7 +102,7 @@ impl<'a> EventFile<'a> {
         };
         let pending = (!settled && messages.is_empty()).then(|| time_of(&seen));
         let is_new = |time: &Cursor| *time > standing;
-        Ok(Reading { messages, standing, pending: pending.filter(is_new), gap })
+        Ok(Some(Reading { messages, standing, pending: pending.filter(is_new), gap }))
     }
 
     /// Whether no publisher was at work when the file had the time that it was

@@ -237,17 +237,15 @@ fn id_at_the_beginning(line: &[u8]) -> Option<Cursor> {
     serde_json::from_slice(number).ok()
 }
 
-/// The messages of `lines`, up to `limit` bytes but at least one; whether
-/// there are more.
+/// The messages of `lines`, as long as `fits` takes them; whether there are more.
 #[must_use]
-pub fn decode(lines: &[Vec<u8>], limit: usize) -> (Vec<Message>, bool) {
-    let mut size = 0;
-    let fits = |line: &&Vec<u8>| {
-        let first = size == 0;
-        size += line.len();
-        first || size <= limit
-    };
-    let taken: Vec<_> = lines.iter().take_while(fits).collect();
-    let more = taken.len() < lines.len();
-    (taken.into_iter().filter_map(|line| serde_json::from_slice(line).ok()).collect(), more)
+pub fn decode(lines: &[Vec<u8>], mut fits: impl FnMut(&Message) -> bool) -> (Vec<Message>, bool) {
+    let mut messages = Vec::new();
+    for message in lines.iter().filter_map(|line| serde_json::from_slice(line).ok()) {
+        if !fits(&message) {
+            return (messages, true);
+        }
+        messages.push(message);
+    }
+    (messages, false)
 }
