@@ -103,6 +103,17 @@ impl Entry<'_> {
         Ok(renameat_with(self.directory, self.name, other.directory, other.name, flags)?)
     }
 
+    /// Waits for a neighbour who is just changing names in the directory: the kernel
+    /// lowers the count of a file's names before a name that is removed is gone. To
+    /// rename a file to its own name does nothing (rename(2)), but takes the
+    /// directory's lock.
+    pub fn await_neighbours(self) -> io::Result<()> {
+        match self.rename(self, RenameFlags::empty()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
     pub fn remove(self) -> io::Result<()> {
         Ok(unlinkat(self.directory, self.name, AtFlags::empty())?)
     }

@@ -79,6 +79,7 @@ impl EventFile<'_> {
     fn is_topics_own(&self) -> Result<bool, Error> {
         let look = || fstat(&self.file).map_err(|error| self.failed("look at")(error.into()));
         let before = look()?;
+        self.entry.await_neighbours().map_err(self.failed("look at"))?;
         let Some(there) = self.entry.look()? else { return Ok(false) };
         let after = look()?;
         if there.identity != (after.st_dev, after.st_ino) {
