@@ -3,7 +3,7 @@
 # Everything from Debian that the demo and the tests need. apache2-bin is Apache
 # without its system service, which would start on port 80.
 DEMO_PACKAGES = gcc libc6-dev apache2-bin curl
-TEST_PACKAGES = $(DEMO_PACKAGES) lighttpd redis-server memcached ca-certificates openssl strace chromium $(NODE_PACKAGES)
+TEST_PACKAGES = $(DEMO_PACKAGES) lighttpd redis-server memcached ca-certificates openssl strace acl chromium $(NODE_PACKAGES)
 FUZZ_PACKAGES = gcc g++ libc6-dev
 # The libraries of PHP and of Pushpin, which are unpacked and not installed, like
 # nginx with nchan.

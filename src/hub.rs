@@ -269,6 +269,16 @@ impl Subscriber<'_> {
                 return wake;
             }
         }
+        loop {
+            let wake = self.listen(until);
+            let watch = self.alarm.as_mut().filter(|_| wake == Wake::Changed);
+            if watch.is_none_or(|watch| watch.concerns_us()) {
+                return wake;
+            }
+        }
+    }
+
+    fn listen(&mut self, until: Duration) -> Wake {
         let now = self.clock.elapsed();
         let pause = self.alarm.as_ref().map_or(Duration::MAX, |watch| watch.pause());
         let next_look = self.view.next_look(now, until, self.patience);

@@ -150,6 +150,12 @@ pub trait Watch {
         Duration::MAX
     }
 
+    /// After [`fd`](Self::fd) has become readable: whether that may concern these
+    /// topics. If not, the store needs no look, and the sleep goes on.
+    fn concerns_us(&mut self) -> bool {
+        true
+    }
+
     /// What it has told of last was no news of these topics.
     fn in_vain(&mut self) {}
 

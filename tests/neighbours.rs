@@ -10,7 +10,13 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
+
+use novcomet::event::Topic;
+use novcomet::store::{self, Limits, Retention};
+use rustix::fs::{FlockOperation, fcntl_lock};
 
 use comet::{Answer, Call, SECOND, Store, eventually, is_root, not_run};
 
@@ -144,6 +150,62 @@ fn a_hard_link_to_another_file_is_never_written_through() {
     assert_eq!(trap.store.query("publish=a").answer().body, "true", "it is the only name now");
 }
 
+/// A neighbour links and unlinks the victim again and again, so that some looks
+/// find one name and some find two. The publisher is the library: a process for
+/// each round would be too slow to hit the moment.
+#[test]
+fn a_flipping_hard_link_is_never_written_through() {
+    const ROUNDS: usize = 20_000;
+    let trap = Trap::new();
+    let (victim, link) = (trap.outside.file("victim"), trap.store.file("a"));
+    let is_over = AtomicBool::new(false);
+    let store = open(&trap.store);
+    let topic = Topic::new("a").unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                let _ = fs::hard_link(&victim, &link);
+                let _ = fs::remove_file(&link);
+            }
+        });
+        for round in 0..ROUNDS {
+            let _ = store.publish(&topic, (round % 2 == 0).then_some("PWNED"));
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    trap.assert_untouched();
+}
+
+/// The events of `store`, by the library.
+fn open(store: &Store) -> Box<dyn store::Store> {
+    let keep = Retention { messages: 10, bytes: 1_000, age: Duration::MAX, most: 1 << 20 };
+    store::open(&format!("file://{}", store.0.display()), keep, Limits::NONE).unwrap()
+}
+
+/// A neighbour holds the lock, and puts another file that he has locked in the
+/// place of the first before he lets that go.
+#[test]
+fn a_chain_of_locked_files_ends_a_publish_with_503() {
+    let store = Store::new();
+    let locked = || {
+        let path = store.0.join("next");
+        let file = File::create(&path).unwrap();
+        fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
+        fs::rename(path, store.file("a")).unwrap();
+        file
+    };
+    let mut held = locked();
+    let mut publisher = store.query("publish=a").start();
+    let mut links = 0;
+    while publisher.0.try_wait().unwrap().is_none() && links < 50 {
+        thread::sleep(Duration::from_millis(200));
+        held = locked();
+        links += 1;
+    }
+    drop(held);
+    publisher.answer().assert_problem(503);
+}
+
 /// The owner of a file may keep whoever opens it waiting for 45 s.
 #[test]
 fn a_lease_holds_nobody_up() {
@@ -199,6 +261,97 @@ fn no_planted_file_makes_a_program_that_runs_as_us() {
     fs::set_permissions(store.file("a"), PermissionsExt::from_mode(0o6777)).unwrap();
     assert!(store.query("publish=a&data=x").answer().success);
     assert_eq!(fs::metadata(store.file("a")).unwrap().mode() & 0o7777, 0o666);
+}
+
+/// Each system call that makes the new file is held up, and its mode is looked at.
+#[test]
+fn a_file_that_is_rewritten_is_never_wider_than_before() {
+    for (umask, mode) in [("022", 0o600), ("000", 0o644)] {
+        let store = Store::new();
+        fs::write(store.file("a"), "torn").unwrap();
+        fs::set_permissions(store.file("a"), PermissionsExt::from_mode(mode)).unwrap();
+        let script = format!(
+            "umask {umask}; exec strace -o /dev/null -e inject=fchmod,fchown,pwrite64,\
+             utimensat,renameat2,fgetxattr,fsetxattr,fremovexattr:delay_enter=20000 \"$0\""
+        );
+        let mut publisher = store.query("publish=a&data=x").by("sh", &["-c", &script]).start();
+        let mut seen = Vec::new();
+        while publisher.0.try_wait().unwrap().is_none() {
+            let names = store.names().into_iter().filter(|name| name.starts_with(".novcomet-"));
+            let found = names.filter_map(|name| fs::metadata(store.0.join(name)).ok());
+            seen.extend(found.map(|found| found.mode() & 0o777));
+        }
+        assert_eq!(publisher.answer().body, "true");
+        assert!(!seen.is_empty() && seen.iter().all(|seen| seen & !mode == 0), "{seen:?}");
+        assert_eq!(fs::metadata(store.file("a")).unwrap().mode() & 0o777, mode);
+    }
+}
+
+/// A file without a line feed at its end is rewritten by the next publish.
+fn rewrite(store: &Store, user: u32, group: u32) {
+    let before = fs::metadata(store.file("a")).unwrap().ino();
+    let mut log = File::options().append(true).open(store.file("a")).unwrap();
+    log.write_all(b"torn").unwrap();
+    drop(log);
+    let publish = store.query("publish=a&data=x");
+    let publish = if is_root() { as_user(publish, user, group) } else { publish };
+    assert_eq!(prompt(publish).body, "true");
+    assert_ne!(fs::metadata(store.file("a")).unwrap().ino(), before, "not rewritten");
+}
+
+/// What getfacl(1) says of a topic.
+fn acl(store: &Store) -> String {
+    let mut command = Command::new("getfacl");
+    let said = command.args(["-cn", "--absolute-names"]).arg(store.file("a")).output().unwrap();
+    String::from_utf8(said.stdout).unwrap()
+}
+
+#[test]
+fn a_file_that_is_rewritten_keeps_its_acl() {
+    let store = Store::new().with("a", SECOND, 5_000);
+    let path = store.file("a").to_str().unwrap().to_owned();
+    run("setfacl", &["-m", "u::rw,u:34:rw,g::-,m::rw,o::-", &path]);
+    let before = acl(&store);
+    rewrite(&store, 0, 0);
+    assert_eq!(acl(&store), before);
+    assert!(before.contains("user:34:rw-\ngroup::---"), "{before}");
+}
+
+/// The directory would give its own to whatever is made in it.
+#[test]
+fn a_file_without_an_acl_is_rewritten_without_one() {
+    let store = Store::new().with("a", SECOND, 5_000);
+    fs::set_permissions(store.file("a"), PermissionsExt::from_mode(0o660)).unwrap();
+    run("setfacl", &["-d", "-m", "u:34:rw", store.0.to_str().unwrap()]);
+    let before = acl(&store);
+    rewrite(&store, 0, 0);
+    assert_eq!(acl(&store), before);
+    assert!(!before.contains("user:34"), "{before}");
+}
+
+/// The group of the file is not one of the publisher's, so the new file cannot
+/// be that group's. Its members count as others from then on.
+#[test]
+fn a_group_that_cannot_be_kept_gets_no_bits() {
+    if !root_for("a file of another group") {
+        return;
+    }
+    for (before, acl, after) in [
+        (0o660, None, 0o600),
+        (0o666, None, 0o606),
+        (0o604, None, 0o600),
+        (0o664, Some("u:34:rw"), 0o600),
+    ] {
+        let store = Store::new().with("a", SECOND, 5_000);
+        chown(store.file("a"), Some(WWW_DATA), Some(OTHER)).unwrap();
+        fs::set_permissions(store.file("a"), PermissionsExt::from_mode(before)).unwrap();
+        if let Some(acl) = acl {
+            run("setfacl", &["-m", acl, store.file("a").to_str().unwrap()]);
+        }
+        rewrite(&store, WWW_DATA, WWW_DATA);
+        let found = fs::metadata(store.file("a")).unwrap();
+        assert_eq!((found.gid(), found.mode() & 0o777), (WWW_DATA, after), "{before:o} {acl:?}");
+    }
 }
 
 /// Between the moment at which the directory was opened and the publish: the
@@ -392,6 +545,41 @@ fn in_the_private_directory_a_group_shares_its_topics() {
     assert!(owners.len() > 2, "each has shortened the other's log: {owners:?}");
     for query in ["publish=a", "publish=b", "subscribed[a]=earliest"] {
         call(query, OTHER, OTHER).assert_problem(503);
+    }
+}
+
+/// Takes a topic's lock for reading, as anybody may who can open the file.
+const READ_LOCK: &str = "use Fcntl; open(F, '<', $ARGV[0]) or do { print qq{$!\\n}; exit };
+    my $lock = pack('ssx4qqi', F_RDLCK, 0, 0, 0, 0); fcntl(F, F_SETLK, $lock) or die $!;
+    $| = 1; print qq{locked\\n}; sleep 60";
+
+/// A lock for reading stops a publisher, and any reader may take one. So nobody
+/// else may open the files: by the directory's mode, or by the server's umask.
+#[test]
+fn a_topic_that_others_cannot_open_cannot_be_locked() {
+    if !root_for("a reader of another user") {
+        return;
+    }
+    for (directory, umask, said, status) in [
+        (0o755, "022", "locked\n", 503),
+        (0o755, "027", "Permission denied\n", 200),
+        (0o2770, "022", "Permission denied\n", 200),
+    ] {
+        let store = Store::new();
+        chown(&store.0, Some(WWW_DATA), Some(WWW_DATA)).unwrap();
+        fs::set_permissions(&store.0, PermissionsExt::from_mode(directory)).unwrap();
+        let script = format!("umask {umask}; exec \"$0\"");
+        let publish = || {
+            let call = store.query("publish=a&data=x").by("sh", &["-c", &script]);
+            as_user(call, WWW_DATA, WWW_DATA).answer()
+        };
+        assert_eq!(publish().body, "true");
+        let mut reader = Command::new("perl");
+        reader.args(["-e", READ_LOCK]).arg(store.file("a")).uid(OTHER).gid(OTHER);
+        let mut reader = Holder(reader.stdout(Stdio::piped()).spawn().unwrap());
+        let mut line = String::new();
+        BufReader::new(reader.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!((line.as_str(), publish().status()), (said, status), "{directory:o} {umask}");
     }
 }
 

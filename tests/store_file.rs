@@ -155,14 +155,49 @@ fn a_line_that_is_not_earlier_than_the_next_is_passed_over() {
     assert_eq!((texts(&reading), reading.standing), (vec!["1.5", "2.5", "3.5", "now"], id));
 }
 
+/// JavaScript cannot tell such ids apart, or nothing comes after them.
 #[test]
-fn a_topic_at_the_end_of_time_takes_no_event_that_nobody_would_hear() {
-    let scratch = Scratch::new("end");
-    let store = scratch.open();
-    fs::write(scratch.file("a"), "{\"id\":18446744073709.551615,\"data\":\"\"}\n").unwrap();
-    for data in [None, Some("x")] {
-        assert_eq!(store.publish(&topic("a"), data).unwrap_err().status(), 503);
+fn a_line_from_the_end_of_time_ends_no_topic() {
+    for id in ["18446744073709.551615", "253402300799.500001", "8589934592.000000"] {
+        let scratch = Scratch::new("end");
+        let store = scratch.open();
+        fs::write(scratch.file("a"), format!("{{\"id\":{id},\"data\":\"\"}}\n")).unwrap();
+        let event = store.publish(&topic("a"), None).unwrap();
+        let id = publish(store.as_ref(), "x");
+        assert!(event < id && id <= Cursor::now());
+        let reading = read(store.as_ref(), Since::Earliest);
+        assert_eq!((texts(&reading), reading.standing), (vec!["x"], id));
     }
+}
+
+/// Nothing comes after the last cursor, so the topic begins again.
+#[test]
+fn a_topic_at_the_largest_cursor_begins_again() {
+    let scratch = Scratch::new("largest");
+    let store = scratch.open();
+    let line = format!("{{\"id\":{},\"data\":\"last\"}}\n", Cursor::LARGEST);
+    fs::write(scratch.file("a"), line).unwrap();
+    let ids = ["one", "two"].map(|data| publish(store.as_ref(), data));
+    assert!(ids[0] < ids[1] && ids[1] <= Cursor::now());
+    let reading = read(store.as_ref(), Since::Cursor(Cursor::LARGEST));
+    assert_eq!((texts(&reading), reading.gap), (vec!["one", "two"], true));
+    let reading = read(store.as_ref(), Since::Cursor(ids[0]));
+    assert_eq!((texts(&reading), reading.gap), (vec!["two"], false));
+}
+
+/// JavaScript cannot tell such a time from the next either.
+#[test]
+fn a_file_from_the_end_of_time_has_no_known_time() {
+    let scratch = Scratch::new("ahead");
+    let store = scratch.open();
+    let one = publish(store.as_ref(), "one");
+    let far = filetime::FileTime::from_unix_time(253_402_300_799, 1_000);
+    filetime::set_file_times(scratch.file("a"), far, far).unwrap();
+    assert_eq!(read(store.as_ref(), Since::Cursor(one)), Reading::quiet(one));
+    let two = publish(store.as_ref(), "two");
+    assert!(two > one && two <= Cursor::now());
+    let reading = read(store.as_ref(), Since::Cursor(one));
+    assert_eq!((texts(&reading), reading.gap), (vec!["two"], false));
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Waking at a change in a directory, by whatever means the kernel spares us.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -33,6 +35,9 @@ const FILE: WatchFlags = WatchFlags::ATTRIB
 /// Who has been woken too often hears of its own event that much later.
 const VAIN: u32 = 16;
 const EARNED: Duration = Duration::from_millis(250);
+
+/// How much is read of a queue at once, in bytes.
+const QUEUED: usize = 4096;
 
 /// Watches the event files of some topics.
 pub struct DirectoryWatch {
@@ -117,6 +122,13 @@ impl Watch for DirectoryWatch {
         }
     }
 
+    fn concerns_us(&mut self) -> bool {
+        match &self.means {
+            Means::Inotify(inotify) => tells_of(inotify, &self.files),
+            _ => true,
+        }
+    }
+
     fn in_vain(&mut self) {
         self.bucket.spend();
     }
@@ -174,8 +186,77 @@ impl Means {
     }
 }
 
+/// Reads what is queued: whether any of it is about these files. An event in the
+/// directory has a name; one of a file itself, of the directory itself, and a full
+/// queue have none.
+fn tells_of(inotify: &OwnedFd, files: &[PathBuf]) -> bool {
+    let mut queued = [MaybeUninit::uninit(); QUEUED];
+    let mut events = inotify::Reader::new(inotify, &mut queued);
+    let mut is_told = false;
+    while let Ok(event) = events.next() {
+        let name = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()));
+        is_told |= name.is_none_or(|name| files.iter().any(|it| it.file_name() == Some(name)));
+    }
+    is_told
+}
+
 /// Reads and forgets what is queued; both kinds of descriptor are non-blocking.
 fn drain(fd: &OwnedFd) {
-    let mut queued = [MaybeUninit::<u8>::uninit(); 4096];
+    let mut queued = [MaybeUninit::<u8>::uninit(); QUEUED];
     while rustix::io::read(fd, &mut queued).is_ok() {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory and a watch on one topic in it; `None` where another program
+    /// has taken all instances of inotify.
+    fn watched(name: &str) -> Option<(PathBuf, DirectoryWatch)> {
+        let directory =
+            std::env::temp_dir().join(format!("novcomet-{name}-{}", std::process::id()));
+        fs::create_dir(&directory).unwrap();
+        let watch = DirectoryWatch::new(directory.clone(), vec![directory.join("a.comet")]);
+        matches!(watch.means, Means::Inotify(_)).then_some((directory, watch))
+    }
+
+    #[test]
+    fn names_of_others_concern_no_watch() {
+        let Some((directory, mut watch)) = watched("names") else { return };
+        let touch = |name: &str| drop(File::create(directory.join(name)).unwrap());
+        watch.arm();
+        for name in [".novcomet-7-1.5", "b.comet", "a.comet.bak", "aa.comet"] {
+            touch(name);
+            assert!(!watch.concerns_us(), "{name}");
+        }
+        let rename = |to: &str| fs::rename(directory.join("b.comet"), directory.join(to)).unwrap();
+        rename("c.comet");
+        assert!(!watch.concerns_us());
+        touch("b.comet");
+        rename("a.comet");
+        assert!(watch.concerns_us() && !watch.concerns_us(), "once");
+        // Its own watch is there only after the next arming.
+        watch.arm();
+        touch("a.comet");
+        assert!(watch.concerns_us(), "an event of the file itself");
+        fs::remove_dir_all(&directory).unwrap();
+        assert!(watch.concerns_us(), "an event of the directory itself");
+    }
+
+    /// The kernel keeps 16,384 events (`fs.inotify.max_queued_events`).
+    #[test]
+    fn a_full_queue_concerns_every_watch() {
+        let Some((directory, mut watch)) = watched("queue") else { return };
+        let most = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+        let most: usize = most.trim().parse().unwrap();
+        watch.arm();
+        let names = ["b.comet", "c.comet"].map(|name| directory.join(name));
+        File::create(&names[0]).unwrap();
+        // Events that are alike and follow each other are queued as one.
+        for number in 0..=most {
+            fs::rename(&names[number % 2], &names[(number + 1) % 2]).unwrap();
+        }
+        assert!(watch.concerns_us());
+        fs::remove_dir_all(&directory).unwrap();
+    }
 }

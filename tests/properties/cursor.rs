@@ -70,7 +70,8 @@ fn comes_back(cursor: Cursor) {
     assert_eq!(Since::parse(&text).ok(), Some(Since::Cursor(cursor)));
     let json = serde_json::to_string(&cursor).unwrap();
     assert_eq!(json, text);
-    assert_eq!(serde_json::from_str::<Cursor>(&json).unwrap(), cursor);
+    let read = serde_json::from_str::<Cursor>(&json).ok();
+    assert_eq!(read, Some(cursor).filter(|cursor| cursor.micros() < EXACT));
     if cursor.micros() < EXACT {
         through_javascript(cursor, &json);
     }
@@ -91,8 +92,8 @@ fn keeps_order(one: u64, other: u64) {
     assert_eq!(first.cmp(&second), one.cmp(&other));
     assert_eq!(Since::Cursor(first).precedes(second), one < other);
     let next = first.next(second);
-    assert!(next >= second && next.micros() % 1_000_000 != 0);
-    assert!(next > first || one == u64::MAX);
+    assert!(next >= second.min(Cursor::LARGEST) && next.micros() < EXACT);
+    assert!(next > first || one >= EXACT - 1);
 }
 
 /// The cursor of any file time is an event's.

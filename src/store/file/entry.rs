@@ -40,17 +40,35 @@ pub struct Look {
     pub is_empty: bool,
     /// Device and inode.
     pub identity: (u64, u64),
+    pub names: Names,
+}
+
+/// What changes whenever a file gets another name or loses one (link(2), inode(7)).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Names {
+    pub count: u64,
+    /// When anything was last done to the file, in seconds and nanoseconds.
+    changed: (i64, u64),
+}
+
+impl Names {
+    #[allow(clippy::useless_conversion)] // The types are not the same everywhere.
+    pub fn of(found: &Stat) -> Self {
+        let changed = (found.st_ctime.into(), found.st_ctime_nsec.into());
+        Self { count: found.st_nlink.into(), changed }
+    }
 }
 
 impl Look {
     fn of(found: &Stat) -> Self {
         let at = |seconds, nanos: u64| Cursor::at(seconds, u32::try_from(nanos).unwrap_or(0));
         Self {
-            time: at(found.st_mtime, found.st_mtime_nsec),
+            time: at(found.st_mtime, found.st_mtime_nsec).known(),
             changed: at(found.st_ctime, found.st_ctime_nsec),
             is_publishers: is_publishers(found.st_mtime_nsec),
             is_empty: found.st_size == 0,
             identity: (found.st_dev, found.st_ino),
+            names: Names::of(found),
         }
     }
 }
@@ -74,15 +92,26 @@ impl Entry<'_> {
         Ok(openat(self.directory, self.name, access | SAFELY, Mode::empty())?.into())
     }
 
-    /// Makes a file where nothing may be.
-    pub fn create(self) -> io::Result<File> {
+    /// Makes a file where nothing may be, of `mode` as far as the umask allows.
+    pub fn create(self, mode: Mode) -> io::Result<File> {
         let how = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | SAFELY;
-        Ok(openat(self.directory, self.name, how, Mode::from_raw_mode(0o666))?.into())
+        Ok(openat(self.directory, self.name, how, mode)?.into())
     }
 
     /// Gives it the place of `other`, a name in the same directory.
     pub fn rename(self, other: Entry<'_>, flags: RenameFlags) -> io::Result<()> {
         Ok(renameat_with(self.directory, self.name, other.directory, other.name, flags)?)
+    }
+
+    /// Waits for a neighbour who is just changing names in the directory: the kernel
+    /// lowers the count of a file's names before a name that is removed is gone. To
+    /// rename a file to its own name does nothing (rename(2)), but takes the
+    /// directory's lock.
+    pub fn await_neighbours(self) -> io::Result<()> {
+        match self.rename(self, RenameFlags::empty()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
     }
 
     pub fn remove(self) -> io::Result<()> {

@@ -149,6 +149,12 @@ impl<'a> EventFile<'a> {
             || cursor > Cursor::SMALLEST && born.is_some_and(|born| cursor < born))
     }
 
+    /// Whether it is empty, as `touch` makes it, or begins as our logs do.
+    pub fn is_log(&self) -> Result<bool, Error> {
+        let seen = self.metadata()?;
+        Ok(seen.len() == 0 || self.head(&seen)?.header.is_some())
+    }
+
     /// The beginning of its log.
     pub fn head(&self, seen: &Metadata) -> Result<Head, Error> {
         match seen.len() {
@@ -166,9 +172,10 @@ impl<'a> EventFile<'a> {
     }
 }
 
+/// The time of the last event, [`Cursor::SMALLEST`] if it is none that we know.
 pub fn time_of(metadata: &Metadata) -> Cursor {
     let time = FileTime::from_last_modification_time(metadata);
-    Cursor::at(time.unix_seconds(), time.nanoseconds())
+    Cursor::at(time.unix_seconds(), time.nanoseconds()).known()
 }
 
 /// Whether a publisher of ours set this time: those are whole microseconds,

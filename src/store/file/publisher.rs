@@ -10,17 +10,14 @@ use std::time::{Duration, Instant};
 use filetime::FileTime;
 use rustix::fs::{Mode, RenameFlags, Timespec, Timestamps, UTIME_NOW, fstat, futimens};
 
-use super::entry::Entry;
+use super::acl;
+use super::entry::{Entry, Names};
 use super::event_file::{EventFile, born_of, failed, time_of};
 use super::log::{self, End, Head, Header};
 use crate::error::Error;
 use crate::event::{Cursor, Message, Since};
 use crate::store::Retention;
 use crate::sys;
-
-/// How long a publisher waits for the others of its topic. A healthy one
-/// is done in less than 40 µs.
-const LOCK_LIMIT: Duration = Duration::from_secs(2);
 
 /// Between two tries to get the lock.
 const LOCK_PAUSE: Duration = Duration::from_micros(100);
@@ -33,7 +30,7 @@ pub const ASIDE: &str = ".novcomet-";
 /// `None` when somebody else was first.
 pub fn create(entry: Entry<'_>, data: Option<&str>) -> Result<Option<Cursor>, Error> {
     let cursor = Cursor::SMALLEST.next(Cursor::now());
-    let aside = Aside::create(entry).map_err(failed("create", entry.path))?;
+    let aside = Aside::create(entry, EVERYBODYS).map_err(failed("create", entry.path))?;
     let content = |inode| data.map(|data| log_of(cursor, inode, data)).unwrap_or_default();
     let placed = aside
         .share_with_group()
@@ -55,18 +52,19 @@ fn log_of(id: Cursor, inode: u64, data: &str) -> Vec<u8> {
 
 impl EventFile<'_> {
     /// Makes an event of the topic; `None` when the file is no longer the topic's.
-    pub fn publish(&self, data: Option<&str>, kept: Retention) -> Result<Option<Cursor>, Error> {
-        self.lock()?;
+    /// It waits for other publishers until `deadline`.
+    pub fn publish(
+        &self,
+        data: Option<&str>,
+        kept: Retention,
+        deadline: Instant,
+    ) -> Result<Option<Cursor>, Error> {
+        self.lock(deadline)?;
         let seen = self.metadata()?;
-        let there = self.entry.look()?.map(|there| there.identity);
-        if there != Some((seen.dev(), seen.ino())) {
+        let (head, end) = (self.head(&seen)?, self.end(&seen, kept.most)?);
+        if !self.is_topics_own()? {
             return Ok(None);
         }
-        // What it shares with another name somebody else may be relying on.
-        if seen.nlink() > 1 {
-            return Err(Error::Linked(self.entry.path.into()));
-        }
-        let (head, end) = (self.head(&seen)?, self.end(&seen, kept.most)?);
         let publisher = Publisher { file: self, seen, head, end, kept };
         match data {
             Some(data) => publisher.append(data).map(Some),
@@ -74,15 +72,38 @@ impl EventFile<'_> {
         }
     }
 
-    fn lock(&self) -> Result<(), Error> {
-        let deadline = Instant::now() + LOCK_LIMIT;
-        while !sys::try_lock(&self.file).map_err(failed("lock", self.entry.path))? {
+    /// Whether the topic's name is the only one of this file; what the file shares
+    /// with another name somebody else may rely on. A neighbour may add and remove
+    /// names at any moment, so the file is looked at before the name and after it:
+    /// every name that comes or goes meanwhile changes the count or the time.
+    fn is_topics_own(&self) -> Result<bool, Error> {
+        let look = || fstat(&self.file).map_err(|error| self.failed("look at")(error.into()));
+        let before = look()?;
+        self.entry.await_neighbours().map_err(self.failed("look at"))?;
+        let Some(there) = self.entry.look()? else { return Ok(false) };
+        let after = look()?;
+        if there.identity != (after.st_dev, after.st_ino) {
+            return Ok(false);
+        }
+        let names = [Names::of(&before), there.names, Names::of(&after)];
+        if names.iter().any(|names| names.count > 1) {
+            return Err(Error::Linked(self.entry.path.into()));
+        }
+        Ok(names.iter().all(|found| *found == names[0]))
+    }
+
+    fn lock(&self, deadline: Instant) -> Result<(), Error> {
+        while !sys::try_lock(&self.file).map_err(self.failed("lock"))? {
             if Instant::now() >= deadline {
                 return Err(Error::LockHeld(self.entry.path.into()));
             }
             thread::sleep(LOCK_PAUSE);
         }
         Ok(())
+    }
+
+    fn failed(&self, doing: &'static str) -> impl FnOnce(io::Error) -> Error {
+        failed(doing, self.entry.path)
     }
 }
 
@@ -105,9 +126,9 @@ impl Publisher<'_> {
     /// The time of the next event.
     fn next(&self) -> Result<Cursor, Error> {
         let next = self.last().next(Cursor::now());
-        match next > self.last() {
-            true => Ok(next),
-            false => Err(Error::TimeAhead(self.file.entry.path.into())),
+        match next == self.last() {
+            true => Err(Error::TimeAhead(self.file.entry.path.into())),
+            false => Ok(next),
         }
     }
 
@@ -177,9 +198,9 @@ impl Publisher<'_> {
             content.extend(log::line(message));
             content
         };
-        let aside = Aside::create(self.file.entry)?;
-        aside.resemble(&self.seen)?;
+        let aside = Aside::create(self.file.entry, OWNERS)?;
         aside.fill(content, message.id)?;
+        aside.resemble(&self.file.file, &self.seen)?;
         aside.place(RenameFlags::empty())
     }
 
@@ -220,7 +241,7 @@ impl Publisher<'_> {
     }
 
     fn failed(&self, doing: &'static str) -> impl FnOnce(io::Error) -> Error {
-        failed(doing, self.file.entry.path)
+        self.file.failed(doing)
     }
 }
 
@@ -234,11 +255,11 @@ struct Aside<'a> {
 }
 
 impl<'a> Aside<'a> {
-    fn create(entry: Entry<'a>) -> io::Result<Self> {
+    fn create(entry: Entry<'a>, mode: u32) -> io::Result<Self> {
         loop {
             let name = format!("{ASIDE}{}-{}", std::process::id(), Cursor::now());
             let name = entry.name.with_file_name(name);
-            match (Entry { name: &name, ..entry }).create() {
+            match (Entry { name: &name, ..entry }).create(Mode::from_raw_mode(mode)) {
                 Ok(file) => return Ok(Self { name, file, entry }),
                 // Another thread, or a process of the same number in another
                 // container, has this microsecond.
@@ -259,14 +280,24 @@ impl<'a> Aside<'a> {
         self.file.set_permissions(PermissionsExt::from_mode(mode))
     }
 
-    /// Takes over the mode and, as far as that is allowed, the owner and the
-    /// group: the one may be refused where the other is not. But no bit by
-    /// which a planted file would become a program that runs as us.
-    fn resemble(&self, other: &Metadata) -> io::Result<()> {
-        let group = Some(other.gid());
-        let _ = fchown(&self.file, Some(other.uid()), group)
-            .or_else(|_| fchown(&self.file, None, group));
-        self.file.set_permissions(PermissionsExt::from_mode(other.mode() & EVERYBODYS))
+    /// Takes over the owner and the group of a file, as far as that is allowed,
+    /// then its ACL and its mode; nobody gets a right that he had not. It comes
+    /// last: until then the file is its maker's alone, for a descriptor that was
+    /// opened earlier outlives a narrower mode.
+    fn resemble(&self, file: &File, seen: &Metadata) -> io::Result<()> {
+        let group = Some(seen.gid());
+        let has_group = fchown(&self.file, Some(seen.uid()), group)
+            .or_else(|_| fchown(&self.file, None, group))
+            .is_ok();
+        let acl = acl::of(file)?;
+        let has_acl = has_group && acl::set(&self.file, acl.as_deref()).is_ok();
+        // No bit by which a planted file would become a program that runs as us.
+        let mode = match seen.mode() & EVERYBODYS {
+            mode if has_acl => mode,
+            mode if acl.is_some() => mode & OWNERS,
+            mode => without_group(mode),
+        };
+        self.file.set_permissions(PermissionsExt::from_mode(mode))
     }
 
     /// Writes what `content` makes of the file's inode, and sets the time.
@@ -292,6 +323,14 @@ impl Drop for Aside<'_> {
     }
 }
 
+/// The members of a group that is not kept are others from then on, and those of
+/// the new group were.
+fn without_group(mode: u32) -> u32 {
+    mode & OWNERS | mode & (mode & GROUPS) >> 3
+}
+
+/// Reading and writing, for the owner.
+const OWNERS: u32 = 0o600;
 /// Reading and writing, for the group.
 const GROUPS: u32 = 0o060;
 /// Reading and writing, for everybody.

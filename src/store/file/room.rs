@@ -134,7 +134,8 @@ impl Sample {
 }
 
 /// Removes an event file, under its lock: a publisher that waits for that will
-/// find its file gone, and make it anew. One that we may not write is not ours.
+/// find its file gone, and make it anew. One that we may not write, or that is no
+/// log, is not ours.
 fn remove_stale(entry: Entry<'_>, age: Duration, now: Cursor) -> bool {
     // Most are not, and need not be opened.
     let stale = || entry.look().ok().flatten().filter(|found| quiet_for(found, now) > age);
@@ -145,6 +146,7 @@ fn remove_stale(entry: Entry<'_>, age: Duration, now: Cursor) -> bool {
         return false;
     };
     sys::try_lock(&event.file).unwrap_or(false)
+        && event.is_log().unwrap_or(false)
         && event.identity().ok() == Some(before.identity)
         && stale().is_some_and(|found| found.identity == before.identity)
         && entry.remove().is_ok()
