@@ -2,6 +2,7 @@
 //! never followed, never waited for and never written through.
 
 mod comet;
+mod host;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -12,7 +13,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use comet::{Answer, Call, SECOND, Store, eventually, is_root, not_run};
+use comet::{Answer, Call, SECOND, Store, eventually};
+use host::{is_root, not_run};
 
 const WWW_DATA: u32 = 33;
 const OTHER: u32 = 34;
@@ -39,7 +41,7 @@ fn prompt(call: Call) -> Answer {
 /// Whether this test may do what only root can.
 fn root_for(what: &str) -> bool {
     if !is_root() {
-        not_run(&format!("{what} needs root"));
+        not_run(what, "root");
     }
     is_root()
 }
@@ -263,7 +265,7 @@ impl Drop for Protection {
 fn the_kernels_own_protection_makes_no_difference() {
     for strict in [false, true] {
         let Some(_protection) = Protection::set(strict) else {
-            not_run("fs.protected_* needs root and a /proc that can be written");
+            not_run("fs.protected_*", "root and a /proc that can be written");
             return;
         };
         for user in [WWW_DATA, 0] {
@@ -351,7 +353,7 @@ fn private_directory() -> Option<Store> {
     let mut command = Command::new("systemd-tmpfiles");
     command.args(["--create", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
     let Ok(mut child) = command.spawn() else {
-        not_run("the private directory needs systemd-tmpfiles");
+        not_run("the private directory", "systemd-tmpfiles");
         return None;
     };
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
