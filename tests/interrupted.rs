@@ -82,7 +82,7 @@ fn a_run_that_ends_leaves_nothing() {
 #[test]
 fn what_ends_by_itself_is_not_killed() {
     let kept = std::env::temp_dir().join(format!("novcomet-kept-{}", std::process::id()));
-    let back = "echo ready; while kill -0 $1 2>&-; do sleep 0.02; done; touch $2";
+    let back = "echo ready; while kill -0 $1 2>&-; do sleep 0.02; done; sleep 0.3; touch $2";
     let script = format!("setsid sh -c '{back}' sh $$ '{}' & wait", kept.display());
     let (mut run, _) = start(&script);
     signalled(&mut run, "TERM");
