@@ -225,8 +225,9 @@ fn a_directory_that_is_swapped_leads_nowhere() {
 
 // Whatever the kernel itself forbids.
 
-/// Settings of the whole machine, one test at a time; put back at the end.
-struct Protection(Vec<(&'static str, String)>);
+/// Settings of the whole machine, one test at a time. The shell that puts them
+/// back does so when this is dropped, and also when the tests are killed.
+struct Protection(Child);
 
 const PROTECTIONS: [(&str, [&str; 2]); 4] = [
     ("protected_regular", ["0", "2"]),
@@ -241,21 +242,29 @@ impl Protection {
     }
 
     fn set(strict: bool) -> Option<Self> {
-        let mut before = Self(Vec::new());
+        let protection = Self(Self::put_back_later()?);
         for (name, values) in PROTECTIONS {
-            let was = fs::read_to_string(Self::path(name)).ok()?;
-            before.0.push((name, was));
             fs::write(Self::path(name), values[usize::from(strict)]).ok()?;
         }
-        Some(before)
+        Some(protection)
+    }
+
+    fn put_back_later() -> Option<Child> {
+        let mut shell = Command::new("sh");
+        let script = "cat; while test $# -gt 0; do echo $2 >$1; shift 2; done";
+        shell.args(["-c", script, "sh"]).process_group(0).stderr(Stdio::null());
+        for (name, _) in PROTECTIONS {
+            let was = fs::read_to_string(Self::path(name)).ok()?;
+            shell.args([&Self::path(name), was.trim()]);
+        }
+        shell.stdin(Stdio::piped()).spawn().ok()
     }
 }
 
 impl Drop for Protection {
     fn drop(&mut self) {
-        for (name, was) in &self.0 {
-            let _ = fs::write(Self::path(name), was);
-        }
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
     }
 }
 
