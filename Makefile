@@ -1,16 +1,23 @@
-# The only place with command lines. `make`, `make demo`, `make test`.
+# The only place with command lines. `make`, `make demo`, `make test`, `make help`.
 
 # Everything from Debian that the demo and the tests need. apache2-bin is Apache
-# without its system service, which would start on port 80.
+# without its system service, which would start on port 80; redis-tools has Redis
+# without its service. Servers whose package has one are unpacked, not installed.
 DEMO_PACKAGES = gcc libc6-dev apache2-bin curl
-TEST_PACKAGES = $(DEMO_PACKAGES) lighttpd redis-server memcached ca-certificates openssl strace acl chromium $(NODE_PACKAGES)
+TEST_PACKAGES = $(DEMO_PACKAGES) redis-tools ca-certificates openssl strace acl chromium $(DBUS_PACKAGE) \
+    $(NODE_PACKAGES) $(SERVER_LIBRARIES)
+SERVERS = lighttpd memcached
+SERVER_LIBRARIES = libnettle8 libpcre2-8-0 libxxhash0 libevent-2.1-7 libsasl2-2 libssl3
+# The session bus that Chromium depends on; the other choice brings systemd.
+DBUS_PACKAGE := $(shell dpkg-query -W dbus-user-session >/dev/null 2>&1 || echo dbus-x11)
 FUZZ_PACKAGES = gcc g++ libc6-dev
 # The libraries of PHP and of Pushpin, which are unpacked and not installed, like
 # nginx with nchan.
 BENCH_PACKAGES = $(TEST_PACKAGES) perl libargon2-1 libmagic1 libsodium23 libxml2 \
     libqt5network5 libzmq5 gnuplot-nox
-# A Node.js that is there already (18 or later) serves.
+# An installed Node.js serves if it is version 18 (Debian 12) or later.
 NODE_PACKAGES := $(shell { command -v node && command -v npm; } >/dev/null || echo nodejs npm)
+NODE_VERSION = 18
 
 PREFIX          = /usr
 CGIBINDIR       = $(PREFIX)/lib/cgi-bin/novcomet
@@ -30,44 +37,48 @@ STATIC = RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static -C 
 FEATURES =
 CARGO_RELEASE = --release --locked --target $(TARGET) --features "$(FEATURES)"
 CARGO_TESTS = --profile tests --locked --target $(TARGET) --features tls
-SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 
 # How long `make fuzz` tries each property.
 SECONDS = 60
 TOOLS   = $(CURDIR)/target/tools
 
-.PHONY: all demo test soak fuzz bench lint install clean packages-demo packages-test packages-fuzz packages-bench
+.PHONY: all help demo test soak fuzz bench lint install clean packages-demo packages-test packages-fuzz packages-bench
 
-all:
+all:                      ## builds cgi-bin/comet.cgi
 	$(STATIC) cargo build $(CARGO_RELEASE)
 	cp $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/release/comet cgi-bin/comet.cgi
 
-demo: packages-demo all
+help:                     ## lists what make can do
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+	@echo "demo, test, soak, bench and fuzz install the packages that they need, by sudo unless you are root."
+
+demo: packages-demo all   ## serves the demo page on a port of loopback, until Ctrl-C
 	demo/run
 
-test: packages-test all tests/node_modules
-	$(STATIC) cargo test $(CARGO_TESTS)
-	node --test tests/js/*.test.mjs
-	node --test --test-concurrency=1 tests/browser/*.test.mjs
+test: packages-test all tests/node_modules  ## runs all tests; as root also those that need root
+	exec tests/run sh -ec '$(STATIC) cargo test $(CARGO_TESTS); \
+	    node --test tests/js/*.test.mjs; \
+	    node --test --test-concurrency=1 tests/browser/*.test.mjs'
 
-# What tests/exact.rs promises, with 100,000 messages to 100 subscribers, and load
-# and faults for SOAK_SECONDS; it takes a while.
+# What tests/exact.rs promises, with 100,000 messages to 100 subscribers; 10,000
+# clients that give up, and 10,000 that wait; then load and faults for SOAK_SECONDS.
+# The first two take as long as they take.
 SOAK_SECONDS = 600
-soak: packages-test
+soak: packages-test       ## runs the tests of load and faults at full size, the last for SOAK_SECONDS=600
 	EXACT_MESSAGES=100000 EXACT_SUBSCRIBERS=50 FAULTS_ABORTED=10000 FAULTS_HELD=10000 \
 	    SOAK_SECONDS=$(SOAK_SECONDS) \
-	    $(STATIC) cargo test $(CARGO_TESTS) --test exact --test faults --test soak
+	    $(STATIC) exec tests/run cargo test $(CARGO_TESTS) --test exact --test faults --test soak
 
 # The properties that `make test` tries on made cases, by libFuzzer. What it
 # learns stays in fuzz/corpus; an input that fails is in fuzz/artifacts, and
 # belongs into fuzz/seeds.
-fuzz: packages-fuzz $(TOOLS)/bin/cargo-fuzz
+fuzz: packages-fuzz $(TOOLS)/bin/cargo-fuzz  ## has libFuzzer try each property for SECONDS=60
 	rustup toolchain list | grep -q ^nightly || rustup toolchain install nightly --profile minimal
-	set -e; export PATH="$(TOOLS)/bin:$$PATH"; for target in $(notdir $(wildcard fuzz/seeds/*)); do \
+	PATH="$(TOOLS)/bin:$$PATH" exec tests/run sh -ec 'for target in $(notdir $(wildcard fuzz/seeds/*)); do \
 	    mkdir -p fuzz/corpus/$$target; \
 	    cargo +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
 	        -max_total_time=$(SECONDS) -print_final_stats=1; \
-	done
+	done'
 
 $(TOOLS)/bin/cargo-fuzz:
 	cargo install --locked --root $(TOOLS) cargo-fuzz
@@ -78,20 +89,20 @@ tests/node_modules: tests/package-lock.json
 
 # Side by side with the peers. Rows can be named: make bench ROWS="start wake".
 # When all have run, their curves are drawn in docs.
-bench: packages-bench
+bench: packages-bench     ## measures, beside nchan and Pushpin; ROWS="start wake" picks rows
 	benches/peers/fetch target/peers
 	rm -rf target/curves && mkdir -p target/curves
 	COMET_PEERS=$(CURDIR)/target/peers COMET_CURVES=$(CURDIR)/target/curves \
-	    $(STATIC) cargo bench --locked --target $(TARGET) --bench bench -- $(ROWS)
+	    $(STATIC) exec tests/run cargo bench --locked --target $(TARGET) --bench bench -- $(ROWS)
 	test -n "$(ROWS)" || gnuplot benches/curves.gp
 
-lint:
+lint:                     ## checks format and style
 	cargo fmt --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --features tls -- -D warnings
 
-install: all
+install: all              ## installs below DESTDIR and PREFIX=/usr (by sudo)
 	install -d -m 755 $(DESTDIR)$(CGIBINDIR) $(DESTDIR)$(HTDOCSDIR) $(DESTDIR)$(MANDIR)/man1 \
 	    $(DESTDIR)$(APACHECONFDIR) $(DESTDIR)$(LIGHTTPDCONFDIR) $(DESTDIR)$(TMPFILESDIR)
 	install -m 755 cgi-bin/comet.cgi $(DESTDIR)$(CGIBINDIR)
@@ -103,21 +114,19 @@ install: all
 	sed -i -e 's|/usr/lib/cgi-bin/novcomet|$(CGIBINDIR)|' -e 's|/usr/share/novcomet|$(HTDOCSDIR)|' \
 	    $(DESTDIR)$(APACHECONFDIR)/novcomet.conf $(DESTDIR)$(LIGHTTPDCONFDIR)/50-novcomet.conf
 
-clean:
+clean:                    ## removes what was built
 	cargo clean
 	cargo clean --manifest-path fuzz/Cargo.toml
 	rm -f cgi-bin/comet.cgi
 
-# Installs what is absent, and says nothing when nothing is.
-packages-demo: PACKAGES = $(DEMO_PACKAGES)
-packages-test: PACKAGES = $(TEST_PACKAGES)
-packages-fuzz: PACKAGES = $(FUZZ_PACKAGES)
-packages-bench: PACKAGES = $(BENCH_PACKAGES)
-packages-demo packages-test packages-fuzz packages-bench:
-	@missing=$$(for package in $(PACKAGES); do \
-	    dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || echo $$package; \
-	done); \
-	test -z "$$missing" || { \
-	    $(SUDO) apt-get update && \
-	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$missing; \
-	}
+# Installs what is missing, and says nothing when nothing is.
+packages-demo:
+	@tests/packages demo $(DEMO_PACKAGES)
+packages-test:
+	@tests/packages test $(TEST_PACKAGES) -- $(SERVERS)
+	@node -e 'process.exit(parseInt(process.versions.node) < $(NODE_VERSION))' || { \
+	    echo "make test needs Node.js $(NODE_VERSION) or later; $$(command -v node) is $$(node --version)" >&2; exit 1; }
+packages-fuzz:
+	@tests/packages fuzz $(FUZZ_PACKAGES)
+packages-bench:
+	@tests/packages bench $(BENCH_PACKAGES) -- $(SERVERS)

@@ -2,6 +2,7 @@
 //! have, it is bounded, and what is left follows.
 
 mod comet;
+mod host;
 
 use std::collections::BTreeMap;
 

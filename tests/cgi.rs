@@ -1,13 +1,15 @@
 //! The real binary, called with nothing but an environment: the wire and the store.
 
 mod comet;
+mod host;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use comet::{COMET, Call, SECOND, Store, is_root, not_run, set_time};
+use comet::{COMET, Call, SECOND, Store, set_time};
+use host::{is_root, not_run};
 
 const PROTOCOL: &str = include_str!("../docs/protocol.md");
 
@@ -422,7 +424,7 @@ fn a_full_store_is_507() {
     if is_root() {
         call.answer().assert_problem(507);
     } else {
-        not_run("a_full_store_is_507 needs root to mount a file system");
+        not_run("a full store", "root");
     }
 }
 
@@ -436,7 +438,7 @@ fn a_publish_is_later_than_the_last_event_whatever_the_clock_says() {
 #[test]
 fn a_file_of_another_user_who_lets_us_write_is_published_to() {
     if !is_root() {
-        not_run("a_file_of_another_user needs root to make one");
+        not_run("a file of another user", "root");
         return;
     }
     let store = Store::new().with("a", SECOND - 1_000_000_000, 0);
@@ -465,7 +467,7 @@ fn a_file_of_another_user_who_lets_us_write_is_published_to() {
 #[test]
 fn a_log_that_another_of_the_group_shortens_stays_the_groups() {
     if !is_root() {
-        not_run("a_log_that_another_of_the_group_shortens needs root to be somebody else");
+        not_run("a log that another of the group shortens", "root");
         return;
     }
     let store = Store::new();

@@ -5,6 +5,7 @@
 //! and put right again by the monotonic one.
 
 mod comet;
+mod host;
 mod mint;
 
 use std::fs::File;
@@ -18,7 +19,8 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use novcomet::event::{Cursor, Since};
 use serde_json::Value;
 
-use comet::{Answer, Store, not_run, touch};
+use comet::{Answer, Store, touch};
+use host::not_run;
 use mint::{HS256, Keys, claims};
 
 /// By how many seconds it is wrong: ahead, right, behind, right.
@@ -61,7 +63,7 @@ impl Clock {
         let mut clock = Self { hand, said, start: 1_000, _alone: alone };
         right();
         if !clock.set(0) {
-            not_run("a clock that jumps needs the right to set it (CAP_SYS_TIME)");
+            not_run("a clock that jumps", "the right to set it (CAP_SYS_TIME)");
             return None;
         }
         Some(clock)

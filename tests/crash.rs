@@ -3,6 +3,7 @@
 //! once; the message itself is there whole or not at all; the next one works.
 
 mod comet;
+mod host;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -17,7 +18,8 @@ use std::time::Duration;
 use novcomet::event::{Cursor, Message, Since, Topic};
 use novcomet::store::{self, Limits, Reading, Retention};
 
-use comet::{Answer, Call, Store, Waiter, eventually, is_root, not_run};
+use comet::{Answer, Call, Store, Waiter, eventually};
+use host::{is_root, not_run};
 
 /// A line of a log with a message of two bytes, as all here have.
 const LINE: u64 = 37;
@@ -112,7 +114,7 @@ impl Scene {
     /// `None`, and a word about it, if only root can play it.
     fn set(&self) -> Option<Stage<'_>> {
         if self.foreign && !is_root() {
-            not_run(&format!("{:?} needs root to make a file of another user", self.name));
+            not_run(&format!("{:?}", self.name), "root");
             return None;
         }
         let store = Store::new();
@@ -512,7 +514,7 @@ fn a_log_cut_at_any_byte_has_its_whole_lines_and_takes_the_next() {
 #[test]
 fn a_log_cut_at_any_byte_is_mended_in_place_by_a_stranger() {
     if !is_root() {
-        not_run("mended_in_place_by_a_stranger needs root to make a file of another");
+        not_run("a log that a stranger mends in place", "root");
         return;
     }
     let log = Log::new(Some(STRANGER));

@@ -3,6 +3,7 @@
 //! the kernel's settings as they are: inotify's 128 instances per user are not
 //! enough for all.
 
+mod host;
 mod support;
 
 use std::io::{self, Write};

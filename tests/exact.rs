@@ -5,6 +5,7 @@
 //! The sizes come from `EXACT_MESSAGES` and `EXACT_SUBSCRIBERS` (so many of
 //! each way); `make soak` has the large ones.
 
+mod host;
 mod support;
 
 use std::collections::{BTreeMap, HashMap};

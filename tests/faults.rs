@@ -2,6 +2,7 @@
 //!
 //! `FAULTS_ABORTED` and `FAULTS_HELD` say how many; `make soak` has the large numbers.
 
+mod host;
 mod support;
 
 use std::env;

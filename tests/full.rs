@@ -2,13 +2,15 @@
 //! there is room again the next publish works.
 
 mod comet;
+mod host;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use comet::{Answer, Call, Store, is_root, not_run};
+use comet::{Answer, Call, Store};
+use host::{is_root, not_run};
 
 /// A message that takes most of a page of memory.
 const LONG: usize = 3_000;
@@ -35,7 +37,7 @@ impl Small {
         BufReader::new(holder.stdout.take().unwrap()).read_line(&mut said).unwrap();
         let small = Self { holder, mount };
         if said != "ready\n" {
-            not_run("a full store needs the right to mount a file system");
+            not_run("a full store", "the right to mount a file system");
             return None;
         }
         Some(small)

@@ -9,6 +9,7 @@ mod trace;
 #[path = "hostile/wire.rs"]
 mod wire;
 
+mod host;
 mod support;
 
 use std::fs;

@@ -2,6 +2,7 @@
 //! through a server of stock size.
 
 mod comet;
+mod host;
 mod support;
 
 use std::collections::BTreeSet;
@@ -14,7 +15,8 @@ use std::process::{Command, Stdio};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use comet::{Answer, COMET, Call, SECOND, Store, Waiter, eventually, is_root, not_run, set_time};
+use comet::{Answer, COMET, Call, SECOND, Store, Waiter, eventually, set_time};
+use host::{is_root, not_run};
 use support::{Exchange, Kind, Reply, Server};
 
 // Of a request.
@@ -118,7 +120,7 @@ fn a_share_of_the_file_system_is_left_to_others() {
 #[test]
 fn the_share_counts_files_and_what_a_message_will_take() {
     if !is_root() {
-        not_run("the_share_counts_files needs root to mount a file system");
+        not_run("the share of the file system", "root");
         return;
     }
     let script = r#"

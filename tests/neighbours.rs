@@ -2,6 +2,7 @@
 //! never followed, never waited for and never written through.
 
 mod comet;
+mod host;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -18,7 +19,8 @@ use novcomet::event::Topic;
 use novcomet::store::{self, Limits, Retention};
 use rustix::fs::{FlockOperation, fcntl_lock};
 
-use comet::{Answer, Call, SECOND, Store, eventually, is_root, not_run};
+use comet::{Answer, Call, SECOND, Store, eventually};
+use host::{is_root, not_run};
 
 const WWW_DATA: u32 = 33;
 const OTHER: u32 = 34;
@@ -45,7 +47,7 @@ fn prompt(call: Call) -> Answer {
 /// Whether this test may do what only root can.
 fn root_for(what: &str) -> bool {
     if !is_root() {
-        not_run(&format!("{what} needs root"));
+        not_run(what, "root");
     }
     is_root()
 }
@@ -376,8 +378,9 @@ fn a_directory_that_is_swapped_leads_nowhere() {
 
 // Whatever the kernel itself forbids.
 
-/// Settings of the whole machine, one test at a time; put back at the end.
-struct Protection(Vec<(&'static str, String)>);
+/// Settings of the whole machine, one test at a time. The shell that puts them
+/// back does so when this is dropped, and also when the tests are killed.
+struct Protection(Child);
 
 const PROTECTIONS: [(&str, [&str; 2]); 4] = [
     ("protected_regular", ["0", "2"]),
@@ -392,21 +395,29 @@ impl Protection {
     }
 
     fn set(strict: bool) -> Option<Self> {
-        let mut before = Self(Vec::new());
+        let protection = Self(Self::put_back_later()?);
         for (name, values) in PROTECTIONS {
-            let was = fs::read_to_string(Self::path(name)).ok()?;
-            before.0.push((name, was));
             fs::write(Self::path(name), values[usize::from(strict)]).ok()?;
         }
-        Some(before)
+        Some(protection)
+    }
+
+    fn put_back_later() -> Option<Child> {
+        let mut shell = Command::new("sh");
+        let script = "cat; while test $# -gt 0; do echo $2 >$1; shift 2; done";
+        shell.args(["-c", script, "sh"]).process_group(0).stderr(Stdio::null());
+        for (name, _) in PROTECTIONS {
+            let was = fs::read_to_string(Self::path(name)).ok()?;
+            shell.args([&Self::path(name), was.trim()]);
+        }
+        shell.stdin(Stdio::piped()).spawn().ok()
     }
 }
 
 impl Drop for Protection {
     fn drop(&mut self) {
-        for (name, was) in &self.0 {
-            let _ = fs::write(Self::path(name), was);
-        }
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
     }
 }
 
@@ -416,7 +427,7 @@ impl Drop for Protection {
 fn the_kernels_own_protection_makes_no_difference() {
     for strict in [false, true] {
         let Some(_protection) = Protection::set(strict) else {
-            not_run("fs.protected_* needs root and a /proc that can be written");
+            not_run("fs.protected_*", "root and a /proc that can be written");
             return;
         };
         for user in [WWW_DATA, 0] {
@@ -504,7 +515,7 @@ fn private_directory() -> Option<Store> {
     let mut command = Command::new("systemd-tmpfiles");
     command.args(["--create", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
     let Ok(mut child) = command.spawn() else {
-        not_run("the private directory needs systemd-tmpfiles");
+        not_run("the private directory", "systemd-tmpfiles");
         return None;
     };
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();

@@ -2,6 +2,7 @@
 //! `examples/own_check.rs`, over a directory of mailboxes.
 
 mod comet;
+mod host;
 
 use std::fs;
 use std::path::PathBuf;

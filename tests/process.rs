@@ -2,6 +2,7 @@
 //! without.
 
 mod comet;
+mod host;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -1,6 +1,7 @@
 //! The properties of tests/properties/*, tried on the seeds of fuzz/seeds and
 //! on thousands of cases that are made anew from the same numbers each time.
 
+mod host;
 #[path = "properties/mod.rs"]
 mod properties;
 

@@ -3,6 +3,7 @@
 //! socket, as under `mod_cgid`.
 
 mod comet;
+mod host;
 
 use std::io::Read;
 use std::os::fd::OwnedFd;

@@ -2,6 +2,7 @@
 //! three servers with the configurations that are shipped and that README.md shows.
 
 mod comet;
+mod host;
 mod mint;
 mod support;
 

@@ -2,6 +2,7 @@
 //! file names as they are, is stopped by Landlock alone.
 
 mod comet;
+mod host;
 
 use std::fmt::Debug;
 use std::fs::{self, File};
@@ -15,7 +16,8 @@ use std::thread;
 
 use novcomet::sandbox;
 
-use comet::{Answer, SECOND, Store, not_run};
+use comet::{Answer, SECOND, Store};
+use host::not_run;
 
 /// Built once, beside the others.
 fn planted() -> &'static str {
@@ -53,7 +55,7 @@ fn has_landlock() -> bool {
     let answer = store.query("publish=a").variable("NOVCOMET_SANDBOX", "require").answer();
     if answer.status() != 200 {
         assert!(answer.log.contains("confine itself by Landlock"), "{answer:?}");
-        not_run("this kernel has no Landlock");
+        not_run("the sandbox", "a kernel with Landlock");
     }
     answer.status() == 200
 }

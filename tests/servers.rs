@@ -1,6 +1,7 @@
 //! The same stories through Apache with `mod_cgid`, Apache with `mod_cgi` and
 //! lighttpd, each with the configuration files that are shipped.
 
+mod host;
 mod support;
 
 use std::fs;

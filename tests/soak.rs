@@ -1,6 +1,7 @@
 //! Load and random faults for as long as it is told (`SOAK_SECONDS`; `make soak`),
 //! and no slope: what the servers hold after a round is not more and more.
 
+mod host;
 mod support;
 
 use std::env;

@@ -1,6 +1,7 @@
 //! What every store promises, whatever it keeps events in: one contract.
 
 mod backend;
+mod host;
 
 use std::collections::{HashMap, HashSet};
 use std::fs;

@@ -1,5 +1,7 @@
 //! What only the file store promises: its log is a file that others may touch.
 
+mod host;
+
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
@@ -17,7 +19,8 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(name: &str) -> Self {
-        let path = PathBuf::from(format!("/dev/shm/novcomet-store-{name}-{}", std::process::id()));
+        let name = format!("novcomet-store-{name}-{}", std::process::id());
+        let path = host::shared_memory().join(name);
         fs::create_dir(&path).unwrap();
         Self(path)
     }

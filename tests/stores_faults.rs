@@ -4,6 +4,7 @@
 
 mod backend;
 mod comet;
+mod host;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};

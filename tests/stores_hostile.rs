@@ -4,6 +4,7 @@
 
 mod backend;
 mod comet;
+mod host;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
@@ -395,7 +396,8 @@ fn a_redis_on_a_socket_sends_no_password_away() {
     let elsewhere = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     elsewhere.set_nonblocking(true).unwrap();
     let moved = format!("+OK\r\n-MOVED 1 {}\r\n", elsewhere.local_addr().unwrap());
-    let path = format!("/dev/shm/novcomet-moved-{}", std::process::id());
+    let name = format!("novcomet-moved-{}", std::process::id());
+    let path = host::shared_memory().join(name);
     let listener = UnixListener::bind(&path).unwrap();
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
@@ -404,7 +406,7 @@ fn a_redis_on_a_socket_sends_no_password_away() {
         }
     });
     for query in ["publish=a", "subscribed[a]=0.5&wait=0"] {
-        let answer = call(&format!("unix://{path}?pass=s3cr3t"), query).answer();
+        let answer = call(&format!("unix://{}?pass=s3cr3t", path.display()), query).answer();
         answer.assert_problem(503);
         assert!(
             answer.log.contains("MOVED") && answer.log.contains("redis://host:port"),

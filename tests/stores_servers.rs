@@ -2,6 +2,7 @@
 //! in common but the address of a Redis or a memcached.
 
 mod backend;
+mod host;
 mod support;
 
 use std::io::{self, Write};

@@ -5,6 +5,7 @@
 
 mod backend;
 mod comet;
+mod host;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -23,7 +24,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, Stream};
 
 use backend::{Authority, BEFORE, Backend, Kind, LATER};
-use comet::{Answer, Call, is_root};
+use comet::{Answer, Call};
+use host::{is_root, not_run};
 
 fn ask(url: &str, query: &str) -> Answer {
     let call = Call::new().variable("NOVCOMET_STORE", url).variable("NOVCOMET_SANDBOX", "require");
@@ -106,7 +108,7 @@ fn without_a_file_those_count_whom_the_system_believes() {
     const SYSTEM: &str = "/etc/ssl/certs/ca-certificates.crt";
     let can_mount = Command::new("unshare").args(["-m", "true"]).status();
     if !is_root() || !can_mount.is_ok_and(|status| status.success()) {
-        eprintln!("NOT RUN: without_a_file_those_count_whom_the_system_believes needs root");
+        not_run("an authority that the system believes", "root");
         return;
     }
     let authority = Authority::new();
@@ -342,7 +344,7 @@ fn nothing_switches_it_off() {
 #[test]
 fn without_the_feature_it_is_refused() {
     if std::env::var("FEATURES").is_ok_and(|features| features.contains("tls")) {
-        eprintln!("NOT RUN: without_the_feature_it_is_refused, for all is built with it");
+        not_run("a build without TLS", "`make` without FEATURES=tls");
         return;
     }
     let plain = Path::new(env!("CARGO_MANIFEST_DIR")).join("cgi-bin/comet.cgi");

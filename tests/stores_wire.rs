@@ -3,11 +3,13 @@
 
 mod backend;
 mod comet;
+mod host;
 
 use std::process::Command;
 
 use backend::{Backend, Kind};
-use comet::{Answer, Call, not_run};
+use comet::{Answer, Call};
+use host::not_run;
 
 over_every_store! {
     a_publish_is_confirmed
@@ -206,7 +208,7 @@ fn a_server_has_a_name() {
     let hostname = String::from_utf8(hostname).unwrap();
     let known = Command::new("getent").args(["ahosts", hostname.trim()]).output().unwrap();
     if !known.status.success() {
-        not_run("a_server_has_a_name needs a host name that is known");
+        not_run("a server by its name", "a host name that is known");
         return;
     }
     let url = format!("redis://{}:1/0", hostname.trim());

@@ -1,6 +1,7 @@
 //! The real binary waits: what wakes it, what ends it, and that nothing is lost.
 
 mod comet;
+mod host;
 
 use std::fs::{self, File};
 use std::io::Read;

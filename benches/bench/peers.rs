@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::host::program;
 use crate::support::{SOURCE, free_port, process_tree};
 use crate::worlds::{Scratch, Talk};
 
@@ -134,7 +135,7 @@ pub fn mod_php(workers: usize) -> Peer {
         root = root.0.display(),
     );
     fs::write(at("apache.conf"), conf).unwrap();
-    let mut apache = Command::new("/usr/sbin/apache2");
+    let mut apache = Command::new(program("apache2"));
     // At its end it signals its process group, which must not be ours.
     apache.args(["-D", "FOREGROUND", "-f"]).arg(at("apache.conf")).process_group(0);
     let child = apache.spawn().unwrap();

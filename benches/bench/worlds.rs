@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::host::shared_memory;
 use crate::support::{Kind, SOURCE, Server, Setup};
 
 pub const COMET: &str = env!("CARGO_BIN_EXE_comet");
@@ -33,7 +34,8 @@ pub struct Scratch(pub PathBuf);
 
 impl Scratch {
     pub fn new(name: &str) -> Self {
-        let path = PathBuf::from(format!("/dev/shm/novcomet-bench-{name}-{}", std::process::id()));
+        let name = format!("novcomet-bench-{name}-{}", std::process::id());
+        let path = shared_memory().join(name);
         let _ = fs::remove_dir_all(&path);
         fs::create_dir(&path).unwrap();
         fs::set_permissions(&path, PermissionsExt::from_mode(0o777)).unwrap();

@@ -1,5 +1,7 @@
 //! The properties of ../tests/properties, for libFuzzer.
 
+#[path = "../../tests/host/mod.rs"]
+mod host;
 #[path = "../../tests/properties/mod.rs"]
 pub mod properties;
 

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::host::shared_memory;
+
 /// From 2020 on, whatever the clock does meanwhile.
 const CONFIGURATION: &str = "
 [ca]
@@ -34,9 +36,9 @@ impl Authority {
     pub fn new() -> Self {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
-        let name = format!("/dev/shm/novcomet-authority-{}-{number}", std::process::id());
-        fs::create_dir(&name).unwrap();
-        let authority = Self(name.into());
+        let name = format!("novcomet-authority-{}-{number}", std::process::id());
+        let authority = Self(shared_memory().join(name));
+        fs::create_dir(&authority.0).unwrap();
         fs::write(authority.file("ca.conf"), CONFIGURATION).unwrap();
         fs::write(authority.file("index"), "").unwrap();
         authority.request("ca", "basicConstraints=critical,CA:TRUE");

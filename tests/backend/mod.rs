@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 use novcomet::store::{self, Limits, Retention, Store};
 
+use crate::host::{program, shared_memory};
+
 pub use authority::{Authority, BEFORE, LATER};
 
 pub const KEEP_ALL: Retention =
@@ -104,10 +106,11 @@ impl Backend {
     ) -> Self {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
-        let name = format!("/dev/shm/novcomet-store-{}-{number}", std::process::id());
-        fs::create_dir(&name).unwrap();
+        let name = format!("novcomet-store-{}-{number}", std::process::id());
+        let directory = shared_memory().join(name);
+        fs::create_dir(&directory).unwrap();
         let options = options.iter().map(ToString::to_string).collect();
-        Self { kind, directory: name.into(), port, options, authority, server: None }
+        Self { kind, directory, port, options, authority, server: None }
     }
 
     pub fn directory(&self) -> &Path {
@@ -191,7 +194,8 @@ impl Backend {
         match (self.kind, self.port) {
             (Kind::File, _) => return None,
             (Kind::Redis, at) => {
-                command.args(["redis-server", "--bind", "127.0.0.1", "--port", &port]);
+                command.arg(program("redis-server"));
+                command.args(["--bind", "127.0.0.1", "--port", &port]);
                 command.args(["--save", "", "--dir"]).arg(&self.directory);
                 if at.is_none() {
                     command.arg("--unixsocket").arg(socket);
@@ -200,14 +204,15 @@ impl Backend {
             (Kind::RedisTls, _) => {
                 let [ca, cert, key] =
                     ["ca.pem", "server.pem", "server.key"].map(|file| self.authority().file(file));
-                command.args(["redis-server", "--bind", "127.0.0.1", "--port", "0"]);
+                command.arg(program("redis-server"));
+                command.args(["--bind", "127.0.0.1", "--port", "0"]);
                 command.args(["--tls-port", &port, "--tls-ca-cert-file", &ca]);
                 command.args(["--tls-cert-file", &cert, "--tls-key-file", &key]);
                 command.args(["--save", "", "--dir"]).arg(&self.directory);
                 command.arg("--unixsocket").arg(socket);
             }
             (Kind::Memcached, at) => {
-                command.args(["memcached", "-u", "root", "-t", "1"]);
+                command.arg(program("memcached")).args(["-u", "root", "-t", "1"]);
                 match at {
                     None => command.arg("-s").arg(socket),
                     Some(_) => command.args(["-l", "127.0.0.1", "-p", &port]),

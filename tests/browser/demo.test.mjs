@@ -64,7 +64,7 @@ describe('two tabs', () => {
     }
     for (const page of [one, two]) for (const transport of ['stream', 'poll']) {
       const shown = (await heard(page, 'customAlert', transport)).map(([, , message]) => message);
-      assert.deepEqual(shown, texts.toReversed());
+      assert.deepEqual(shown, [...texts].reverse());
     }
     await one.selectOption('#to', 'customAlert2');
     await say(one, 'to the other');

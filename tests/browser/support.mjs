@@ -2,9 +2,11 @@
 import assert from 'node:assert/strict';
 import {execFile, spawn} from 'node:child_process';
 import {once} from 'node:events';
+import {existsSync} from 'node:fs';
 import fs from 'node:fs/promises';
 import http from 'node:http';
 import net from 'node:net';
+import os from 'node:os';
 import path from 'node:path';
 import {setTimeout as sleep} from 'node:timers/promises';
 import {fileURLToPath} from 'node:url';
@@ -15,6 +17,11 @@ export const SOURCE = fileURLToPath(new URL('../..', import.meta.url)).replace(/
 const CGI = 'usr/lib/cgi-bin/novcomet/comet.cgi', HTDOCS = 'usr/share/novcomet';
 const PATIENCE = 30e3;
 export const run = promisify(execFile);
+
+// As in tests/host/mod.rs: a program, where Debian installs it or tests/packages unpacks it, and shared memory.
+const program = name => ['/usr/sbin', '/usr/bin', `${SOURCE}/target/packages/usr/sbin`]
+  .map(folder => `${folder}/${name}`).find(existsSync) ?? name;
+const SHARED_MEMORY = process.env.TESTS_SHM ?? '/dev/shm';
 
 /** Looks again until `look` gives something true. */
 export async function until(look, what = look) {
@@ -35,12 +42,13 @@ async function freePort() {
 
 const commands = {
   apache: ({root, port}) => ({
-    args: ['/usr/sbin/apache2', '-D', 'FOREGROUND', '-f', `${SOURCE}/demo/apache.conf`,
+    args: [program('apache2'), '-D', 'FOREGROUND', '-f', `${SOURCE}/demo/apache.conf`,
       ...[`ROOT ${root}`, `SOURCE ${SOURCE}`, `PORT ${port}`].flatMap(name => ['-C', `Define ${name}`])],
     option: (name, value) => `SetEnv ${name} "${value}"\n`,
   }),
   lighttpd: ({root, port}) => ({
-    args: ['/usr/sbin/lighttpd', '-D', '-f', `${SOURCE}/tests/support/lighttpd.conf`],
+    args: [program('lighttpd'), '-D', '-f', `${SOURCE}/tests/support/lighttpd.conf`,
+      '-m', path.join(program('lighttpd'), '../../lib/lighttpd')],
     env: {ROOT: root, SOURCE, PORT: port},
     option: (name, value) => `setenv.add-environment += ( "${name}" => "${value}" )\n`,
   }),
@@ -51,8 +59,8 @@ export class Server {
   static async start(kind = 'apache') {
     const server = new Server();
     server.kind = kind;
-    server.root = await fs.mkdtemp('/tmp/novcomet-browser.');
-    server.store = await fs.mkdtemp('/dev/shm/novcomet-browser.');
+    server.root = await fs.mkdtemp(`${os.tmpdir()}/novcomet-browser.`);
+    server.store = await fs.mkdtemp(`${SHARED_MEMORY}/novcomet-browser.`);
     await server.#layOut();
     await server.start();
     return server;
@@ -217,7 +225,7 @@ export class Proxy {
 /** Debian's Chromium; nothing in it asks for anything but our pages. */
 export function launch() {
   return chromium.launch({
-    executablePath: '/usr/bin/chromium',
+    executablePath: program('chromium'),
     ignoreDefaultArgs: ['--disable-back-forward-cache'],
     args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
       '--disable-background-networking', '--disable-component-update', '--disable-sync'],

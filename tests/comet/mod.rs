@@ -4,7 +4,7 @@
 #![allow(dead_code)]
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use filetime::FileTime;
+
+use crate::host::shared_memory;
 
 pub const COMET: &str = env!("CARGO_BIN_EXE_comet");
 /// The second of the examples in docs/protocol.md.
@@ -26,10 +28,11 @@ impl Store {
     pub fn new() -> Self {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
-        let path = format!("/dev/shm/novcomet-cgi-{}-{number}", std::process::id());
+        let name = format!("novcomet-cgi-{}-{number}", std::process::id());
+        let path = shared_memory().join(name);
         fs::create_dir(&path).unwrap();
         fs::set_permissions(&path, PermissionsExt::from_mode(0o1777)).unwrap();
-        Self(path.into())
+        Self(path)
     }
 
     pub fn file(&self, name: &str) -> PathBuf {
@@ -260,16 +263,6 @@ impl Answer {
         assert!(!problem["detail"].as_str().unwrap().is_empty());
         assert_eq!(self.log.lines().count(), usize::from(status >= 500), "{self:?}");
     }
-}
-
-pub fn is_root() -> bool {
-    fs::metadata("/proc/self").unwrap().uid() == 0
-}
-
-/// Says that a test was not run, and why: past the harness, which shows what a
-/// test prints only if it fails.
-pub fn not_run(why: &str) {
-    io::stderr().write_all(format!("NOT RUN: {why}\n").as_bytes()).unwrap();
 }
 
 /// As touch(1) does: makes the file, or sets both times to the kernel's now.

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use novcomet::store::{self, Limits, Retention, Store};
 
+use crate::host::shared_memory;
+
 pub const KEEP_ALL: Retention =
     Retention { messages: usize::MAX, bytes: u64::MAX, age: Duration::MAX, most: u64::MAX };
 
@@ -18,7 +20,7 @@ impl Scratch {
         static MADE: AtomicUsize = AtomicUsize::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let name = format!("novcomet-properties-{}-{number}", std::process::id());
-        let scratch = Self(Path::new("/dev/shm").join(name));
+        let scratch = Self(shared_memory().join(name));
         fs::create_dir_all(scratch.store()).unwrap();
         scratch
     }

@@ -1,8 +1,10 @@
 //! The three servers, and how each is told things.
 
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use crate::host::program;
 
 /// The project's directory, with the configuration files that are shipped.
 pub const SOURCE: &str = env!("CARGO_MANIFEST_DIR");
@@ -19,12 +21,12 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Where Debian has the program.
-    pub fn program(self) -> &'static str {
-        match self {
-            Self::Lighttpd => "/usr/sbin/lighttpd",
-            Self::ApacheEvent | Self::ApachePrefork => "/usr/sbin/apache2",
-        }
+    /// Where the program is.
+    pub fn program(self) -> PathBuf {
+        program(match self {
+            Self::Lighttpd => "lighttpd",
+            Self::ApacheEvent | Self::ApachePrefork => "apache2",
+        })
     }
 
     /// The server in the foreground, on a port of loopback, its files under
@@ -32,7 +34,7 @@ impl Kind {
     /// by a signal to the whole group, and it stops when the tests are killed.
     pub fn command(self, root: &Path, port: u16) -> Command {
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "TERM", self.program()]).process_group(0);
+        command.args(["--pdeathsig", "TERM"]).arg(self.program()).process_group(0);
         match self {
             Self::Lighttpd => lighttpd(&mut command, root, port),
             Self::ApacheEvent => apache(&mut command, root, port),
@@ -68,6 +70,9 @@ fn apache(command: &mut Command, root: &Path, port: u16) {
 }
 
 fn lighttpd(command: &mut Command, root: &Path, port: u16) {
+    // Its modules are beside it, wherever it is unpacked.
+    let modules = program("lighttpd").ancestors().nth(2).unwrap().join("lib/lighttpd");
+    command.arg("-m").arg(modules);
     command.args(["-D", "-f"]).arg(format!("{SOURCE}/tests/support/lighttpd.conf"));
     command.env("ROOT", root).env("SOURCE", SOURCE).env("PORT", port.to_string());
 }

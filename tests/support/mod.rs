@@ -25,6 +25,8 @@ pub use kind::{Kind, SOURCE};
 pub use process::{kill_one, process_tree};
 pub use stream::Stream;
 
+use crate::host::shared_memory;
+
 /// Every story with every server.
 #[macro_export]
 macro_rules! stories {
@@ -77,9 +79,8 @@ impl Setup {
     /// Starts it and waits until it answers.
     pub fn start(self) -> Server {
         let program = self.kind.program();
-        assert!(Path::new(program).exists(), "{program} is missing; `make test` installs it");
         // As /dev/shm itself: everybody writes, nobody deletes what is another's.
-        let own = || Arc::new(PrivateDir::new("/dev/shm", 0o1777));
+        let own = || Arc::new(PrivateDir::new(shared_memory(), 0o1777));
         let store = self.store.clone().unwrap_or_else(own);
         let directory = format!("file://{}", store.path().display());
         let url = self.url.clone().unwrap_or(directory);
@@ -89,7 +90,8 @@ impl Setup {
         // Another process may take the port between our look and the server's.
         let started = (0..5).find_map(|_| Running::try_start(self.kind, root.path()));
         let log = || fs::read_to_string(root.path().join("error.log")).unwrap_or_default();
-        let running = started.unwrap_or_else(|| panic!("{program} does not start: {}", log()));
+        let running =
+            started.unwrap_or_else(|| panic!("{} does not start: {}", program.display(), log()));
         Server { running, kind: self.kind, store, root }
     }
 }
