@@ -60,7 +60,7 @@ fn apache(command: &mut Command, root: &Path, port: u16) {
     command.args(["-D", "FOREGROUND", "-f"]).arg(format!("{SOURCE}/demo/apache.conf"));
     for definition in [
         format!("Define ROOT {}", root.display()),
-        format!("Define SOURCE {SOURCE}"),
+        format!("Define SOURCE {}", root.display()),
         format!("Define PORT {port}"),
     ] {
         command.arg("-C").arg(definition);
@@ -69,5 +69,5 @@ fn apache(command: &mut Command, root: &Path, port: u16) {
 
 fn lighttpd(command: &mut Command, root: &Path, port: u16) {
     command.args(["-D", "-f"]).arg(format!("{SOURCE}/tests/support/lighttpd.conf"));
-    command.env("ROOT", root).env("SOURCE", SOURCE).env("PORT", port.to_string());
+    command.env("ROOT", root).env("SOURCE", root).env("PORT", port.to_string());
 }
