@@ -9,6 +9,7 @@ FUZZ_PACKAGES = gcc g++ libc6-dev
 # nginx with nchan.
 BENCH_PACKAGES = $(TEST_PACKAGES) perl libargon2-1 libmagic1 libsodium23 libxml2 \
     libqt5network5 libzmq5 gnuplot-nox
+BARE_PACKAGES = debootstrap iproute2
 # A Node.js that is there already (18 or later) serves.
 NODE_PACKAGES := $(shell { command -v node && command -v npm; } >/dev/null || echo nodejs npm)
 
@@ -20,7 +21,7 @@ APACHECONFDIR   = /etc/apache2/conf-available
 LIGHTTPDCONFDIR = /etc/lighttpd/conf-available
 TMPFILESDIR     = $(PREFIX)/lib/tmpfiles.d
 
-TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
+TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 # One static image, loaded where it was linked: nothing to resolve at start, and
 # so nothing that RELRO would protect afterwards but a call and two page faults.
 # The last is Ed25519 without a second form of it for newer processors: 14 kB.
@@ -36,19 +37,37 @@ SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 SECONDS = 60
 TOOLS   = $(CURDIR)/target/tools
 
-.PHONY: all demo test soak fuzz bench lint install clean packages-demo packages-test packages-fuzz packages-bench
+.PHONY: all toolchain demo test bare bare-long soak fuzz bench lint install clean \
+    packages-demo packages-test packages-fuzz packages-bench packages-bare
 
-all:
+all: toolchain
+	@command -v cc >/dev/null || { echo "A C compiler is missing, by which Rust links: on Debian, apt install gcc libc6-dev" >&2; exit 1; }
 	$(STATIC) cargo build $(CARGO_RELEASE)
 	cp $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/release/comet cgi-bin/comet.cgi
 
-demo: packages-demo all
+# Before anything is installed or built.
+RUST_VERSION := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+toolchain:
+	@version=$$(cargo -V >/dev/null 2>&1 && rustc -V 2>/dev/null | sed 's/^rustc \([0-9.]*\).*/\1/'); \
+	printf '%s\n' $(RUST_VERSION) "$${version:-0}" | sort -CV || { \
+	    echo "NovComet needs Rust $(RUST_VERSION) or later, not $${version:-none}: README.md says which packages of Debian have it" >&2; \
+	    exit 1; \
+	}
+
+demo: toolchain packages-demo all
 	demo/run
 
-test: packages-test all tests/node_modules
+test: toolchain packages-test all tests/node_modules
 	$(STATIC) cargo test $(CARGO_TESTS)
 	node --test tests/js/*.test.mjs
 	node --test --test-concurrency=1 tests/browser/*.test.mjs
+
+# The steps of README.md on bare machines, Debian 12 and 13, as root and as a user
+# with sudo; and with "make test" in each of them.
+bare: packages-bare
+	$(SUDO) env HOME="$$HOME" PATH="$$PATH" tests/bare/run short
+bare-long: packages-bare
+	$(SUDO) env HOME="$$HOME" PATH="$$PATH" tests/bare/run long
 
 # What tests/exact.rs promises, with 100,000 messages to 100 subscribers, and load
 # and faults for SOAK_SECONDS; it takes a while.
@@ -113,7 +132,8 @@ packages-demo: PACKAGES = $(DEMO_PACKAGES)
 packages-test: PACKAGES = $(TEST_PACKAGES)
 packages-fuzz: PACKAGES = $(FUZZ_PACKAGES)
 packages-bench: PACKAGES = $(BENCH_PACKAGES)
-packages-demo packages-test packages-fuzz packages-bench:
+packages-bare: PACKAGES = $(BARE_PACKAGES)
+packages-demo packages-test packages-fuzz packages-bench packages-bare:
 	@missing=$$(for package in $(PACKAGES); do \
 	    dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || echo $$package; \
 	done); \
