@@ -15,6 +15,7 @@ FUZZ_PACKAGES = gcc g++ libc6-dev
 # nginx with nchan.
 BENCH_PACKAGES = $(TEST_PACKAGES) perl libargon2-1 libmagic1 libsodium23 libxml2 \
     libqt5network5 libzmq5 gnuplot-nox
+BARE_PACKAGES = debootstrap iproute2
 # An installed Node.js serves if it is version 18 (Debian 12) or later.
 NODE_PACKAGES := $(shell { command -v node && command -v npm; } >/dev/null || echo nodejs npm)
 NODE_VERSION = 18
@@ -27,7 +28,7 @@ APACHECONFDIR   = /etc/apache2/conf-available
 LIGHTTPDCONFDIR = /etc/lighttpd/conf-available
 TMPFILESDIR     = $(PREFIX)/lib/tmpfiles.d
 
-TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
+TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 # One static image, loaded where it was linked: nothing to resolve at start, and
 # so nothing that RELRO would protect afterwards but a call and two page faults.
 # The last is Ed25519 without a second form of it for newer processors: 14 kB.
@@ -42,23 +43,39 @@ CARGO_TESTS = --profile tests --locked --target $(TARGET) --features tls
 SECONDS = 60
 TOOLS   = $(CURDIR)/target/tools
 
-.PHONY: all help demo test soak fuzz bench lint install clean packages-demo packages-test packages-fuzz packages-bench
+.PHONY: all toolchain help demo test bare bare-long soak fuzz bench lint install clean \
+    packages-demo packages-test packages-bare packages-fuzz packages-bench
 
-all:                      ## builds cgi-bin/comet.cgi
+all: toolchain            ## builds cgi-bin/comet.cgi
+	@command -v cc >/dev/null || { echo "A C compiler is missing, by which Rust links: on Debian, apt install gcc libc6-dev" >&2; exit 1; }
 	$(STATIC) cargo build $(CARGO_RELEASE)
 	cp $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/release/comet cgi-bin/comet.cgi
 
-help:                     ## lists what make can do
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
-	@echo "demo, test, soak, bench and fuzz install the packages that they need, by sudo unless you are root."
+# Before anything is installed or built.
+RUST_VERSION = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+toolchain:
+	@version=$$(cargo -V >/dev/null 2>&1 && rustc -V 2>/dev/null | sed 's/^rustc \([0-9.]*\).*/\1/'); \
+	printf '%s\n' $(RUST_VERSION) "$${version:-0}" | sort -CV || { \
+	    echo "NovComet needs Rust $(RUST_VERSION) or later, not $${version:-none}: README.md says which packages of Debian have it" >&2; \
+	    exit 1; \
+	}
 
-demo: packages-demo all   ## serves the demo page on a port of loopback, until Ctrl-C
+help:                     ## lists what make can do
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+	@echo "demo, test, bare, soak, bench and fuzz install the packages that they need, by sudo unless you are root."
+
+demo: toolchain packages-demo all   ## serves the demo page on a port of loopback, until Ctrl-C
 	demo/run
 
-test: packages-test all tests/node_modules  ## runs all tests; as root also those that need root
+test: toolchain packages-test all tests/node_modules  ## runs all tests; as root also those that need root
 	exec tests/run sh -ec '$(STATIC) cargo test $(CARGO_TESTS); \
 	    node --test tests/js/*.test.mjs; \
 	    node --test --test-concurrency=1 tests/browser/*.test.mjs'
+
+bare: packages-bare       ## takes the steps of README.md on bare machines, Debian 12 and 13, as root and as a user
+	$(SUDO) env HOME="$$HOME" PATH="$$PATH" tests/bare/run short
+bare-long: packages-bare  ## the same, with "make test" on each of them
+	$(SUDO) env HOME="$$HOME" PATH="$$PATH" tests/bare/run long
 
 # What tests/exact.rs promises, with 100,000 messages to 100 subscribers; 10,000
 # clients that give up, and 10,000 that wait; then load and faults for SOAK_SECONDS.
@@ -126,6 +143,8 @@ packages-test:
 	@tests/packages test $(TEST_PACKAGES) -- $(SERVERS)
 	@node -e 'process.exit(parseInt(process.versions.node) < $(NODE_VERSION))' || { \
 	    echo "make test needs Node.js $(NODE_VERSION) or later; $$(command -v node) is $$(node --version)" >&2; exit 1; }
+packages-bare:
+	@tests/packages bare $(BARE_PACKAGES)
 packages-fuzz:
 	@tests/packages fuzz $(FUZZ_PACKAGES)
 packages-bench:

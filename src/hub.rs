@@ -242,11 +242,10 @@ impl Subscriber<'_> {
                 *self.alarm = Some(self.store.watch(&self.view.topics())?);
                 continue;
             }
-            if let Some(watch) = self.alarm
-                && is_woken
-                && self.view.is_settled()
-            {
-                watch.in_vain();
+            if is_woken && self.view.is_settled() {
+                if let Some(watch) = self.alarm {
+                    watch.in_vain();
+                }
             }
             let wake = self.sleep(until);
             is_woken = wake == Wake::Changed;

@@ -190,7 +190,8 @@ fn server(talk: impl Fn(TcpStream) + Copy + Send + 'static) -> (u16, TcpListener
 fn a_redis_without_memory_takes_nothing_and_gives_what_it_has() {
     let backend = Backend::start_on_port(Kind::Redis, &[]);
     assert_eq!(ask(&backend, "publish=a&data=one").body, "true");
-    assert_eq!(backend.redis(&["CONFIG", "SET", "maxmemory", "1mb"]), "OK\n");
+    // How much it takes when it is empty depends on its version; it is never so little.
+    assert_eq!(backend.redis(&["CONFIG", "SET", "maxmemory", "1"]), "OK\n");
     for query in ["publish=a&data=two", "publish=b"] {
         let answer = ask(&backend, query);
         answer.assert_problem(507);

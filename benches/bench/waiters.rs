@@ -96,12 +96,10 @@ pub fn available() -> u64 {
     let mut look = Vec::new();
     loop {
         look.push(number("/proc/meminfo", "MemAvailable:"));
-        if let [.., a, b, c, d] = look[..]
-            && [a, b, c].iter().all(|it| it.abs_diff(d) < SETTLED)
-        {
-            return d;
+        match look[..] {
+            [.., a, b, c, d] if [a, b, c].iter().all(|it| it.abs_diff(d) < SETTLED) => return d,
+            _ => thread::sleep(Duration::from_millis(250)),
         }
-        thread::sleep(Duration::from_millis(250));
     }
 }
 

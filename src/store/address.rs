@@ -58,11 +58,11 @@ impl Address {
     /// [`Error::Server`] for a name that nobody knows, or not in time.
     pub fn look_up(&mut self) -> Result<(), Error> {
         let store = self.to_string();
-        if let Self::Tcp { host, ips, .. } = self
-            && ips.is_empty()
-        {
-            let found = looked_up(host, Instant::now() + LOOK_UP);
-            *ips = found.map_err(|cause| Error::Server { store, cause })?;
+        if let Self::Tcp { host, ips, .. } = self {
+            if ips.is_empty() {
+                let found = looked_up(host, Instant::now() + LOOK_UP);
+                *ips = found.map_err(|cause| Error::Server { store, cause })?;
+            }
         }
         Ok(())
     }

@@ -94,10 +94,10 @@ impl MemcachedStore {
         let (cas, index) = found.map_or((None, None), |(cas, index)| (Some(cas), Some(index)));
         let next = Index::next(index.as_ref(), data.map(str::len), self.retention);
         let message = place.message(next.last());
-        if let Some(data) = data
-            && links.store(place.server, &message, None, data.as_bytes())? != Reply::Done
-        {
-            return Ok(None);
+        if let Some(data) = data {
+            if links.store(place.server, &message, None, data.as_bytes())? != Reply::Done {
+                return Ok(None);
+            }
         }
         let stored = links.store(place.server, &place.key, cas, &next.to_bytes())?;
         let is_first = stored == Reply::Done;

@@ -9,17 +9,35 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use filetime::FileTime;
 
-use crate::host::shared_memory;
+use crate::host::{is_root, shared_memory};
 
 pub const COMET: &str = env!("CARGO_BIN_EXE_comet");
 /// The second of the examples in docs/protocol.md.
 pub const SECOND: i64 = 1_795_415_403;
+
+/// [`COMET`], or a copy that other users reach: root's home, with `target` in it,
+/// is closed to them on Debian.
+pub fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let is_open = |directory: &Path| fs::metadata(directory).unwrap().mode() & 0o001 != 0;
+        if !is_root() || Path::new(COMET).ancestors().skip(1).all(is_open) {
+            return COMET.into();
+        }
+        let copy = std::env::temp_dir().join(format!("novcomet-program-{}", std::process::id()));
+        // By another process: a descriptor of ours, written to, could be inherited
+        // by a child of another thread, and then nobody can run the copy (ETXTBSY).
+        assert!(Command::new("cp").arg(COMET).arg(&copy).status().unwrap().success());
+        copy
+    })
+}
 
 /// A directory of events, and calls of the binary on it.
 pub struct Store(pub PathBuf);
@@ -88,7 +106,7 @@ pub struct Call {
 
 impl Call {
     pub fn new() -> Self {
-        Self::of(Path::new(COMET))
+        Self::of(program())
     }
 
     /// A call of another program than ours.
@@ -121,7 +139,7 @@ impl Call {
     /// Has another program start it, as strace(1) does: `arguments`, then the binary.
     pub fn by(mut self, program: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(program);
-        command.args(arguments).arg(COMET).args(self.command.get_args()).env_clear();
+        command.args(arguments).arg(self::program()).args(self.command.get_args()).env_clear();
         let variables = self.command.get_envs().filter_map(|(name, value)| Some((name, value?)));
         command.envs(variables).env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -62,7 +62,7 @@ fn apache(command: &mut Command, root: &Path, port: u16) {
     command.args(["-D", "FOREGROUND", "-f"]).arg(format!("{SOURCE}/demo/apache.conf"));
     for definition in [
         format!("Define ROOT {}", root.display()),
-        format!("Define SOURCE {SOURCE}"),
+        format!("Define SOURCE {}", root.display()),
         format!("Define PORT {port}"),
     ] {
         command.arg("-C").arg(definition);
@@ -74,5 +74,5 @@ fn lighttpd(command: &mut Command, root: &Path, port: u16) {
     let modules = program("lighttpd").ancestors().nth(2).unwrap().join("lib/lighttpd");
     command.arg("-m").arg(modules);
     command.args(["-D", "-f"]).arg(format!("{SOURCE}/tests/support/lighttpd.conf"));
-    command.env("ROOT", root).env("SOURCE", SOURCE).env("PORT", port.to_string());
+    command.env("ROOT", root).env("SOURCE", root).env("PORT", port.to_string());
 }

@@ -109,6 +109,12 @@ fn lay_out(options: &str) -> PrivateDir {
     make_dir(&at("uploads"), 0o1777);
     make_file(&at("error.log"), "", 0o666);
     make_file(&at("options.conf"), options, 0o644);
+    // What lighttpd reads again at a reload, as a user who may not enter our home.
+    for file in ["apache-conf/novcomet.conf", "lighttpd-conf/novcomet.conf"] {
+        let to = at(file);
+        make_dir(to.parent().unwrap(), 0o755);
+        make_file(&to, fs::read(Path::new(SOURCE).join(file)).unwrap(), 0o644);
+    }
     make_file(&at("www/whose"), root.path().display().to_string(), 0o644);
     make_file(&at(PROGRAM), fs::read(env!("CARGO_BIN_EXE_comet")).unwrap(), 0o755);
     for file in fs::read_dir(format!("{SOURCE}/htdocs")).unwrap().flatten() {

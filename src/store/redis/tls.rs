@@ -94,11 +94,11 @@ impl Session {
     fn failed(&mut self, error: io::Error) -> io::Error {
         use ErrorKind::{BrokenPipe, ConnectionReset};
         let StreamOwned { conn, sock } = &mut self.0;
-        if matches!(error.kind(), BrokenPipe | ConnectionReset)
-            && conn.read_tls(sock).is_ok_and(|read| read > 0)
-            && let Err(why) = conn.process_new_packets()
-        {
-            return explained(io::Error::new(ErrorKind::InvalidData, why));
+        let is_hung_up = matches!(error.kind(), BrokenPipe | ConnectionReset);
+        if is_hung_up && conn.read_tls(sock).is_ok_and(|read| read > 0) {
+            if let Err(why) = conn.process_new_packets() {
+                return explained(io::Error::new(ErrorKind::InvalidData, why));
+            }
         }
         explained(error)
     }
