@@ -21,14 +21,19 @@ NODE_PACKAGES := $(shell { command -v node && command -v npm; } >/dev/null || ec
 NODE_VERSION = 18
 
 PREFIX          = /usr
-CGIBINDIR       = $(PREFIX)/lib/cgi-bin/novcomet
+# Not below a directory that a server runs every program of at a URL of its own
+# (ScriptAlias): there none of the configuration's settings and passwords count.
+LIBEXECDIR      = $(PREFIX)/lib/novcomet
 HTDOCSDIR       = $(PREFIX)/share/novcomet
 MANDIR          = $(PREFIX)/share/man
 APACHECONFDIR   = /etc/apache2/conf-available
 LIGHTTPDCONFDIR = /etc/lighttpd/conf-available
 TMPFILESDIR     = $(PREFIX)/lib/tmpfiles.d
+# Where keys and passwords belong.
+SYSCONFDIR      = /etc/novcomet
 
-TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+# Not `:=`, for `sudo make install` has no Rust.
+TARGET = $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 # One static image, loaded where it was linked: nothing to resolve at start, and
 # so nothing that RELRO would protect afterwards but a call and two page faults.
 # The last is Ed25519 without a second form of it for newer processors: 14 kB.
@@ -43,7 +48,7 @@ CARGO_TESTS = --profile tests --locked --target $(TARGET) --features tls
 SECONDS = 60
 TOOLS   = $(CURDIR)/target/tools
 
-.PHONY: all toolchain help demo test bare bare-long soak fuzz bench lint install clean \
+.PHONY: all toolchain help demo test bare bare-long soak fuzz bench lint install uninstall clean \
     packages-demo packages-test packages-bare packages-fuzz packages-bench
 
 all: toolchain            ## builds cgi-bin/comet.cgi
@@ -119,17 +124,49 @@ lint:                     ## checks format and style
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --features tls -- -D warnings
 
-install: all              ## installs below DESTDIR and PREFIX=/usr (by sudo)
-	install -d -m 755 $(DESTDIR)$(CGIBINDIR) $(DESTDIR)$(HTDOCSDIR) $(DESTDIR)$(MANDIR)/man1 \
+# Copies what `make` has built, and never compiles: root often has no Rust.
+install:                  ## installs what make has built, below DESTDIR and PREFIX=/usr (by sudo)
+	@test -x cgi-bin/comet.cgi || { echo "Nothing is built yet: run make first, as a user who has Rust." >&2; exit 1; }
+	install -d -m 755 $(DESTDIR)$(LIBEXECDIR)/shipped $(DESTDIR)$(HTDOCSDIR) $(DESTDIR)$(MANDIR)/man1 \
 	    $(DESTDIR)$(APACHECONFDIR) $(DESTDIR)$(LIGHTTPDCONFDIR) $(DESTDIR)$(TMPFILESDIR)
-	install -m 755 cgi-bin/comet.cgi $(DESTDIR)$(CGIBINDIR)
+	test -d $(DESTDIR)$(SYSCONFDIR) || install -d -m 750 $(KEY_GROUP) $(DESTDIR)$(SYSCONFDIR)
+	install -m 755 cgi-bin/comet.cgi $(DESTDIR)$(LIBEXECDIR)
 	install -m 644 htdocs/* $(DESTDIR)$(HTDOCSDIR)
 	install -m 644 docs/comet.cgi.1 $(DESTDIR)$(MANDIR)/man1
-	install -m 644 apache-conf/*.conf $(DESTDIR)$(APACHECONFDIR)
-	install -m 644 lighttpd-conf/novcomet.conf $(DESTDIR)$(LIGHTTPDCONFDIR)/50-novcomet.conf
 	install -m 644 tmpfiles.d/novcomet.conf $(DESTDIR)$(TMPFILESDIR)
-	sed -i -e 's|/usr/lib/cgi-bin/novcomet|$(CGIBINDIR)|' -e 's|/usr/share/novcomet|$(HTDOCSDIR)|' \
-	    $(DESTDIR)$(APACHECONFDIR)/novcomet.conf $(DESTDIR)$(LIGHTTPDCONFDIR)/50-novcomet.conf
+	@$(call configure,install,apache-conf/novcomet.conf,$(APACHE_CONF))
+	@$(call configure,install,apache-conf/novcomet-mpm.conf,$(APACHE_MPM_CONF))
+	@$(call configure,install,lighttpd-conf/novcomet.conf,$(LIGHTTPD_CONF))
+	@$(MOVE_FROM_CGI_BIN)
+	@test -n "$(DESTDIR)" || { cat install/next-steps; \
+	    echo "The settings are in $(APACHE_CONF) and in $(LIGHTTPD_CONF)."; echo; }
+
+uninstall:                ## removes what install has put there, and keeps what was edited (by sudo)
+	rm -f $(DESTDIR)$(LIBEXECDIR)/comet.cgi $(addprefix $(DESTDIR)$(HTDOCSDIR)/,$(notdir $(wildcard htdocs/*))) \
+	    $(DESTDIR)$(MANDIR)/man1/comet.cgi.1 $(DESTDIR)$(TMPFILESDIR)/novcomet.conf
+	@$(call configure,remove,/dev/null,$(APACHE_CONF))
+	@$(call configure,remove,/dev/null,$(APACHE_MPM_CONF))
+	@$(call configure,remove,/dev/null,$(LIGHTTPD_CONF))
+	@for directory in $(LIBEXECDIR)/shipped $(LIBEXECDIR) $(HTDOCSDIR) $(SYSCONFDIR); do \
+	    test ! -d $(DESTDIR)$$directory || rmdir --ignore-fail-on-non-empty $(DESTDIR)$$directory; done
+	@test ! -d $(DESTDIR)$(SYSCONFDIR) || echo "$(DESTDIR)$(SYSCONFDIR) is kept: it has files of yours"
+
+APACHE_CONF     = $(APACHECONFDIR)/novcomet.conf
+APACHE_MPM_CONF = $(APACHECONFDIR)/novcomet-mpm.conf
+LIGHTTPD_CONF   = $(LIGHTTPDCONFDIR)/50-novcomet.conf
+# Action, source and file. The files name the directories that were chosen above.
+configure = sed -e 's|/usr/lib/novcomet|$(LIBEXECDIR)|' -e 's|/usr/share/novcomet|$(HTDOCSDIR)|' $2 | \
+    install/configuration $1 $(DESTDIR)$3 $(DESTDIR)$(LIBEXECDIR)/shipped/$(notdir $3)
+# Only root can give the directory of the keys to the web server's group.
+KEY_GROUP = $(shell test "$$(id -u)" != 0 || ! getent group www-data >/dev/null || echo -g www-data)
+
+# Earlier versions put the program where /cgi-bin/ reaches it too. A configuration
+# that was changed and is kept is told of the new place.
+CGI_BIN = $(PREFIX)/lib/cgi-bin/novcomet
+MOVE_FROM_CGI_BIN = test ! -e $(DESTDIR)$(CGI_BIN)/comet.cgi || { \
+    sed -i 's|$(CGI_BIN)|$(LIBEXECDIR)|' $(addprefix $(DESTDIR),$(APACHE_CONF) $(LIGHTTPD_CONF)); \
+    rm $(DESTDIR)$(CGI_BIN)/comet.cgi; rmdir --ignore-fail-on-non-empty $(DESTDIR)$(CGI_BIN); \
+    echo "$(CGI_BIN)/comet.cgi is now $(LIBEXECDIR)/comet.cgi: restart the web server"; }
 
 clean:                    ## removes what was built
 	cargo clean

@@ -142,7 +142,7 @@ impl Error {
                 format!("NOVCOMET_TOKEN_KEY: {} {why}", shown(path))
             }
             Self::Store { doing, path, cause } => {
-                format!("cannot {doing} {}: {cause}; {}", shown(path), advice(cause))
+                format!("cannot {doing} {}: {cause}; {}", shown(path), advice(doing, cause))
             }
             Self::Server { store, cause } => {
                 format!("cannot use {store}: {cause}; {}", server_advice(cause))
@@ -204,12 +204,16 @@ fn is_full(cause: &io::Error) -> bool {
     matches!(cause.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
-fn advice(cause: &io::Error) -> &'static str {
+/// What to do. An event file that is there and that we may not open is another user's.
+fn advice(doing: &str, cause: &io::Error) -> &'static str {
     use io::ErrorKind::{
         InvalidData, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem,
     };
     match cause.kind() {
         NotFound | NotADirectory => "create the directory, or name another in NOVCOMET_STORE",
+        PermissionDenied if doing == "open" => {
+            "another user owns it: give it to the web server's user (chown) or let that user write (chmod), or name a directory of NovComet's own in NOVCOMET_STORE"
+        }
         PermissionDenied | ReadOnlyFilesystem => {
             "let the web server's user write there, or name another directory in NOVCOMET_STORE"
         }
@@ -302,7 +306,7 @@ mod tests {
         assert!(Error::BadRequest("no".into()).log_line().is_none());
         let line = store(libc::EACCES).log_line().unwrap();
         assert!(line.starts_with("cannot open /dev/shm/a.comet: Permission denied"));
-        assert!(line.ends_with("NOVCOMET_STORE"));
+        assert!(line.contains("another user owns it") && line.ends_with("NOVCOMET_STORE"));
     }
 
     /// Every kind of fault, with this text wherever a foreign one may stand.

@@ -471,6 +471,8 @@ fn a_file_of_another_user_that_is_closed_to_us_is_an_honest_503() {
         let answer = prompt(as_user(store.query(query), WWW_DATA, WWW_DATA));
         answer.assert_problem(503);
         assert!(answer.log.contains("Permission denied"), "{answer:?}");
+        let tells_what_to_do = answer.log.contains("(chown)");
+        assert!(tells_what_to_do || query.starts_with("subscribed"), "{answer:?}");
     }
 }
 

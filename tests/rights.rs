@@ -7,6 +7,7 @@ mod mint;
 mod support;
 
 use std::fs;
+use std::process::Command;
 
 use comet::{Answer, Call, Store};
 use mint::Keys;
@@ -148,6 +149,25 @@ fn a_shell_may_always_publish() {
     }
 }
 
+#[test]
+fn subscribing_is_off_where_the_rule_says_none() {
+    let store = Store::new();
+    let ask = |query: &str| store.query(query).variable("NOVCOMET_SUBSCRIBE", "none");
+    for more in ["", "&stream=1", "&stream=json", "&named=0"] {
+        let query = format!("subscribed[a]=earliest&wait=0{more}");
+        ask(&query).method("GET").answer().assert_problem(403);
+        assert_eq!(ask(&query).method("HEAD").answer().status(), 403, "HEAD {query}");
+        ask(&query).method("POST").answer().assert_problem(403);
+        ask("").form(&query).answer().assert_problem(403);
+        ask("wait=0").form("subscribed%5Ba%5D=0").answer().assert_problem(403);
+        let events = ask(&query).method("GET").variable("HTTP_ACCEPT", "text/event-stream");
+        events.answer().assert_problem(403);
+    }
+    assert_eq!(ask("publish=a").method("GET").answer().body, "true", "publishing goes on");
+    assert_eq!(ask("").method("OPTIONS").answer().status(), 204);
+    assert!(ask("subscribed[a]=0&wait=0").answer().body.starts_with("{\"s\":0"), "so does a shell");
+}
+
 /// A foreign page cannot read the answer; that is the browser's business.
 #[test]
 fn whoever_may_not_publish_may_subscribe() {
@@ -178,6 +198,8 @@ fn a_setting_that_makes_no_sense_serves_nobody() {
         ("NOVCOMET_PUBLISH", "all"),
         ("NOVCOMET_PUBLISH", "None"),
         ("NOVCOMET_PUBLISH", "any,token"),
+        ("NOVCOMET_SUBSCRIBE", "all"),
+        ("NOVCOMET_SUBSCRIBE", "None"),
         ("NOVCOMET_PRIVATE", "a*b"),
         ("NOVCOMET_PRIVATE", " "),
         ("NOVCOMET_ORIGINS", "*"),
@@ -192,7 +214,9 @@ fn a_setting_that_makes_no_sense_serves_nobody() {
             assert!(answer.log.starts_with(&format!("novcomet: {name}=")), "{answer:?}");
         }
     }
-    for (name, value) in [("NOVCOMET_PUBLISH", "token"), ("NOVCOMET_PRIVATE", "a")] {
+    for (name, value) in
+        [("NOVCOMET_PUBLISH", "token"), ("NOVCOMET_SUBSCRIBE", "token"), ("NOVCOMET_PRIVATE", "a")]
+    {
         let answer = store.query("subscribed[b]=0&wait=0").variable(name, value).answer();
         answer.assert_problem(503);
         assert!(answer.log.starts_with("novcomet: NOVCOMET_TOKEN_KEY="), "{answer:?}");
@@ -317,9 +341,11 @@ macro_rules! stories {
 stories! {
     a_page_of_2011_goes_on_and_a_foreign_one_does_not
     a_token_reaches_us_by_header_and_cookie
+    a_token_by_the_readme_is_good
     a_token_reaches_us_in_a_dropped_directory
     a_preflight_passes_the_server
     the_readme_parts_publishers_from_subscribers
+    the_readme_publishes_by_password_too
 }
 
 fn send(server: &Server, request: &str, headers: &[&str], body: &str) -> Reply {
@@ -380,6 +406,21 @@ fn a_token_reaches_us_by_header_and_cookie(kind: Kind) {
     assert_locked(&server, "/comet.cgi", &token);
 }
 
+/// The commands of README.md, with another key and another address.
+fn a_token_by_the_readme_is_good(kind: Kind) {
+    let keys = Keys::new();
+    let server = locked(kind, &keys).start();
+    let url = format!("http://127.0.0.1:{}/", server.port());
+    let script = readme("# a token, in a shell of root")
+        .replace("/etc/novcomet/key", &keys.path("hs"))
+        .replace("http://localhost/", &url);
+    for (script, is_good) in [(script.clone(), true), (script.replace("HS256", "none"), false)] {
+        let output = Command::new("bash").args(["-euc", &script]).output().unwrap();
+        let answer = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(answer.starts_with(r#"{"s":1,"k":{"news":"#), is_good, "{answer}");
+    }
+}
+
 fn a_token_reaches_us_in_a_dropped_directory(kind: Kind) {
     if kind == Kind::Lighttpd {
         return;
@@ -418,51 +459,126 @@ fn readme(first_line: &str) -> String {
     block.join("\n")
 }
 
-/// The lines of README.md as they are, but that this machine is the one from
-/// which publishing is allowed, or is not, and where the passwords are.
-fn parted(kind: Kind, publishers: &str) -> Server {
+/// The lines of README.md as they are, but for what this machine has in other
+/// places, and with some of them changed.
+fn parted(kind: Kind, order: Order, changes: &[(&str, &str)]) -> Server {
     let modules = ["auth_basic", "authn_core", "authn_file", "authz_user", "authz_host"];
     let load = |name| format!("LoadModule {name}_module ${{MODULES}}/mod_{name}.so\n");
-    let lines = match kind {
+    let mut lines = match kind {
         Kind::Lighttpd => readme("# lighttpd: who publishes, who subscribes")
-            .replace("\"/etc/novcomet/users\"", "env.ROOT + \"/users\""),
+            .replace("\"/etc/novcomet/users\"", "env.ROOT + \"/users\"")
+            .replace("\"/usr/lib/novcomet", "env.ROOT + \"/usr/lib/novcomet"),
         _ => {
             modules.map(load).concat()
                 + &readme("# Apache: who publishes, who subscribes")
                     .replace("/etc/novcomet/users", "${ROOT}/users")
+                    .replace("\"/usr/lib/novcomet", "\"${ROOT}/usr/lib/novcomet")
         }
     };
-    let lines = lines.replace("10.0.0.0/8", publishers);
-    let server = Server::setup(kind).lines(&lines).start();
+    for (from, to) in changes {
+        assert!(lines.contains(from), "{from} in {lines}");
+        lines = lines.replace(from, to);
+    }
+    let setup = Server::setup(kind).lines(&lines);
+    let server = match order {
+        Order::RulesFirst => setup.options_first().start(),
+        Order::RulesLast => setup.start(),
+    };
     // Her password is "s3cret".
     let users = server.root().join("users");
     fs::write(users, "alice:{SHA}/vNB+F2HQ559kaLUZbmHHvZrXpg=\n").unwrap();
     server
 }
 
+/// Whether the server reads the README's block before the shipped file or after it.
+#[derive(Clone, Copy)]
+enum Order {
+    RulesFirst,
+    RulesLast,
+}
+
+const ORDERS: [Order; 2] = [Order::RulesFirst, Order::RulesLast];
+const ALICE: &str = "Authorization: Basic YWxpY2U6czNjcmV0";
+const INSIDE: (&str, &str) = ("10.0.0.0/8", "127.0.0.0/8");
+
+/// Password and address exchanged, as the README says.
+fn exchanged(kind: Kind) -> [(&'static str, &'static str); 3] {
+    match kind {
+        Kind::Lighttpd => [(AUTH_REQUIRE, "@"), (BY_ADDRESS, AUTH_REQUIRE), ("@", BY_ADDRESS)],
+        _ => [
+            ("Require valid-user", "@"),
+            ("Require ip 10.0.0.0/8", "Require valid-user"),
+            ("@", "Require ip 10.0.0.0/8"),
+        ],
+    }
+}
+
+const AUTH_REQUIRE: &str = "auth.require = ( \"\" => ( \"method\" => \"basic\", \
+                            \"realm\" => \"NovComet\",\n\"require\" => \"valid-user\" ) )";
+const BY_ADDRESS: &str = "$HTTP[\"remoteip\"] != \"10.0.0.0/8\" {\nurl.access-deny = ( \"\" )\n}";
+
+/// Each way to subscribe at a URL: request and body.
+fn subscriptions(address: &str) -> [(String, &'static str); 4] {
+    [
+        (format!("GET {address}?subscribed[a]=earliest&wait=0"), ""),
+        (format!("GET {address}?subscribed[a]=earliest&wait=0&stream=1"), ""),
+        (format!("POST {address}?subscribed[a]=earliest&wait=0"), "x=y"),
+        (format!("POST {address}"), "subscribed[a]=earliest&wait=0"),
+    ]
+}
+
+fn the_readme_publishes_by_password_too(kind: Kind) {
+    for order in ORDERS {
+        let server = parted(kind, order, &[&exchanged(kind)[..], &[INSIDE]].concat());
+        let post = |headers: &[&str]| {
+            send(&server, "POST /publish.cgi", &[&[FORM], headers].concat(), "publish=a").status
+        };
+        assert_eq!((post(&[]), post(&[ALICE])), (401, 200));
+        for (request, body) in subscriptions("/publish.cgi") {
+            assert_eq!(send(&server, &request, &[FORM], body).status, 401, "{request}");
+            assert_eq!(send(&server, &request, &[FORM, ALICE], body).status, 403, "{request}");
+        }
+        for (request, body) in subscriptions("/comet.cgi") {
+            assert_eq!(send(&server, &request, &[FORM], body).status, 200, "{request}");
+        }
+        assert_eq!(send(&server, "GET /comet.cgi?publish=a", &[ALICE], "").status, 403);
+    }
+}
+
+/// Nobody reads a topic at /publish.cgi, in any of the ways.
 fn the_readme_parts_publishers_from_subscribers(kind: Kind) {
-    let alice = "Authorization: Basic YWxpY2U6czNjcmV0";
-    let inside = parted(kind, "127.0.0.0/8");
-    let outside = parted(kind, "10.0.0.0/8");
-    for (server, allowed) in [(&inside, 200), (&outside, 403)] {
-        let post = send(server, "POST /publish.cgi", &[FORM], "publish=a");
-        assert_eq!(post.status, allowed, "publishing is by address: {post:?}");
-        assert_eq!(server.event_file("a").is_file(), allowed == 200, "in the same store");
-        let get = send(server, "GET /publish.cgi?publish=a", &[], "");
-        assert_eq!(get.status, 403, "and by POST: {get:?}");
-        for address in ["/comet.cgi", "/novcomet/comet.cgi", "/comet.php", "/comet.cgi/x"] {
-            let query = format!("GET {address}?subscribed[a]=0&wait=0");
-            assert_eq!(send(server, &query, &[], "").status, 401, "{address} is for users");
-            assert_eq!(send(server, &query, &[alice], "").status, 200, "{address}, alice");
-            for (request, body) in [
-                (format!("GET {address}?publish=a"), ""),
-                (format!("POST {address}?publish=a"), ""),
-                (format!("POST {address}"), "publish=a"),
-                (format!("GET {address}?subscribed[a]=0&%70ublish=a"), ""),
-            ] {
-                let reply = send(server, &request, &[alice, FORM], body);
-                assert_eq!(reply.status, 403, "nobody publishes at {request}: {reply:?}");
-            }
+    for order in ORDERS {
+        let server = parted(kind, order, &[INSIDE]);
+        assert_parted(&server, 200);
+        for (request, body) in subscriptions("/publish.cgi") {
+            let reply = send(&server, &request, &[FORM], body);
+            assert_eq!(reply.status, 403, "{request}: {reply:?}");
+        }
+        assert_parted(&parted(kind, order, &[]), 403);
+        if matches!((kind, order), (Kind::Lighttpd, Order::RulesFirst)) {
+            assert_eq!(server.complaints(), [""; 0], "no warning of an order of modules");
+        }
+    }
+}
+
+fn assert_parted(server: &Server, allowed: u16) {
+    let post = send(server, "POST /publish.cgi", &[FORM], "publish=a");
+    assert_eq!(post.status, allowed, "publishing is by address: {post:?}");
+    assert_eq!(server.event_file("a").is_file(), allowed == 200, "in the same store");
+    let get = send(server, "GET /publish.cgi?publish=a", &[], "");
+    assert_eq!(get.status, 403, "and by POST: {get:?}");
+    for address in ["/comet.cgi", "/novcomet/comet.cgi", "/comet.php", "/comet.cgi/x"] {
+        let query = format!("GET {address}?subscribed[a]=0&wait=0");
+        assert_eq!(send(server, &query, &[], "").status, 401, "{address} is for users");
+        assert_eq!(send(server, &query, &[ALICE], "").status, 200, "{address}, alice");
+        for (request, body) in [
+            (format!("GET {address}?publish=a"), ""),
+            (format!("POST {address}?publish=a"), ""),
+            (format!("POST {address}"), "publish=a"),
+            (format!("GET {address}?subscribed[a]=0&%70ublish=a"), ""),
+        ] {
+            let reply = send(server, &request, &[ALICE, FORM], body);
+            assert_eq!(reply.status, 403, "nobody publishes at {request}: {reply:?}");
         }
     }
 }

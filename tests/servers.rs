@@ -4,11 +4,12 @@
 mod host;
 mod support;
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use support::{Exchange, Kind, Reply, Server};
+use support::{Exchange, Kind, Reply, SOURCE, Server};
 
 stories! {
     a_publish_is_confirmed
@@ -19,6 +20,10 @@ stories! {
     the_demo_page_is_served
     each_method_has_its_answer
     a_body_too_long_is_refused_in_full
+    a_body_of_gigabytes_is_never_stored
+    debians_cgi_bin_leads_to_no_program
+    a_server_without_cgi_sends_no_program
+    an_unreadable_program_runs_and_is_never_sent
     a_query_is_never_an_argument
     a_dropped_directory_works
     an_answer_bears_the_pinned_headers
@@ -92,13 +97,90 @@ fn each_method_has_its_answer(kind: Kind) {
 fn a_body_too_long_is_refused_in_full(kind: Kind) {
     let server = Server::start(kind);
     let form = format!("publish=a&x={}", "x".repeat(250_000));
-    assert_problem(&server.post("/comet.cgi", &form), 413);
+    // lighttpd refuses it before it calls us (a_body_of_gigabytes_is_never_stored).
+    if kind != Kind::Lighttpd {
+        assert_problem(&server.post("/comet.cgi", &form), 413);
+    }
     let text = ["Content-Type: image/png"];
     let reply = Exchange::send(server.port(), "POST /comet.cgi", &text, b"\x89PNG").reply();
     assert_problem(&reply, 415);
     let reply = Exchange::send(server.port(), "PUT /comet.cgi", &text, b"\x89PNG").reply();
     assert_problem(&reply, 405);
     assert_eq!(server.complaints(), [""; 0]);
+}
+
+/// lighttpd would write all of it to server.upload-dirs before it starts a CGI.
+fn a_body_of_gigabytes_is_never_stored(kind: Kind) {
+    if kind != Kind::Lighttpd {
+        return;
+    }
+    let server = Server::start(kind);
+    let headers = ["Content-Length: 2000000000", "Content-Type: text/plain"];
+    let request = "PUT /comet.cgi?publish=a";
+    let body = vec![b'x'; 300_000];
+    let (reply, _) = Exchange::send_part(server.port(), request, &headers, &body).head();
+    assert_eq!(reply.status, 413);
+    let stored: Vec<_> = fs::read_dir(server.root().join("uploads")).unwrap().collect();
+    assert!(stored.is_empty(), "{stored:?}");
+}
+
+/// Debian's own configuration of each server runs every program below one directory.
+fn debians_cgi_bin_leads_to_no_program(kind: Kind) {
+    let lines = match kind {
+        // Debian loads mod_staticfile last, our private lighttpd first.
+        Kind::Lighttpd => {
+            fs::read_to_string("/etc/lighttpd/conf-available/10-cgi.conf")
+                .unwrap()
+                .replace("\"/usr/lib/cgi-bin/\"", "env.ROOT + \"/usr/lib/cgi-bin/\"")
+                + "static-file.exclude-extensions = ( \".cgi\" )"
+        }
+        _ => fs::read_to_string(format!("{SOURCE}/tests/support/serve-cgi-bin.conf"))
+            .unwrap()
+            .replace("/usr/lib/cgi-bin", "${ROOT}/usr/lib/cgi-bin"),
+    };
+    let server = Server::setup(kind).lines(&lines).start();
+    let other = server.root().join("usr/lib/cgi-bin/other.cgi");
+    fs::copy(server.program(), &other).unwrap();
+    assert_eq!(server.get("/cgi-bin/other.cgi?publish=a").body, "true", "Debian's file counts");
+    for path in ["novcomet/comet.cgi", "comet.cgi"] {
+        let reply = server.get(&format!("/cgi-bin/{path}?publish=b"));
+        assert!([403, 404].contains(&reply.status), "{path}: {reply:?}");
+    }
+    assert!(!server.event_file("b").exists());
+}
+
+/// A web server that runs no CGI sends the file instead, if it may.
+fn a_server_without_cgi_sends_no_program(kind: Kind) {
+    let module = match kind {
+        Kind::ApacheEvent => "cgid",
+        Kind::ApachePrefork => "mod_cgi.so",
+        // The shipped file itself loads its module.
+        Kind::Lighttpd => return,
+    };
+    let server = Server::setup(kind).without(module).lines(DROP).start();
+    server.drop_in("drop");
+    for address in ["/comet.cgi", "/novcomet/comet.cgi", "/drop/comet.cgi"] {
+        assert_eq!(server.get(&format!("{address}?publish=a")).status, 403, "{address}");
+    }
+}
+
+/// The server runs a program that it may not read, and so cannot send it where
+/// the administrator does not let `.htaccess` count.
+fn an_unreadable_program_runs_and_is_never_sent(kind: Kind) {
+    if kind == Kind::Lighttpd || !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let forbidden = DROP.replace("Options FileInfo AuthConfig Limit", "None");
+    for (lines, expected) in [(DROP, 200), (&forbidden, 403)] {
+        let server = Server::setup(kind).lines(lines).start();
+        server.drop_in("drop");
+        fs::set_permissions(server.root().join("drop/comet.cgi"), Permissions::from_mode(0o711))
+            .unwrap();
+        let subscribe = "/drop/comet.cgi?subscribed[a]=0&wait=0.1";
+        for target in ["/drop/comet.cgi?publish=a&data=x", subscribe] {
+            assert_eq!(server.get(target).status, expected, "{target}");
+        }
+    }
 }
 
 /// RFC 3875 §4.4: Apache makes arguments of a query without "=".
@@ -115,14 +197,16 @@ fn a_query_is_never_an_argument(kind: Kind) {
     }
 }
 
+/// A directory of a site, as its administrator must allow it.
+const DROP: &str = "Alias /drop ${ROOT}/drop\n<Directory ${ROOT}/drop>\nRequire all granted\n\
+                    AllowOverride Options FileInfo AuthConfig Limit\n</Directory>";
+
 /// What cgi-bin/ holds, put where Apache lets a `.htaccess` say what happens.
 fn a_dropped_directory_works(kind: Kind) {
     if kind == Kind::Lighttpd {
         return;
     }
-    let allowed = "Alias /drop ${ROOT}/drop\n<Directory ${ROOT}/drop>\nRequire all granted\n\
-                   AllowOverride Options FileInfo AuthConfig Limit\n</Directory>";
-    let server = Server::setup(kind).lines(allowed).start();
+    let server = Server::setup(kind).lines(DROP).start();
     server.drop_in("drop");
     for address in ["/drop/comet.cgi", "/drop/comet.php"] {
         assert_eq!(server.get(&format!("{address}?publish=a")).body, "true", "{address}");

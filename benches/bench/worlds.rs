@@ -82,8 +82,7 @@ pub fn roomy(kind: Kind) -> Setup {
 /// One of our servers with that CGI in the place of ours.
 pub fn bare_server(setup: Setup, program: &Path) -> Server {
     let server = setup.start();
-    let cgi = server.root().join("usr/lib/cgi-bin/novcomet/comet.cgi");
-    fs::copy(program, cgi).unwrap();
+    fs::copy(program, server.program()).unwrap();
     server
 }
 

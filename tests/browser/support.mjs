@@ -14,7 +14,7 @@ import {promisify} from 'node:util';
 import {chromium} from 'playwright-core';
 
 export const SOURCE = fileURLToPath(new URL('../..', import.meta.url)).replace(/\/$/, '');
-const CGI = 'usr/lib/cgi-bin/novcomet/comet.cgi', HTDOCS = 'usr/share/novcomet';
+const CGI = 'usr/lib/novcomet/comet.cgi', HTDOCS = 'usr/share/novcomet';
 const PATIENCE = 30e3;
 export const run = promisify(execFile);
 

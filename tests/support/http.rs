@@ -12,6 +12,14 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Exchange(TcpStream);
 
 impl Exchange {
+    /// Sends the beginning of a body whose length a header states.
+    pub fn send_part(port: u16, request: &str, headers: &[&str], beginning: &[u8]) -> Self {
+        let Self(mut stream) = Self::send(port, request, headers, b"");
+        // The server may have answered and closed the connection before.
+        let _ = stream.write_all(beginning);
+        Self(stream)
+    }
+
     /// Sends `request`, such as `GET /comet.cgi?x=y`, with `headers`, each one
     /// line without its end, and `body`.
     pub fn send(port: u16, request: &str, headers: &[&str], body: &[u8]) -> Self {

@@ -29,8 +29,17 @@ impl Kind {
         })
     }
 
+    /// The configuration of a private server, which includes the shipped file.
+    pub fn configuration(self) -> String {
+        let file = match self {
+            Self::Lighttpd => "tests/support/lighttpd.conf",
+            Self::ApacheEvent | Self::ApachePrefork => "demo/apache.conf",
+        };
+        std::fs::read_to_string(Path::new(SOURCE).join(file)).unwrap()
+    }
+
     /// The server in the foreground, on a port of loopback, its files under
-    /// `root`. It has a process group of its own, for Apache's prefork MPM stops
+    /// `root`, its configuration among them (`server.conf`). It has a process group of its own, for Apache's prefork MPM stops
     /// by a signal to the whole group, and it stops when the tests are killed.
     pub fn command(self, root: &Path, port: u16) -> Command {
         let mut command = Command::new("setpriv");
@@ -59,7 +68,7 @@ impl Kind {
 }
 
 fn apache(command: &mut Command, root: &Path, port: u16) {
-    command.args(["-D", "FOREGROUND", "-f"]).arg(format!("{SOURCE}/demo/apache.conf"));
+    command.args(["-D", "FOREGROUND", "-f"]).arg(root.join("server.conf"));
     for definition in [
         format!("Define ROOT {}", root.display()),
         format!("Define SOURCE {}", root.display()),
@@ -73,6 +82,6 @@ fn lighttpd(command: &mut Command, root: &Path, port: u16) {
     // Its modules are beside it, wherever it is unpacked.
     let modules = program("lighttpd").ancestors().nth(2).unwrap().join("lib/lighttpd");
     command.arg("-m").arg(modules);
-    command.args(["-D", "-f"]).arg(format!("{SOURCE}/tests/support/lighttpd.conf"));
+    command.args(["-D", "-f"]).arg(root.join("server.conf"));
     command.env("ROOT", root).env("SOURCE", root).env("PORT", port.to_string());
 }

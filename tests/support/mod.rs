@@ -46,6 +46,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Setup {
     kind: Kind,
     options: String,
+    options_first: bool,
+    without: Vec<&'static str>,
     store: Option<Arc<PrivateDir>>,
     url: Option<String>,
 }
@@ -70,10 +72,34 @@ impl Setup {
         self
     }
 
+    /// Puts all options before the shipped configuration, not after it.
+    pub fn options_first(mut self) -> Self {
+        self.options_first = true;
+        self
+    }
+
+    /// Leaves out the lines with this word of the configuration around the shipped one.
+    pub fn without(mut self, word: &'static str) -> Self {
+        self.without.push(word);
+        self
+    }
+
     /// Keeps the events there, and not in a directory of its own.
     pub fn store(mut self, url: &str) -> Self {
         self.url = Some(url.to_owned());
         self
+    }
+
+    fn configuration(&self) -> String {
+        let text = self.kind.configuration();
+        let is_wanted = |line: &&str| !self.without.iter().any(|word| line.contains(word));
+        let mut lines: Vec<_> = text.lines().filter(is_wanted).collect();
+        if self.options_first {
+            let place = |file| lines.iter().position(|line| line.contains(file)).unwrap();
+            let (shipped, options) = (place("-conf/novcomet.conf"), place("/options.conf"));
+            lines.swap(shipped, options);
+        }
+        lines.join("\n") + "\n"
     }
 
     /// Starts it and waits until it answers.
@@ -87,6 +113,7 @@ impl Setup {
         // First: of lighttpd's `+=` a block inherits what stands before it.
         let options = self.kind.option("NOVCOMET_STORE", &url) + &self.options;
         let root = lay_out(&options);
+        make_file(&root.path().join("server.conf"), self.configuration(), 0o644);
         // Another process may take the port between our look and the server's.
         let started = (0..5).find_map(|_| Running::try_start(self.kind, root.path()));
         let log = || fs::read_to_string(root.path().join("error.log")).unwrap_or_default();
@@ -100,7 +127,7 @@ impl Setup {
 fn lay_out(options: &str) -> PrivateDir {
     let root = PrivateDir::new(std::env::temp_dir(), 0o755);
     let at = |path: &str| root.path().join(path);
-    for path in ["www", "usr", "usr/lib", "usr/lib/cgi-bin", "usr/lib/cgi-bin/novcomet"] {
+    for path in ["www", "usr", "usr/lib", "usr/lib/novcomet", "usr/lib/cgi-bin"] {
         make_dir(&at(path), 0o755);
     }
     for path in ["usr/share", "usr/share/novcomet"] {
@@ -124,7 +151,7 @@ fn lay_out(options: &str) -> PrivateDir {
     root
 }
 
-const PROGRAM: &str = "usr/lib/cgi-bin/novcomet/comet.cgi";
+const PROGRAM: &str = "usr/lib/novcomet/comet.cgi";
 
 /// The server's process and where it listens.
 struct Running {
@@ -206,7 +233,14 @@ impl Server {
 
     /// A server that is told more before it starts.
     pub fn setup(kind: Kind) -> Setup {
-        Setup { kind, options: String::new(), store: None, url: None }
+        Setup {
+            kind,
+            options: String::new(),
+            options_first: false,
+            without: Vec::new(),
+            store: None,
+            url: None,
+        }
     }
 
     /// Which of them it is.
