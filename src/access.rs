@@ -35,6 +35,30 @@ impl Publish {
     }
 }
 
+/// Who may subscribe through a web server (`NOVCOMET_SUBSCRIBE`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subscribe {
+    /// Everybody, but private topics need a token that grants them.
+    Any,
+    /// The holder of a token that grants every topic of the request.
+    Token,
+    /// Nobody: this URL is for publishing only.
+    None,
+}
+
+impl Subscribe {
+    /// `None` for an unknown word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        match word {
+            "any" => Some(Self::Any),
+            "token" => Some(Self::Token),
+            "none" => Some(Self::None),
+            _ => None,
+        }
+    }
+}
+
 /// How tokens are signed (RFC 7518 §3, RFC 8037 §3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
@@ -98,6 +122,12 @@ impl Topics {
         let is_clear = |pattern: &&str| !pattern.strip_suffix('*').unwrap_or(pattern).contains('*');
         let is_usable = !patterns.is_empty() && patterns.iter().all(is_clear);
         is_usable.then(|| Self::granted(patterns))
+    }
+
+    /// Every topic.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::granted(["*"])
     }
 
     /// What a token grants. Whatever is no `prefix*` is a name.

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::access::{Algorithm, KeyFile, Origin, Publish, Topics};
+use crate::access::{Algorithm, KeyFile, Origin, Publish, Subscribe, Topics};
 use crate::error::Error;
 
 /// Where events are kept: the directory of the PHP of 2011.
@@ -98,7 +98,10 @@ pub struct Config {
 pub struct Access {
     /// `NOVCOMET_PUBLISH`: who may publish.
     pub publish: Publish,
-    /// `NOVCOMET_PRIVATE`: the topics that need a grant to subscribe to.
+    /// `NOVCOMET_SUBSCRIBE`: who may subscribe.
+    pub subscribe: Subscribe,
+    /// `NOVCOMET_PRIVATE`: the topics that need a grant to subscribe to. All of
+    /// them do with `NOVCOMET_SUBSCRIBE=token`.
     pub private: Topics,
     /// `NOVCOMET_ORIGINS`: the other sites that are ours.
     pub origins: Vec<Origin>,
@@ -214,18 +217,21 @@ fn setting<T>(
 impl Access {
     fn from_env(read: impl Fn(&str) -> Option<OsString> + Copy) -> Result<Self, Error> {
         let publish = setting(read, "NOVCOMET_PUBLISH", PUBLISH, Publish::parse)?;
-        let private = setting(read, "NOVCOMET_PRIVATE", TOPICS, Topics::parse)?;
+        let subscribe = setting(read, "NOVCOMET_SUBSCRIBE", SUBSCRIBE, Subscribe::parse)?
+            .unwrap_or(Subscribe::Any);
+        let private = setting(read, "NOVCOMET_PRIVATE", TOPICS, Topics::parse)?.unwrap_or_default();
         let origins = setting(read, "NOVCOMET_ORIGINS", ORIGINS, Origin::parse_list)?;
         let access = Self {
             publish: publish.unwrap_or(Publish::SameSite),
-            private: private.unwrap_or_default(),
+            private: if subscribe == Subscribe::Token { Topics::all() } else { private },
+            subscribe,
             origins: origins.unwrap_or_default(),
             token: key_file(read)?,
         };
         let needs_key = access.publish == Publish::Token || !access.private.is_empty();
         match access.token {
             // A rule that nobody could be held to.
-            None if needs_key => Err(no_key("", "set, and NOVCOMET_PUBLISH or _PRIVATE needs it")),
+            None if needs_key => Err(no_key("", NEEDS_KEY)),
             _ => Ok(access),
         }
     }
@@ -247,6 +253,9 @@ fn no_key(value: &str, expected: &'static str) -> Error {
 }
 
 const PUBLISH: &str = "any, same-site, post, token or none";
+const SUBSCRIBE: &str = "any, token or none";
+const NEEDS_KEY: &str =
+    "set, and NOVCOMET_PUBLISH=token, NOVCOMET_SUBSCRIBE=token or NOVCOMET_PRIVATE needs it";
 const TOPICS: &str = "a list of topics, each a name or a prefix and *";
 const ORIGINS: &str = "a list of origins such as https://intranet.example:8443, \
                        in lower case and without the scheme's own port";
@@ -314,7 +323,11 @@ mod tests {
 
     #[test]
     fn a_rule_that_needs_a_key_needs_one() {
-        for (name, value) in [("NOVCOMET_PUBLISH", "token"), ("NOVCOMET_PRIVATE", "a")] {
+        for (name, value) in [
+            ("NOVCOMET_PUBLISH", "token"),
+            ("NOVCOMET_SUBSCRIBE", "token"),
+            ("NOVCOMET_PRIVATE", "a"),
+        ] {
             let line = with(name, value).unwrap_err().log_line().unwrap();
             assert!(line.starts_with("NOVCOMET_TOKEN_KEY="), "{line}");
         }
@@ -355,6 +368,8 @@ mod tests {
             ("NOVCOMET_PUBLISH", "Any"),
             ("NOVCOMET_PUBLISH", "any "),
             ("NOVCOMET_PUBLISH", "all"),
+            ("NOVCOMET_SUBSCRIBE", "all"),
+            ("NOVCOMET_SUBSCRIBE", "same-site"),
             ("NOVCOMET_PRIVATE", "a*b"),
             ("NOVCOMET_PRIVATE", ","),
             ("NOVCOMET_ORIGINS", "*"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use url::form_urlencoded;
 
-use crate::access::{Origin, Publish, Topics};
+use crate::access::{Origin, Publish, Subscribe, Topics};
 use crate::cgi::{Caller, Method, Request};
 use crate::config::Access;
 use crate::error::Error;
@@ -80,6 +80,9 @@ impl<'a> Rights<'a> {
         now: Cursor,
     ) -> Result<Pass, Error> {
         let private = &self.access.private;
+        if self.caller.under_server && self.access.subscribe == Subscribe::None {
+            return Err(Error::Forbidden("nobody subscribes at this URL"));
+        }
         if !self.caller.under_server || !topics.iter().any(|topic| private.contains(topic)) {
             return Ok(Pass::default());
         }

@@ -148,6 +148,25 @@ fn a_shell_may_always_publish() {
     }
 }
 
+#[test]
+fn subscribing_is_off_where_the_rule_says_none() {
+    let store = Store::new();
+    let ask = |query: &str| store.query(query).variable("NOVCOMET_SUBSCRIBE", "none");
+    for more in ["", "&stream=1", "&stream=json", "&named=0"] {
+        let query = format!("subscribed[a]=earliest&wait=0{more}");
+        ask(&query).method("GET").answer().assert_problem(403);
+        assert_eq!(ask(&query).method("HEAD").answer().status(), 403, "HEAD {query}");
+        ask(&query).method("POST").answer().assert_problem(403);
+        ask("").form(&query).answer().assert_problem(403);
+        ask("wait=0").form("subscribed%5Ba%5D=0").answer().assert_problem(403);
+        let events = ask(&query).method("GET").variable("HTTP_ACCEPT", "text/event-stream");
+        events.answer().assert_problem(403);
+    }
+    assert_eq!(ask("publish=a").method("GET").answer().body, "true", "publishing goes on");
+    assert_eq!(ask("").method("OPTIONS").answer().status(), 204);
+    assert!(ask("subscribed[a]=0&wait=0").answer().body.starts_with("{\"s\":0"), "so does a shell");
+}
+
 /// A foreign page cannot read the answer; that is the browser's business.
 #[test]
 fn whoever_may_not_publish_may_subscribe() {
@@ -178,6 +197,8 @@ fn a_setting_that_makes_no_sense_serves_nobody() {
         ("NOVCOMET_PUBLISH", "all"),
         ("NOVCOMET_PUBLISH", "None"),
         ("NOVCOMET_PUBLISH", "any,token"),
+        ("NOVCOMET_SUBSCRIBE", "all"),
+        ("NOVCOMET_SUBSCRIBE", "None"),
         ("NOVCOMET_PRIVATE", "a*b"),
         ("NOVCOMET_PRIVATE", " "),
         ("NOVCOMET_ORIGINS", "*"),
@@ -192,7 +213,9 @@ fn a_setting_that_makes_no_sense_serves_nobody() {
             assert!(answer.log.starts_with(&format!("novcomet: {name}=")), "{answer:?}");
         }
     }
-    for (name, value) in [("NOVCOMET_PUBLISH", "token"), ("NOVCOMET_PRIVATE", "a")] {
+    for (name, value) in
+        [("NOVCOMET_PUBLISH", "token"), ("NOVCOMET_SUBSCRIBE", "token"), ("NOVCOMET_PRIVATE", "a")]
+    {
         let answer = store.query("subscribed[b]=0&wait=0").variable(name, value).answer();
         answer.assert_problem(503);
         assert!(answer.log.starts_with("novcomet: NOVCOMET_TOKEN_KEY="), "{answer:?}");

@@ -345,6 +345,24 @@ fn a_private_topic_needs_a_token_to_subscribe() {
     assert_eq!(shell.answer().status(), 200, "a shell can read the file itself");
 }
 
+#[test]
+fn every_topic_needs_a_token_under_subscribe_token() {
+    let house = House::new();
+    let token = house.keys.token(r#"{"subscribe":["secret","b/*"]}"#);
+    let ask = |query: &str| house.ask(query).variable("NOVCOMET_SUBSCRIBE", "token");
+    let with = |query: &str| house.with(query, &token).variable("NOVCOMET_SUBSCRIBE", "token");
+    for more in ["", "&stream=1", "&stream=json"] {
+        for (topic, status) in [("secret", 200), ("b/c", 200), ("public", 403), ("b", 403)] {
+            let query = format!("subscribed[{topic}]=0&wait=0{more}");
+            assert_unauthorized(&ask(&query).answer(), &query);
+            assert_eq!(with(&query).answer().status(), status, "{query}");
+            assert_eq!(with(&query).method("HEAD").answer().status(), status, "HEAD {query}");
+        }
+    }
+    let both = with("subscribed[secret]=0&subscribed[public]=0&wait=0").answer();
+    both.assert_problem(403);
+}
+
 // The end of a token.
 
 #[test]

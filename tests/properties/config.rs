@@ -11,7 +11,7 @@ use novcomet::store::{self, Limits, Retention};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const LARGEST: usize = 1 << 30;
-const NAMES: [&str; 20] = [
+const NAMES: [&str; 21] = [
     "NOVCOMET_STORE",
     "NOVCOMET_TRIES",
     "NOVCOMET_SLEEP",
@@ -28,6 +28,7 @@ const NAMES: [&str; 20] = [
     "NOVCOMET_POLL",
     "NOVCOMET_SANDBOX",
     "NOVCOMET_PUBLISH",
+    "NOVCOMET_SUBSCRIBE",
     "NOVCOMET_PRIVATE",
     "NOVCOMET_ORIGINS",
     KEY,
@@ -54,7 +55,8 @@ pub fn holds(input: &[u8]) {
 fn is_to_blame(environment: &Environment, name: &str) {
     if environment.find(name).is_empty() {
         assert_eq!(name, KEY);
-        assert!(["NOVCOMET_PUBLISH", "NOVCOMET_PRIVATE"].iter().any(|it| environment.has(it)));
+        let rules = ["NOVCOMET_PUBLISH", "NOVCOMET_SUBSCRIBE", "NOVCOMET_PRIVATE"];
+        assert!(rules.iter().any(|it| environment.has(it)));
         return;
     }
     let alone = Environment(vec![(name.as_bytes(), environment.find(name))]);
