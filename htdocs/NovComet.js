@@ -131,8 +131,7 @@
       this.startedAt = this.readAt = Date.now();
       this.checkTimeout();
       try {
-        // The token's cookie counts with a Referer, and a page may send none by default.
-        const response = await fetch(url, {...init, signal, cache: 'no-store', referrerPolicy: 'same-origin'});
+        const response = await fetch(url, {...init, signal, cache: 'no-store', referrerPolicy: 'origin'});
         if (!response.ok) throw await httpError(response);
         this.retryAfter = retryAfterOf(response);
         this.isEventStream = /event-stream/.test(response.headers.get('Content-Type'));
