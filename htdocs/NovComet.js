@@ -131,7 +131,7 @@
       this.startedAt = this.readAt = Date.now();
       this.checkTimeout();
       try {
-        const response = await fetch(url, {...init, signal, cache: 'no-store'});
+        const response = await fetch(url, {...init, signal, cache: 'no-store', referrerPolicy: 'origin'});
         if (!response.ok) throw await httpError(response);
         this.retryAfter = retryAfterOf(response);
         this.isEventStream = /event-stream/.test(response.headers.get('Content-Type'));

@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 
+use percent_encoding::percent_decode_str;
+
 use crate::event::Topic;
 
 /// Who may publish through a web server (`NOVCOMET_PUBLISH`).
@@ -113,15 +115,29 @@ enum Pattern {
     Prefix(String),
 }
 
+impl Pattern {
+    fn parse(word: &str) -> Option<Self> {
+        let (name, is_prefix) = match word.strip_suffix('*') {
+            Some(prefix) => (prefix, true),
+            None => (word, false),
+        };
+        let decoded = decoded(name).filter(|_| !name.contains(['*', '"']))?;
+        match is_prefix {
+            true if decoded.is_empty() => Some(Self::Prefix(decoded)),
+            true => Topic::new(decoded.as_str()).ok().map(|_| Self::Prefix(decoded)),
+            false => Topic::new(decoded.as_str()).ok().map(|_| Self::Exact(decoded)),
+        }
+    }
+}
+
 impl Topics {
-    /// What an administrator wrote: patterns between spaces or commas. A `*`
-    /// in the middle is refused, for as a name it would protect nothing.
+    /// What an administrator wrote: patterns between white space or commas, with
+    /// both, `%` and quotes percent-encoded. `None` for a pattern that no topic
+    /// matches, and for a `*` in the middle: they would protect nothing.
     #[must_use]
     pub fn parse(list: &str) -> Option<Self> {
-        let patterns: Vec<_> = words(list).collect();
-        let is_clear = |pattern: &&str| !pattern.strip_suffix('*').unwrap_or(pattern).contains('*');
-        let is_usable = !patterns.is_empty() && patterns.iter().all(is_clear);
-        is_usable.then(|| Self::granted(patterns))
+        let patterns = words(list).map(Pattern::parse).collect::<Option<Vec<_>>>()?;
+        (!patterns.is_empty()).then_some(Self(patterns))
     }
 
     /// Every topic.
@@ -180,7 +196,7 @@ impl Origin {
         is_ours.then(|| Self(text.to_owned()))
     }
 
-    /// A list of them between spaces or commas.
+    /// A list of them between white space or commas.
     #[must_use]
     pub fn parse_list(list: &str) -> Option<Vec<Self>> {
         words(list).map(Self::parse).collect()
@@ -194,7 +210,19 @@ impl Origin {
 }
 
 fn words(list: &str) -> impl Iterator<Item = &str> {
-    list.split([' ', ',']).filter(|word| !word.is_empty())
+    // The last two are invisible, and no white space to Unicode: a byte order mark is one.
+    let is_between = |c: char| c.is_whitespace() || matches!(c, ',' | '\u{200b}' | '\u{feff}');
+    list.split(is_between).filter(|word| !word.is_empty())
+}
+
+/// Undoes percent-encoding; `None` for a `%` without two hexadecimal digits and
+/// for bytes that are not UTF-8.
+fn decoded(word: &str) -> Option<String> {
+    let is_encoded =
+        |rest: &str| rest.len() > 1 && rest.bytes().take(2).all(|b| b.is_ascii_hexdigit());
+    let is_clear = word.split('%').skip(1).all(is_encoded);
+    let text = percent_decode_str(word).decode_utf8().ok().filter(|_| is_clear)?;
+    Some(text.into_owned())
 }
 
 fn is_host(host: &str) -> bool {
@@ -227,6 +255,38 @@ mod tests {
         assert!(Topics::parse("*").unwrap().contains(&Topic::new("x").unwrap()));
         for list in ["", " , ", "a*b", "**", "*a"] {
             assert_eq!(Topics::parse(list), None, "{list:?}");
+        }
+    }
+
+    #[test]
+    fn all_white_space_and_commas_separate_topics() {
+        let has = |list: &str, name: &str| {
+            Topics::parse(list).unwrap().contains(&Topic::new(name).unwrap())
+        };
+        for between in ["\t", "\n", "\r\n", ",", ", ", "\u{a0}", "\u{2003}", "\u{200b}", "\u{feff}"]
+        {
+            let list = format!("{between}a{between}b{between}");
+            assert!(has(&list, "a") && has(&list, "b"), "{list:?}");
+        }
+        for (list, name) in [
+            ("salary%20list", "salary list"),
+            ("a%2Cb", "a,b"),
+            ("100%25", "100%"),
+            ("%22a%22", "\"a\""),
+            ("a%2a", "a*"),
+            ("%C3%A9*", "éa"),
+        ] {
+            assert!(has(list, name) && !has(list, "a"), "{list:?}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_that_no_topic_matches_is_refused() {
+        let long = "x".repeat(201);
+        for list in ["100%", "%2", "%zz", "a%", "%ff", "\"a\"", "a,\"b c\"", "a\u{7}", "%0A", &long]
+        {
+            assert_eq!(Topics::parse(list), None, "{list:?}");
+            assert_eq!(Topics::parse(&format!("{list}*")), None, "{list:?}*");
         }
     }
 

@@ -239,14 +239,26 @@ impl Access {
 
 /// Who put the secret itself there shall not find it in the log.
 fn key_file(read: impl Fn(&str) -> Option<OsString> + Copy) -> Result<Option<KeyFile>, Error> {
-    let algorithm = setting(read, "NOVCOMET_TOKEN_ALGORITHM", ALGORITHM, Algorithm::parse)?
-        .unwrap_or(Algorithm::Hs256);
+    let algorithm = setting(read, "NOVCOMET_TOKEN_ALGORITHM", ALGORITHM, Algorithm::parse);
+    let algorithm = algorithm.map_err(hidden)?.unwrap_or(Algorithm::Hs256);
     match read("NOVCOMET_TOKEN_KEY").map(PathBuf::from) {
         Some(path) if path.is_absolute() => Ok(Some(KeyFile { path, algorithm })),
-        Some(_) => Err(no_key("(not shown)", "the absolute path of a file")),
+        Some(_) => Err(no_key(HIDDEN, "the absolute path of a file")),
         None => Ok(None),
     }
 }
+
+/// The two settings of the key may have been confused.
+fn hidden(error: Error) -> Error {
+    match error {
+        Error::Config { variable, expected, .. } => {
+            Error::Config { variable, value: HIDDEN.into(), expected }
+        }
+        other => other,
+    }
+}
+
+const HIDDEN: &str = "(not shown)";
 
 fn no_key(value: &str, expected: &'static str) -> Error {
     Error::Config { variable: "NOVCOMET_TOKEN_KEY", value: value.into(), expected }
@@ -256,7 +268,8 @@ const PUBLISH: &str = "any, same-site, post, token or none";
 const SUBSCRIBE: &str = "any, token or none";
 const NEEDS_KEY: &str =
     "set, and NOVCOMET_PUBLISH=token, NOVCOMET_SUBSCRIBE=token or NOVCOMET_PRIVATE needs it";
-const TOPICS: &str = "a list of topics, each a name or a prefix and *";
+const TOPICS: &str = "a list of names that topics can have, or prefixes followed by *, \
+                      with white space, commas, quotes and % written as in a URL (%20)";
 const ORIGINS: &str = "a list of origins such as https://intranet.example:8443, \
                        in lower case and without the scheme's own port";
 const ALGORITHM: &str = "HS256, EdDSA, ES256 or RS256";
@@ -315,6 +328,18 @@ mod tests {
     }
 
     #[test]
+    fn each_limit_has_the_documented_default() {
+        let config = with("NOVCOMET_TRIES", "").unwrap();
+        assert_eq!((config.keep_free, config.max_topics), (5, 10_000));
+        assert_eq!((config.max_waiters, config.max_waiters_per_address), (100, 25));
+        assert_eq!((config.keep, config.keep_bytes, config.max_data), (1_000, 262_144, 65_536));
+        let seconds = [config.keep_age, config.stale, config.stream].map(|time| time.as_secs());
+        assert_eq!(seconds, [86_400, 2_592_000, 300]);
+        assert_eq!((config.sandbox, config.access.publish), (Sandbox::On, Publish::SameSite));
+        assert_eq!(config.access.subscribe, Subscribe::Any);
+    }
+
+    #[test]
     fn a_wait_is_tries_times_sleep() {
         assert_eq!(with("NOVCOMET_TRIES", "3").unwrap().wait(), Duration::from_secs(6));
         assert_eq!(with("NOVCOMET_SLEEP", "0.5").unwrap().wait(), Duration::from_secs(10));
@@ -331,8 +356,10 @@ mod tests {
             let line = with(name, value).unwrap_err().log_line().unwrap();
             assert!(line.starts_with("NOVCOMET_TOKEN_KEY="), "{line}");
         }
-        let line = with("NOVCOMET_TOKEN_KEY", "s3cret").unwrap_err().log_line().unwrap();
-        assert!(!line.contains("s3cret"), "{line}");
+        for name in ["NOVCOMET_TOKEN_KEY", "NOVCOMET_TOKEN_ALGORITHM"] {
+            let line = with(name, "s3cret").unwrap_err().log_line().unwrap();
+            assert!(!line.contains("s3cret"), "{line}");
+        }
         assert_eq!(with("NOVCOMET_TRIES", "1").unwrap().access.publish, Publish::SameSite);
     }
 

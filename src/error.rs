@@ -42,8 +42,8 @@ pub enum Error {
     },
     /// The key of the tokens cannot be used (503).
     Key {
-        /// Its file.
-        path: PathBuf,
+        /// Its file; none if there is no such file.
+        path: Option<PathBuf>,
         /// What is wrong with it.
         why: String,
     },
@@ -138,9 +138,12 @@ impl Error {
             Self::Config { variable, value, expected } => format!(
                 "{variable}={value:?} is not {expected}; correct it in the server's configuration"
             ),
-            Self::Key { path, why } => {
+            Self::Key { path: Some(path), why } => {
                 format!("NOVCOMET_TOKEN_KEY: {} {why}", shown(path))
             }
+            Self::Key { path: None, why } => format!(
+                "NOVCOMET_TOKEN_KEY: its value, which is not shown because it may be a secret, {why}; name a key file"
+            ),
             Self::Store { doing, path, cause } => {
                 format!("cannot {doing} {}: {cause}; {}", shown(path), advice(doing, cause))
             }
@@ -325,7 +328,7 @@ mod tests {
             Error::MessageTooLong(1),
             Error::UnsupportedBody,
             Error::Config { variable: "NOVCOMET_STORE", value: text.into(), expected: "x" },
-            Error::Key { path: path(), why: text.into() },
+            Error::Key { path: Some(path()), why: text.into() },
             Error::Store { doing: "open", path: path(), cause: cause() },
             Error::Server { store: text.into(), cause: cause() },
             Error::NoRoom { path: path(), percent: 5 },

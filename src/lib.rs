@@ -291,7 +291,8 @@ impl<'s, W: Write + AsFd> Service<'_, 's, W> {
 
     /// A slot for who is going to wait. Who gets none looks once, hears of what
     /// there is, and is told when to come back: so it polls at intervals. A
-    /// shell's call holds no worker of a server and needs none.
+    /// shell's call holds no worker of a server and needs none. A foreign page
+    /// gets none: it would use up those of its visitor's address.
     fn place(&self, address: &str, patience: Patience) -> Result<Place, Error> {
         let Config { max_waiters: most, max_waiters_per_address: most_per_address, .. } =
             self.config;
@@ -299,7 +300,9 @@ impl<'s, W: Write + AsFd> Service<'_, 's, W> {
             return Ok(Place { patience, retry_after: None, _slot: None });
         }
         let slots = Slots { store: &self.config.store, most, most_per_address };
-        Ok(match slots.take(address)? {
+        let is_foreign = Rights::new(&self.config.access, &self.caller).is_foreign();
+        let slot = if is_foreign { None } else { slots.take(address)? };
+        Ok(match slot {
             Some(slot) => Place { patience, retry_after: None, _slot: Some(slot) },
             None => Place {
                 patience: Patience { total: Duration::ZERO, ..patience },

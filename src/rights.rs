@@ -6,7 +6,7 @@ use std::time::Duration;
 use url::form_urlencoded;
 
 use crate::access::{Origin, Publish, Subscribe, Topics};
-use crate::cgi::{Caller, Method, Request};
+use crate::cgi::{Body, Caller, Method, Request};
 use crate::config::Access;
 use crate::error::Error;
 use crate::event::{Cursor, Topic};
@@ -18,6 +18,15 @@ const COOKIE: &[u8] = b"mercureAuthorization=";
 /// Parameters in which others take a token. A URL stands in logs and
 /// histories; whoever puts a token there shall notice.
 const IN_URLS: [&str; 3] = ["authorization", "access_token", "token"];
+
+const FOREIGN: &str = "the request comes from a foreign site";
+// A browser sends the cookie for every site that has it ask.
+const NO_CONSENT_TO_PUBLISH: &str = "the token in the cookie publishes from pages of this site: \
+    send Sec-Fetch-Site: same-origin or this site's Origin (a POST has it), \
+    or the token in Authorization: Bearer";
+const NO_CONSENT_TO_SUBSCRIBE: &str = "the token in the cookie subscribes from pages of this site: \
+    send Sec-Fetch-Site: same-origin or this site's Origin or Referer, \
+    or the token in Authorization: Bearer";
 
 /// What one caller may do.
 pub struct Rights<'a> {
@@ -57,12 +66,13 @@ impl<'a> Rights<'a> {
             Publish::Any => Ok(()),
             Publish::None => forbid("nobody publishes here"),
             Publish::Post if request.method != Method::Post => forbid("publish by POST"),
-            Publish::Post | Publish::SameSite => self.same_site(),
+            Publish::Post | Publish::SameSite if self.site() != Site::Foreign => Ok(()),
+            Publish::Post | Publish::SameSite => forbid(FOREIGN),
             Publish::Token => {
                 let (grants, from) = self.grants(request, now)?;
-                // A browser sends a cookie for whichever site asks it to.
-                if from == Source::Cookie {
-                    self.same_site()?;
+                // A redirect passes our page's Referer on, so it is not enough here.
+                if from == Source::Cookie && self.sender() != Site::Ours {
+                    return forbid(NO_CONSENT_TO_PUBLISH);
                 }
                 granted(topics.iter().all(|topic| grants.may_publish(topic)))
             }
@@ -81,31 +91,52 @@ impl<'a> Rights<'a> {
     ) -> Result<Pass, Error> {
         let private = &self.access.private;
         if self.caller.under_server && self.access.subscribe == Subscribe::None {
-            return Err(Error::Forbidden("nobody subscribes at this URL"));
+            forbid("nobody subscribes at this URL")?;
         }
         if !self.caller.under_server || !topics.iter().any(|topic| private.contains(topic)) {
             return Ok(Pass::default());
         }
-        let (grants, _) = self.grants(request, now)?;
+        let (grants, from) = self.grants(request, now)?;
+        if from == Source::Cookie && self.site() != Site::Ours {
+            forbid(NO_CONSENT_TO_SUBSCRIBE)?;
+        }
         let pass = Pass { private: private.clone(), grants: Some(grants) };
         pass.check(topics.iter().copied(), now).map(|()| pass)
     }
 
-    /// Refuses what a browser says comes from a foreign site. Browsers say it
-    /// with `Sec-Fetch-Site`, older ones and all on plain HTTP with `Origin`,
-    /// and where that is not sent either, on GET, with `Referer`.
-    fn same_site(&self) -> Result<(), Error> {
-        let caller = self.caller;
-        let ours = match (&caller.fetch_site, &caller.origin, origin_of(&caller.referer)) {
-            (_, Some(origin), _) if self.is_trusted(origin) => true,
-            (Some(site), _, _) => {
-                matches!(site.as_slice(), b"same-origin" | b"same-site" | b"none")
-            }
-            (None, Some(origin), _) => is_at(origin, &caller.host),
-            (None, None, Some(origin)) => self.is_trusted(origin) || is_at(origin, &caller.host),
-            (None, None, None) => true,
-        };
-        if ours { Ok(()) } else { forbid("the request comes from a foreign site") }
+    /// Whether a browser says that a foreign site had it ask. Such a subscriber
+    /// cannot read the answer and takes no slot from those who can.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        self.sender() == Site::Foreign
+    }
+
+    /// The site that had the browser send the request, by headers that a redirect
+    /// does not pass on. Browsers send `Sec-Fetch-Site` by TLS and to the machine
+    /// itself, and `Origin` with each POST and each request of another origin's script.
+    fn sender(&self) -> Site {
+        match (self.caller.fetch_site.as_deref(), self.caller.origin.as_deref()) {
+            (_, Some(origin)) if self.is_trusted(origin) => Site::Ours,
+            (Some(b"same-origin"), _) => Site::Ours,
+            // Typed by a person, or a link in another program, a mail for instance.
+            (Some(b"none"), _) | (None, None) => Site::Unsaid,
+            (None, Some(origin)) if is_at(origin, &self.caller.host) => Site::Ours,
+            // A sibling host (same-site) is ours if it is configured.
+            _ => Site::Foreign,
+        }
+    }
+
+    /// The same, by `Referer` where a browser sends nothing better: by GET on plain HTTP.
+    fn site(&self) -> Site {
+        match (self.sender(), &self.caller.fetch_site, origin_of(&self.caller.referer)) {
+            (Site::Unsaid, None, Some(origin)) if self.is_ours(origin) => Site::Ours,
+            (Site::Unsaid, None, Some(_)) => Site::Foreign,
+            (site, ..) => site,
+        }
+    }
+
+    fn is_ours(&self, origin: &[u8]) -> bool {
+        self.is_trusted(origin) || is_at(origin, &self.caller.host)
     }
 
     fn is_trusted(&self, origin: &[u8]) -> bool {
@@ -115,8 +146,8 @@ impl<'a> Rights<'a> {
     /// What the caller's token grants, and where it was.
     fn grants(&self, request: &Request, now: Cursor) -> Result<(Grants, Source), Error> {
         let key = Key::read(self.access.token.as_ref().ok_or(Error::Unauthorized)?)?;
-        let is_bare = !form_urlencoded::parse(&request.query)
-            .any(|(name, _)| IN_URLS.contains(&name.as_ref()));
+        let is_bare = !has_token(&request.query)
+            && !matches!(&request.body, Body::Form(form) if has_token(form.as_bytes()));
         let (token, source) = credential(self.caller).ok_or(Error::Unauthorized)?;
         let grants = key.open(token, now).filter(|_| is_bare).ok_or(Error::Unauthorized)?;
         Ok((grants, source))
@@ -155,6 +186,16 @@ enum Source {
     Cookie,
 }
 
+/// Where the page is from that had a browser send the request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Site {
+    /// The host that the request was sent to, or an origin that is configured.
+    Ours,
+    Foreign,
+    /// Nothing says it: a script, an old browser, or a page that suppresses it.
+    Unsaid,
+}
+
 /// A Bearer header counts, and then no cookie. Another scheme is between the
 /// browser and the server (`Require valid-user`).
 fn credential(caller: &Caller) -> Option<(&[u8], Source)> {
@@ -173,6 +214,11 @@ fn cookie(cookies: &[u8]) -> Option<&[u8]> {
     let parts = cookies.split(|&byte| byte == b';');
     let mut found = parts.filter_map(|part| part.trim_ascii().strip_prefix(COOKIE));
     found.next().filter(|_| found.next().is_none())
+}
+
+/// Whether a query or a form has a parameter in which others take a token.
+fn has_token(encoded: &[u8]) -> bool {
+    form_urlencoded::parse(encoded).any(|(name, _)| IN_URLS.contains(&name.as_ref()))
 }
 
 fn granted(all: bool) -> Result<(), Error> {

@@ -11,11 +11,12 @@ use landlock::{
     RulesetStatus,
 };
 
+use libc::rlimit64;
 use rustix::io::fcntl_getfd;
 use rustix::stdio::{stderr, stdin, stdout};
 
 use crate::error::Error;
-use crate::sys::{self, Limit};
+use crate::sys;
 
 /// Standard input to error, the directory, an event file and the one that is
 /// made in its place, signals, inotify: half of these.
@@ -52,13 +53,14 @@ pub fn limit_resources() -> Result<(), Error> {
     descriptors.and(processes).and(core).map(|_| ()).map_err(failed("limit its resources"))
 }
 
-fn limit_descriptors() -> io::Result<Limit> {
-    let Limit { soft, hard } = sys::limit(libc::RLIMIT_NOFILE, None)?;
-    let lower = Limit { soft: soft.min(DESCRIPTORS), hard: hard.min(DESCRIPTORS) };
+fn limit_descriptors() -> io::Result<rlimit64> {
+    let rlimit64 { rlim_cur, rlim_max } = sys::limit(libc::RLIMIT_NOFILE, None)?;
+    let lower =
+        rlimit64 { rlim_cur: rlim_cur.min(DESCRIPTORS), rlim_max: rlim_max.min(DESCRIPTORS) };
     sys::limit(libc::RLIMIT_NOFILE, Some(lower))
 }
 
-const NOTHING: Limit = Limit { soft: 0, hard: 0 };
+const NOTHING: rlimit64 = rlimit64 { rlim_cur: 0, rlim_max: 0 };
 
 /// Lets this process write files below `directory` only (none: nowhere) and
 /// start no program, and gives up the privileges that starting one may bring.
@@ -92,7 +94,7 @@ fn restrict(directory: Option<BorrowedFd<'_>>) -> Result<RulesetStatus, RulesetE
 
 /// Bounds the files that are written while it lives. Not longer, and not
 /// beyond recall: standard error may be a log that is longer already.
-pub struct FileSizeLimit(Limit);
+pub struct FileSizeLimit(rlimit64);
 
 impl FileSizeLimit {
     /// Lowers the limit to `bytes`, unless it is lower already.
@@ -101,7 +103,7 @@ impl FileSizeLimit {
     /// [`Error::Sandbox`] with what prlimit(2) says.
     pub fn set(bytes: u64) -> Result<Self, Error> {
         let set = sys::limit(libc::RLIMIT_FSIZE, None).and_then(|before| {
-            let lower = Limit { soft: before.soft.min(bytes), ..before };
+            let lower = rlimit64 { rlim_cur: before.rlim_cur.min(bytes), ..before };
             sys::limit(libc::RLIMIT_FSIZE, Some(lower))
         });
         set.map(Self).map_err(failed("limit the size of files"))

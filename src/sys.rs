@@ -31,7 +31,11 @@ pub fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
             check(libc::sigaddset(set.as_mut_ptr(), signal))?;
         }
         let mut before = MaybeUninit::uninit();
-        check(libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), before.as_mut_ptr()))?;
+        // It gives the error itself, not -1.
+        match libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), before.as_mut_ptr()) {
+            0 => {}
+            errno => return Err(io::Error::from_raw_os_error(errno)),
+        }
         let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
         let fd = check(libc::signalfd(-1, set.as_ptr(), flags)).inspect_err(|_| {
             libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut());
@@ -70,29 +74,22 @@ pub fn close_inherited() -> io::Result<()> {
     Ok(())
 }
 
-/// What a resource is limited to: now, and as far as that may be raised
-/// (the kernel's `struct rlimit64`, the same on every architecture).
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub struct Limit {
-    /// The soft limit.
-    pub soft: u64,
-    /// The hard limit.
-    pub hard: u64,
-}
+/// `RLIMIT_NOFILE` and the like; the libc crate names their type for glibc only.
+#[cfg(target_env = "gnu")]
+pub type Resource = libc::__rlimit_resource_t;
+#[cfg(not(target_env = "gnu"))]
+pub type Resource = libc::c_int;
 
 /// Sets the limit of a resource if `new` is there; the one before (prlimit(2)).
+/// `rlimit64` has 64 bits on every architecture.
 ///
 /// # Errors
 /// What prlimit(2) says.
-pub fn limit(resource: impl Into<i64>, new: Option<Limit>) -> io::Result<Limit> {
-    let mut before = Limit { soft: 0, hard: 0 };
+pub fn limit(resource: Resource, new: Option<libc::rlimit64>) -> io::Result<libc::rlimit64> {
+    let mut before = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
     let new = new.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-    // SAFETY: both pointers are null or to locals that outlive the call, and
-    // `Limit` is laid out as the kernel has it.
-    let result =
-        unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource.into(), new, &raw mut before) };
-    check(i32::try_from(result).unwrap_or(-1))?;
+    // SAFETY: both pointers are null or to locals that outlive the call.
+    check(unsafe { libc::prlimit64(0, resource, new, &raw mut before) })?;
     Ok(before)
 }
 

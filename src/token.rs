@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base64ct::{Base64UrlUnpadded, Encoding};
@@ -31,6 +31,9 @@ const MAX_KEY: u64 = 16_384;
 const MIN_SECRET: usize = 32;
 /// Shortest RSA modulus, in bytes (RFC 7518 §3.3).
 const MIN_RSA: usize = 256;
+
+/// How PEM begins, after whatever text its readers pass over (RFC 7468 §2).
+const PEM: &[u8] = b"-----BEGIN";
 
 /// What a token allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +80,7 @@ impl Key {
     /// [`Error::Key`] for a file that others can read or could have put
     /// there, and for one that holds no such key.
     pub fn read(file: &KeyFile) -> Result<Self, Error> {
-        let refuse = |why| Error::Key { path: file.path.clone(), why };
+        let refuse = |why| Error::Key { path: existing(&file.path), why };
         let bytes = private_bytes(&file.path).map_err(refuse)?;
         Self::parse(file.algorithm, bytes).map_err(refuse)
     }
@@ -155,6 +158,12 @@ impl Key {
     }
 }
 
+/// The path if something is there. If not it may be the secret itself: base64
+/// may begin with a slash.
+fn existing(path: &Path) -> Option<PathBuf> {
+    path.symlink_metadata().is_ok().then(|| path.to_owned())
+}
+
 /// The content of a file that no other user can read or have put there.
 fn private_bytes(path: &Path) -> Result<Vec<u8>, String> {
     // Judged by what was opened, not by its name, which may change its meaning
@@ -173,6 +182,9 @@ fn private_bytes(path: &Path) -> Result<Vec<u8>, String> {
             "belongs to another user than root and the web server's; chown it"
         }
         () if found.mode() & 0o007 != 0 => "is open to other users; chmod o= it",
+        () if found.mode() & 0o020 != 0 => "can be written by its group; chmod g-w it",
+        () if found.nlink() != 1 => "has another name too (a hard link); make a new key",
+        () if names_users(&file) => "has an ACL that names users or groups; setfacl -b it",
         () if found.len() > MAX_KEY => "is too large for a key",
         () => "",
     };
@@ -184,13 +196,32 @@ fn private_bytes(path: &Path) -> Result<Vec<u8>, String> {
     read.map(|_| bytes).map_err(|cause| format!("cannot be read: {cause}"))
 }
 
+/// Whether an ACL gives rights to more than the owner, the group and the others (acl(5)).
+fn names_users(file: &File) -> bool {
+    // linux/posix_acl_xattr.h: a version, then for each entry tag and permissions
+    // of 16 bits and an id of 32, all in little-endian.
+    const VERSION: usize = 4;
+    const ENTRY: usize = 8;
+    const NAMED: [u8; 2] = [0x02, 0x08];
+    // Room for the four entries of an ACL without names; more of them do not fit.
+    let mut acl = [0; VERSION + 4 * ENTRY];
+    match rustix::fs::fgetxattr(file, "system.posix_acl_access", &mut acl) {
+        Ok(length) => acl[..length]
+            .get(VERSION..)
+            .unwrap_or_default()
+            .chunks(ENTRY)
+            .any(|it| NAMED.contains(&it[0])),
+        Err(errno) => errno == rustix::io::Errno::RANGE,
+    }
+}
+
 fn secret(mut bytes: Vec<u8>) -> Result<Vec<u8>, String> {
     if bytes.last() == Some(&b'\n') {
         bytes.pop();
     }
     match () {
         // Whoever knows a public key could sign with it.
-        () if bytes.starts_with(b"-----BEGIN") => {
+        () if bytes.windows(PEM.len()).any(|part| part == PEM) => {
             Err("holds PEM, and HS256 takes the bytes of a secret; set NOVCOMET_TOKEN_ALGORITHM"
                 .into())
         }
@@ -254,10 +285,12 @@ impl Object {
     }
 
     fn topics(&self, name: &str) -> Option<Topics> {
-        let patterns: Vec<String> = match self.has(name) {
+        // As Mercure does, null counts as no list.
+        let patterns: Option<Vec<String>> = match self.has(name) {
             true => self.get(name)?,
-            false => Vec::new(),
+            false => None,
         };
+        let patterns = patterns.unwrap_or_default();
         Some(Topics::granted(patterns.iter().map(String::as_str)))
     }
 }

@@ -257,6 +257,53 @@ fn never_more_wait_than_may_and_a_killed_waiter_leaves_its_slot() {
     assert_eq!(store.names(), [""; 0], "subscribing creates nothing");
 }
 
+/// A foreign page that asks 25 times would take all of its visitor's slots.
+#[test]
+fn a_foreign_page_takes_no_slot() {
+    let store = Store::new();
+    let page = |marks: &[(&str, &str)]| {
+        let call = visitor(&store, "192.0.2.1", "subscribed[a]=0&wait=20");
+        let call = call.variable("HTTP_HOST", "a.example");
+        let call = call.variable("NOVCOMET_ORIGINS", "https://pages.example");
+        marks.iter().fold(call, |call, (name, value)| call.variable(&format!("HTTP_{name}"), value))
+    };
+    for marks in [
+        &[("SEC_FETCH_SITE", "cross-site")][..],
+        &[("SEC_FETCH_SITE", "same-site")],
+        &[("ORIGIN", "https://evil.example")],
+        &[("ORIGIN", "null")],
+        &[("ORIGIN", "https://evil.example"), ("SEC_FETCH_SITE", "cross-site")],
+    ] {
+        let answer = page(marks).answer();
+        assert!(is_sent_away(&answer), "{marks:?}");
+        assert_eq!(answer.body, r#"{"s":0,"k":{"a":0.100000}}"#, "{marks:?}");
+    }
+    for marks in [
+        &[][..],
+        &[("SEC_FETCH_SITE", "same-origin")],
+        &[("SEC_FETCH_SITE", "none")],
+        &[("ORIGIN", "http://a.example")],
+        &[("ORIGIN", "https://pages.example"), ("SEC_FETCH_SITE", "cross-site")],
+    ] {
+        drop(page(marks).waiting());
+    }
+}
+
+/// Every user of the machine reads /proc/net/unix.
+#[test]
+fn no_visitors_address_is_shown_to_local_users() {
+    let store = Store::new();
+    let names = || fs::read_to_string("/proc/net/unix").unwrap();
+    for address in ["203.0.113.77", "2001:db8:77:77::1", "somebody.example"] {
+        let waiter = visitor(&store, address, "subscribed[a]=0").waiting();
+        assert!(names().contains("@novcomet/"), "it holds a slot");
+        for shown in [address, "203.0.113", "2001:db8:77", "somebody"] {
+            assert!(!names().contains(shown), "{shown}");
+        }
+        drop(waiter);
+    }
+}
+
 #[test]
 fn one_address_leaves_slots_to_the_others() {
     let store = Store::new();

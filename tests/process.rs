@@ -187,6 +187,45 @@ fn what_the_kernel_refuses_is_done_without_unless_it_is_required() {
     }
 }
 
+/// Each kind of fault of ours, and the only texts that a client may read of them.
+#[test]
+fn each_503_has_one_of_the_known_bodies() {
+    let misconfigured = "the server is misconfigured; its error log says how";
+    let unusable = "the store cannot be used; the server's error log says why";
+    let store = Store::new();
+    fs::create_dir(store.file("directory")).unwrap();
+    let ask = |query: &str| store.query(query).method("GET");
+    let set = |name: &str, value: &str| ask("publish=a").variable(name, value);
+    let key = set("NOVCOMET_TOKEN_KEY", "/etc/passwd").variable("NOVCOMET_PUBLISH", "token");
+    let key = key.variable("HTTP_AUTHORIZATION", "Bearer x");
+    let visitor = ask("subscribed[a]=0").variable("REMOTE_ADDR", "192.0.2.1");
+    let no_socket = injected("--inject=socket:error=EACCES");
+    let sandbox = set("NOVCOMET_SANDBOX", "require");
+    for (kind, call, detail) in [
+        ("a setting", set("NOVCOMET_TRIES", "many"), misconfigured),
+        ("no key", set("NOVCOMET_PUBLISH", "token"), misconfigured),
+        ("a key", key, misconfigured),
+        (
+            "a sandbox",
+            sandbox.by("strace", &injected("--inject=landlock_create_ruleset:error=ENOSYS")),
+            misconfigured,
+        ),
+        ("a directory", set("NOVCOMET_STORE", "file:///nowhere/at/all"), unusable),
+        ("a topic that is no file", ask("publish=directory"), unusable),
+        ("a server", set("NOVCOMET_STORE", "redis://127.0.0.1:1/0"), unusable),
+        (
+            "a slot",
+            visitor.by("strace", &no_socket),
+            "nobody can wait; the server's error log says why",
+        ),
+    ] {
+        let answer = call.answer();
+        let body = format!(r#"{{"detail":"{detail}","status":503,"title":"Service Unavailable"}}"#);
+        assert_eq!((answer.status(), answer.body.as_str()), (503, body.as_str()), "{kind}");
+        assert!(answer.log.starts_with("novcomet: "), "{kind}: {answer:?}");
+    }
+}
+
 #[test]
 fn a_subscriber_is_refused_too_where_the_sandbox_is_required() {
     let store = Store::new();

@@ -28,10 +28,16 @@ fn by_post(store: &Store) -> Call {
 type Marks = &'static [(&'static str, &'static str)];
 
 /// Each page by its name, what a browser says of it, and whether it is ours.
-const PAGES: [(&str, Marks, bool); 31] = [
+const PAGES: [(&str, Marks, bool); 33] = [
     ("a script that says nothing", &[], true),
     ("same-origin", &[("SEC_FETCH_SITE", "same-origin")], true),
-    ("a host of the same site", &[("SEC_FETCH_SITE", "same-site")], true),
+    ("a sibling host", &[("SEC_FETCH_SITE", "same-site")], false),
+    (
+        "a sibling host by its name",
+        &[("SEC_FETCH_SITE", "same-site"), ("ORIGIN", "http://other.example:8080")],
+        false,
+    ),
+    ("a sibling host without TLS", &[("ORIGIN", "http://pages.intranet.example:8080")], false),
     ("typed by a person", &[("SEC_FETCH_SITE", "none")], true),
     ("cross-site", &[("SEC_FETCH_SITE", "cross-site")], false),
     ("an unknown relation", &[("SEC_FETCH_SITE", "same-planet")], false),
@@ -327,6 +333,23 @@ fn a_page_of_a_configured_origin_is_ours_by_its_referer_too() {
     assert_eq!(call.answer().status(), 200);
 }
 
+#[test]
+fn a_sibling_host_is_ours_if_configured() {
+    let store = Store::new();
+    for relation in [Some("same-site"), None] {
+        let sibling = |origin: &str| {
+            let call = with_origins(by_post(&store)).variable("HTTP_ORIGIN", origin);
+            let call = match relation {
+                Some(relation) => call.variable("HTTP_SEC_FETCH_SITE", relation),
+                None => call,
+            };
+            call.answer().status()
+        };
+        assert_eq!(sibling("http://b.example:81"), 200, "{relation:?}");
+        assert_eq!(sibling("http://c.example:81"), 403, "{relation:?}");
+    }
+}
+
 // Through the servers.
 
 /// Every story with every server.
@@ -389,11 +412,13 @@ fn assert_locked(server: &Server, address: &str, token: &str) {
         (format!("GET {address}?subscribed[secret]=0&wait=0&stream=1"), ""),
     ] {
         let ask = |headers: &[&str]| send(server, &request, headers, body);
+        let ours = "Sec-Fetch-Site: same-origin";
         let refused = ask(&[FORM]);
         assert_eq!((refused.status, refused.header("WWW-Authenticate")), (401, Some("Bearer")));
         assert!(refused.body.starts_with(r#"{"detail":"this needs a valid token""#), "{refused:?}");
         assert_eq!(ask(&[FORM, &header]).status, 200, "{request} with the header");
-        assert_eq!(ask(&[FORM, &cookie]).status, 200, "{request} with the cookie");
+        assert_eq!(ask(&[FORM, &cookie, ours]).status, 200, "{request} with the cookie");
+        assert_eq!(ask(&[FORM, &cookie]).status, 403, "{request} from nowhere");
     }
     assert_eq!(server.complaints(), [""; 0]);
 }

@@ -145,8 +145,10 @@ fn every_wrong_token_gets_the_same_401() {
 }
 
 /// The same bytes must not be written in two ways, and nothing may be added.
+/// Base64 and the parts are the same for all algorithms, signatures are not: see
+/// `an_es256_token_has_two_forms`.
 #[test]
-fn a_token_has_one_form() {
+fn an_hs256_token_has_one_form() {
     let house = House::new();
     let good = house.keys.token(ALL);
     let parts: Vec<_> = good.split('.').collect();
@@ -174,6 +176,39 @@ fn a_token_has_one_form() {
     assert_eq!(house.with("publish=a", &good).answer().body, "true");
 }
 
+/// Of a signature of ECDSA anybody makes a second one, (r, n - s). Node.js,
+/// OpenSSL and Java sign with either half, so to refuse one would refuse half
+/// of their tokens.
+#[test]
+fn an_es256_token_has_two_forms() {
+    let house = House::new();
+    let header = r#"{"alg":"ES256"}"#;
+    let (low, high) = ("ES256 with low s", "ES256 with high s");
+    let tokens = house
+        .keys
+        .sign(&[(low, "es", header, claims(60, ALL)), (high, "es", header, claims(60, ALL))]);
+    for token in &tokens {
+        assert_eq!(house.by("ES256", "es.pub", token).body, "true");
+    }
+}
+
+/// The others have one: to add the group's order or the modulus makes another
+/// text of the same number, and it is refused.
+#[test]
+fn rs256_and_eddsa_signatures_have_one_form() {
+    let house = House::new();
+    for (algorithm, other, private, public) in [
+        ("EdDSA", "EdDSA with S + L", "ed", "ed.pub"),
+        ("RS256", "RS256 with a leading zero", "rs", "rs.pub"),
+    ] {
+        let header = format!(r#"{{"alg":"{algorithm}"}}"#);
+        let draft = |how| (how, private, header.as_str(), claims(60, ALL));
+        let tokens = house.keys.sign(&[draft(algorithm), draft(other)]);
+        assert_eq!(house.by(algorithm, public, &tokens[0]).body, "true", "{algorithm}");
+        assert_unauthorized(&house.by(algorithm, public, &tokens[1]), other);
+    }
+}
+
 /// Who holds the public key must not be able to sign with it.
 #[test]
 fn a_public_key_is_no_secret() {
@@ -187,9 +222,16 @@ fn a_public_key_is_no_secret() {
         for token in &tokens {
             assert_unauthorized(&house.by(algorithm, public, token), algorithm);
         }
-        let confused = house.by("HS256", public, &tokens[0]);
-        confused.assert_problem(503);
-        assert!(confused.log.contains("holds PEM"), "{confused:?}");
+        let pem = fs::read_to_string(house.keys.path(public)).unwrap();
+        for (number, before) in ["", "\n", " ", "\u{feff}", "Subject: x\n\n"].iter().enumerate() {
+            let name = format!("{public}-{number}");
+            fs::write(house.keys.path(&name), format!("{before}{pem}")).unwrap();
+            house.keys.allow(&name, 0o600);
+            let token = house.keys.sign(&[("HS256 by file", &name, HS256, claims(60, ALL))]);
+            let confused = house.by("HS256", &name, &token[0]);
+            confused.assert_problem(503);
+            assert!(confused.log.contains("holds PEM"), "{before:?}: {confused:?}");
+        }
     }
     let wrong = house.keys.sign(&[
         ("EdDSA", "ed2", r#"{"alg":"EdDSA"}"#, claims(60, ALL)),
@@ -213,7 +255,9 @@ fn a_token_is_taken_from_the_header_or_the_cookie_only() {
     let (good, other) = (house.keys.token(ALL), house.keys.token(r#"{"publish":["b"]}"#));
     let ask = || house.ask("publish=a");
     let bearer = |call: Call, text: String| call.variable("HTTP_AUTHORIZATION", &text);
-    let cookie = |call: Call, text: String| call.variable("HTTP_COOKIE", &text);
+    let cookie = |call: Call, text: String| {
+        call.variable("HTTP_COOKIE", &text).variable("HTTP_SEC_FETCH_SITE", "same-origin")
+    };
     let crumb = |token: &str| format!("mercureAuthorization={token}");
     for (rule, call, status) in [
         ("header", bearer(ask(), format!("Bearer {good}")), 200),
@@ -257,30 +301,74 @@ fn a_token_is_taken_from_the_header_or_the_cookie_only() {
         assert_unauthorized(&answer, "a token in the URL beside the header");
         let form = house.ask("").form(&query).answer();
         assert_unauthorized(&form, "a token in the form");
+        let form = house.with("", &good).form(&query).answer();
+        assert_unauthorized(&form, "a token in the form beside the header");
+        let query = format!("subscribed[secret]=0&wait=0&{name}={good}");
+        let form = house.with("", &good).form(&query).answer();
+        assert_unauthorized(&form, "a subscriber's token in the form beside the header");
     }
     let free = house.ask("subscribed[public]=0&wait=0&token=x").answer();
     assert_eq!(free.status(), 200, "where no grant is needed, it is a parameter like others");
 }
 
-/// The browser sends the cookie for whichever page makes it ask.
+/// A browser sends the cookie for every page that has it ask. What a page of ours
+/// shows of itself: publishing and subscribing by the cookie.
 #[test]
-fn a_foreign_site_cannot_use_the_cookie() {
+fn a_cookie_needs_evidence_of_our_own_site() {
     let house = House::new();
     let good = house.keys.token(ALL);
     let cookie = format!("mercureAuthorization={good}");
-    for (name, value) in [
-        ("HTTP_SEC_FETCH_SITE", "cross-site"),
-        ("HTTP_ORIGIN", "http://evil.example"),
-        ("HTTP_REFERER", "http://evil.example/page"),
+    for (marks, publishes, subscribes) in [
+        (&[][..], 403, 403),
+        (&[("SEC_FETCH_SITE", "same-origin")], 200, 200),
+        (&[("SEC_FETCH_SITE", "none")], 403, 403),
+        (&[("SEC_FETCH_SITE", "same-site")], 403, 403),
+        (&[("SEC_FETCH_SITE", "cross-site")], 403, 403),
+        (&[("SEC_FETCH_SITE", "")], 403, 403),
+        (&[("SEC_FETCH_SITE", "none"), ("REFERER", "http://a.example/")], 403, 403),
+        (&[("SEC_FETCH_SITE", "cross-site"), ("REFERER", "http://a.example/")], 403, 403),
+        (&[("SEC_FETCH_SITE", "cross-site"), ("REFERER", "https://pages.example/")], 403, 403),
+        (&[("SEC_FETCH_SITE", "cross-site"), ("ORIGIN", "https://pages.example")], 200, 200),
+        (&[("SEC_FETCH_SITE", "same-site"), ("ORIGIN", "https://pages.example")], 200, 200),
+        (&[("SEC_FETCH_SITE", "cross-site"), ("ORIGIN", "http://a.example")], 403, 403),
+        (&[("ORIGIN", "http://a.example")], 200, 200),
+        (&[("ORIGIN", "https://pages.example")], 200, 200),
+        (&[("ORIGIN", "http://evil.example")], 403, 403),
+        (&[("ORIGIN", "null")], 403, 403),
+        (&[("ORIGIN", "")], 403, 403),
+        (&[("ORIGIN", "null"), ("REFERER", "http://a.example/")], 403, 403),
+        // A foreign page that redirects passes our Referer on.
+        (&[("REFERER", "http://a.example/page")], 403, 200),
+        (&[("REFERER", "https://pages.example/page")], 403, 200),
+        (&[("REFERER", "http://evil.example/page")], 403, 403),
+        (&[("REFERER", "")], 403, 403),
     ] {
-        let foreign = |call: Call| call.variable(name, value).answer();
-        let answer = foreign(house.ask("publish=a").variable("HTTP_COOKIE", &cookie));
-        answer.assert_problem(403);
-        assert_eq!(
-            foreign(house.with("publish=a", &good)).status(),
-            200,
-            "the header is no cookie"
-        );
+        let from = |call: Call| {
+            let call = call.variable("NOVCOMET_ORIGINS", "https://pages.example");
+            let set = |call: Call, (name, value): &(&str, &str)| {
+                call.variable(&format!("HTTP_{name}"), value)
+            };
+            marks.iter().fold(call, set)
+        };
+        let ask = |query: &str| from(house.ask(query).variable("HTTP_COOKIE", &cookie));
+        let form = from(house.ask("").form("publish=a").variable("HTTP_COOKIE", &cookie));
+        for (call, status) in [
+            (ask("publish=a"), publishes),
+            (form, publishes),
+            (ask("publish=a").method("HEAD"), publishes),
+            (ask("subscribed[secret]=0&wait=0"), subscribes),
+            (ask("subscribed[secret]=0&wait=0").method("HEAD"), subscribes),
+            (ask("subscribed[secret]=0&wait=0&stream=1"), subscribes),
+            (ask("subscribed[secret]=0&wait=0&stream=json"), subscribes),
+            (ask("subscribed[public]=0&wait=0"), 200),
+        ] {
+            let answer = call.answer();
+            assert_eq!(answer.status(), status, "{marks:?}: {answer:?}");
+            let says = "send Sec-Fetch-Site: same-origin or this site's Origin";
+            assert!(status == 200 || answer.body.is_empty() || answer.body.contains(says));
+        }
+        let header = from(house.with("publish=a", &good)).answer();
+        assert_eq!(header.status(), 200, "the header is no cookie: {marks:?}");
     }
 }
 
@@ -315,6 +403,9 @@ fn a_grant_is_exact_or_a_prefix_and_for_every_topic() {
         let head = house.with(query, &token).method("HEAD").answer();
         assert_eq!(head.status(), status, "HEAD {query}: {head:?}");
     }
+    let null = house.keys.token(r#"{"publish":["a"],"subscribe":null}"#);
+    assert_eq!(house.with("publish=a", &null).answer().status(), 200, "as Mercure has it");
+    house.with("subscribed[secret]=0&wait=0", &null).answer().assert_problem(403);
     let empty = house.keys.sign(&[("HS256", "hs", HS256, format!(r#"{{"exp":{}}}"#, now() + 60))]);
     house.with("publish=a", &empty[0]).answer().assert_problem(403);
     let mut names = house.store.names();
@@ -361,6 +452,28 @@ fn every_topic_needs_a_token_under_subscribe_token() {
     }
     let both = with("subscribed[secret]=0&subscribed[public]=0&wait=0").answer();
     both.assert_problem(403);
+}
+
+#[test]
+fn a_private_topic_is_so_whatever_separates_it() {
+    let house = House::new();
+    let ask = |list: &str, topic: &str| {
+        let query = format!("subscribed[{topic}]=earliest&wait=0");
+        house.ask(&query).variable("NOVCOMET_PRIVATE", list).answer()
+    };
+    for between in ["\t", "\n", "\r\n", "\u{a0}", "\u{2003}", "\u{feff}", "\u{200b}", " , "] {
+        let list = format!("{between}secret{between}other{between}");
+        assert_eq!(ask(&list, "secret").status(), 401, "{list:?}");
+        assert_eq!(ask(&list, "other").status(), 401, "{list:?}");
+    }
+    assert_eq!(ask("salary%20list,a%2Cb", "salary%20list").status(), 401);
+    assert_eq!(ask("salary%20list,a%2Cb", "a,b").status(), 401);
+    assert_eq!(ask("salary%20list", "salary").status(), 200);
+    for list in ["\"secret\"", "50%", "%00", "%ff", &"x".repeat(300)] {
+        let answer = ask(list, "secret");
+        answer.assert_problem(503);
+        assert!(answer.log.contains("is not a list of names that topics can have"), "{answer:?}");
+    }
 }
 
 // The end of a token.
@@ -423,6 +536,20 @@ fn a_key_that_others_could_have_read_or_made_serves_nobody() {
     write("readable", &secret, 0o644);
     write("writable", &secret, 0o602);
     write("executable", &secret, 0o601);
+    write("group-writable", &secret, 0o660);
+    write("two-names", &secret, 0o600);
+    fs::hard_link(keys.path("two-names"), keys.path("second-name")).unwrap();
+    for (name, entries) in
+        [("acl", "u:1:r"), ("group-acl", "g:1:r"), ("long-acl", "u:1:-,u:2:-,g:1:-")]
+    {
+        write(name, &secret, 0o600);
+        let acl = Command::new("setfacl").args(["-m", entries, &keys.path(name)]).status();
+        assert!(acl.expect("setfacl, of the package acl").success(), "{name}");
+        keys.allow(name, 0o640);
+    }
+    write("mask-only", &secret, 0o600);
+    let mask = Command::new("setfacl").args(["-m", "m::r", &keys.path("mask-only")]).status();
+    assert!(mask.unwrap().success());
     write("short", &[b'x'; 31], 0o600);
     write("short-line", &[&[b'x'; 31][..], b"\n"].concat(), 0o600);
     write("empty", b"", 0o600);
@@ -436,6 +563,11 @@ fn a_key_that_others_could_have_read_or_made_serves_nobody() {
         ("HS256", "readable"),
         ("HS256", "writable"),
         ("HS256", "executable"),
+        ("HS256", "group-writable"),
+        ("HS256", "two-names"),
+        ("HS256", "acl"),
+        ("HS256", "group-acl"),
+        ("HS256", "long-acl"),
         ("HS256", "short"),
         ("HS256", "short-line"),
         ("HS256", "empty"),
@@ -443,7 +575,6 @@ fn a_key_that_others_could_have_read_or_made_serves_nobody() {
         ("HS256", "link"),
         ("HS256", "directory"),
         ("HS256", "fifo"),
-        ("HS256", "absent"),
         ("HS256", "rs"),
         ("RS256", "rs"),
         ("RS256", "es.pub"),
@@ -471,10 +602,36 @@ fn a_key_that_others_could_have_read_or_made_serves_nobody() {
             "{answer:?}"
         );
         assert!(!answer.body.contains("novcomet-keys"), "the client reads no path: {answer:?}");
-        assert!(!answer.log.contains(&String::from_utf8_lossy(&secret[..8]).into_owned()));
+        for part in secret.trim_ascii_end().windows(8) {
+            let part = std::str::from_utf8(part).unwrap();
+            assert!(!answer.log.contains(part) && !answer.body.contains(part), "{answer:?}");
+        }
     }
+    assert_eq!(house.by("HS256", "mask-only", &good).body, "true", "an ACL without names");
     write("root-and-group", &secret, 0o640);
     assert_eq!(house.by("HS256", "root-and-group", &good).body, "true");
+}
+
+/// An administrator may have set the secret instead of its file.
+#[test]
+fn a_secret_in_the_place_of_its_file_is_not_logged() {
+    let house = House::new();
+    for secret in [
+        "/9j4AAQSkZJRgABAQEASABIAAD/2wBDAAMCAgMCAgMDAwMEAwMEBQgFBQQEBQoHBwYIDAoMDAsKCwsNDhIQDQ4R",
+        "/etc/passwd/AAQSkZJRgABAQEASABIAAD",
+        "9j4AAQSkZJRgABAQEASABIAAD/2wBDAAMCAgMCAgMDAwMEAwMEBQgFBQQEBQoHBwYIDAoMDAsKCwsN",
+        &format!("/{}", "s3cr3t+A".repeat(600)),
+    ] {
+        for name in ["NOVCOMET_TOKEN_KEY", "NOVCOMET_TOKEN_ALGORITHM"] {
+            let answer = house.with("publish=a", "x").variable(name, secret).answer();
+            answer.assert_problem(503);
+            assert!(answer.log.starts_with(&format!("novcomet: {name}")), "{answer:?}");
+            for part in secret.as_bytes().windows(12) {
+                let part = std::str::from_utf8(part).unwrap();
+                assert!(!answer.log.contains(part) && !answer.body.contains(part), "{answer:?}");
+            }
+        }
+    }
 }
 
 #[test]

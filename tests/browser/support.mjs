@@ -56,9 +56,10 @@ const commands = {
 
 /** A web server on a free port of loopback, its files and its event store its own. */
 export class Server {
-  static async start(kind = 'apache') {
+  /** `options` are settings of ours: `{NOVCOMET_PUBLISH: 'token'}`. */
+  static async start(kind = 'apache', options = {}) {
     const server = new Server();
-    server.kind = kind;
+    Object.assign(server, {kind, options});
     server.root = await fs.mkdtemp(`${os.tmpdir()}/novcomet-browser.`);
     server.store = await fs.mkdtemp(`${SHARED_MEMORY}/novcomet-browser.`);
     await server.#layOut();
@@ -97,7 +98,8 @@ export class Server {
   /** Somebody else may take a free port just before the server does. */
   async #try(port) {
     const {args, env, option} = commands[this.kind]({root: this.root, port});
-    await fs.writeFile(`${this.root}/options.conf`, option('NOVCOMET_STORE', `file://${this.store}`));
+    await fs.writeFile(`${this.root}/options.conf`, Object.entries({NOVCOMET_STORE: `file://${this.store}`, ...this.options})
+      .map(([name, value]) => option(name, value)).join(''));
     const log = await fs.open(`${this.root}/error.log`, 'a', 0o666);
     const child = spawn('setpriv', ['--pdeathsig', 'TERM', ...args],
       {stdio: ['ignore', 'ignore', log.fd], env: {...process.env, ...env}, detached: true});
@@ -223,12 +225,12 @@ export class Proxy {
 }
 
 /** Debian's Chromium; nothing in it asks for anything but our pages. */
-export function launch() {
+export function launch(...args) {
   return chromium.launch({
     executablePath: program('chromium'),
     ignoreDefaultArgs: ['--disable-back-forward-cache'],
     args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-      '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+      '--disable-background-networking', '--disable-component-update', '--disable-sync', ...args],
   });
 }
 

@@ -37,12 +37,33 @@ function signature(alg, file, text) {
     case 'HS512': return crypto.createHmac('sha512', key.toString().trimEnd()).update(data).digest();
     case 'EdDSA': return crypto.sign(null, data, key);
     case 'ES256': return crypto.sign('sha256', data, {key, dsaEncoding: 'ieee-p1363'});
+    case 'ES256 with low s': return withS(crypto.sign('sha256', data, {key, dsaEncoding: 'ieee-p1363'}), false);
+    case 'ES256 with high s': return withS(crypto.sign('sha256', data, {key, dsaEncoding: 'ieee-p1363'}), true);
+    case 'EdDSA with S + L': return plusOrder(crypto.sign(null, data, key));
+    case 'RS256 with a leading zero': return Buffer.concat([Buffer.alloc(1), crypto.sign('sha256', data, key)]);
     case 'ES256 in DER': return crypto.sign('sha256', data, key);
     case 'RS256': return crypto.sign('sha256', data, key);
     case 'RS512': return crypto.sign('sha512', data, key);
     case 'PS256': return crypto.sign('sha256', data, {key, padding: crypto.constants.RSA_PKCS1_PSS_PADDING});
   }
   throw new Error(alg);
+}
+
+const number = (bytes) => BigInt(`0x${bytes.toString('hex')}`);
+const bytesOf = (number) => Buffer.from(number.toString(16).padStart(64, '0'), 'hex');
+
+/** A signature of ECDSA with s in the one half or the other of P-256's order (FIPS 186-5). */
+function withS(signature, high) {
+  const order = 0xffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551n;
+  const s = number(signature.subarray(32));
+  return Buffer.concat([signature.subarray(0, 32), bytesOf(s > order / 2n === high ? s : order - s)]);
+}
+
+/** A signature of Ed25519 whose S, in little-endian, is larger by the group's order (RFC 8032 §5.1.7). */
+function plusOrder(signature) {
+  const order = 2n ** 252n + 27742317777372353535851937790883648493n;
+  const s = number(Buffer.from(signature.subarray(32)).reverse());
+  return Buffer.concat([signature.subarray(0, 32), bytesOf(s + order).reverse()]);
 }
 
 if (command === 'keys') keys();
