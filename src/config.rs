@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::access::{Algorithm, KeyFile, Origin, Publish, Subscribe, Topics};
+use crate::auth::access::{Algorithm, KeyFile, Origin, Publish, Subscribe, Topics};
 use crate::error::Error;
 
 /// Where events are kept: the directory of the PHP of 2011.

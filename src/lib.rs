@@ -3,23 +3,16 @@
 //!
 //! The data flows one way: [`cgi`] → [`protocol`] → [`hub`] → [`store`] and back.
 
-pub mod access;
+pub mod auth;
 pub mod cgi;
-pub mod clock;
 pub mod config;
 pub mod error;
 pub mod event;
 pub mod hub;
-pub mod input;
-pub mod lots;
-pub mod output;
+pub mod net;
+pub mod process;
 pub mod protocol;
-pub mod rights;
-pub mod sandbox;
-pub mod slots;
 pub mod store;
-mod sys;
-pub mod token;
 
 use std::env;
 use std::ffi::OsString;
@@ -28,21 +21,21 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use access::Origin;
+use auth::access::Origin;
+use auth::rights::{Pass, Rights};
 use cgi::{Caller, Request, Response};
-use clock::{Clock, ProcessClock};
 use config::{Config, Sandbox};
 use error::Error;
 use event::Cursor;
 use hub::{Alarm, Part, Patience, Subscription, Terms};
-use input::{BODY_DEADLINE, Input, Stdin};
-use lots::Lots;
-use output::{Output, Stdout};
-use protocol::Command;
-use protocol::stream::{self, Format};
-use rights::{Pass, Rights};
-use sandbox::FileSizeLimit;
-use slots::{Slot, Slots};
+use process::clock::{Clock, ProcessClock};
+use process::input::{BODY_DEADLINE, Input, Stdin};
+use process::output::{Output, Stdout};
+use process::random::Lots;
+use process::sandbox::FileSizeLimit;
+use process::slots::{Slot, Slots};
+use protocol::novcomet::Command;
+use protocol::novcomet::stream::{self, Format};
 use store::{Budget, CheckStore, Limits, Retention, Store};
 
 /// A CGI of one's own, over whatever can say when it changed last: every
@@ -108,7 +101,7 @@ impl NovComet {
 /// nothing of what std does before a `main` of its own.
 #[must_use]
 pub fn serve() -> Option<u8> {
-    sandbox::open_standard_streams();
+    process::sandbox::open_standard_streams();
     process(|name| env::var_os(name), None)
 }
 
@@ -159,7 +152,7 @@ fn run_over(
     mut log: impl Write,
     own: Own,
 ) -> Served {
-    sandbox::expect_signals();
+    process::sandbox::expect_signals();
     let config = Config::from_env(variable);
     let max_body = config.as_ref().map_or(0, Config::max_body);
     let stdin = Input::new(stdin, BODY_DEADLINE);
@@ -170,7 +163,7 @@ fn run_over(
     };
     let caller = Caller::from_env(variable);
     let origins = config.as_ref().map_or(&[][..], |config| &config.access.origins);
-    let reader = rights::reader(origins, &caller).cloned();
+    let reader = auth::rights::reader(origins, &caller).cloned();
     let (mut output, mut alarm) = (Output::new(stdout), None);
     let mut report = |error: &Error| {
         if let Some(line) = error.log_line() {
@@ -188,18 +181,18 @@ fn run_over(
     served.as_ref().err().into_iter().for_each(report);
     // The server waits for the end of these and of `output`, and may poll for
     // ours if that comes late: all that is left to do is to write and to close.
-    sys::hang_up(&[libc::STDIN_FILENO, libc::STDERR_FILENO]);
+    process::sys::hang_up(&[libc::STDIN_FILENO, libc::STDERR_FILENO]);
     let (response, served) = match served {
         Ok(response) => (response, Served::Answered),
-        Err(error) => (Some(protocol::refusal(&error)), Served::Refused),
+        Err(error) => (Some(protocol::novcomet::refusal(&error)), Served::Refused),
     };
     if let Some(response) = response.filter(|_| !output.has_begun()) {
         // Who does not listen any more loses nothing: the events are in the store.
         let bytes = response.readable_by(reader.as_ref()).bytes();
-        let _ = output.send(&bytes, Instant::now() + output::ANSWER);
+        let _ = output.send(&bytes, Instant::now() + process::output::ANSWER);
     }
     drop(output);
-    sys::hang_up(&[libc::STDOUT_FILENO]);
+    process::sys::hang_up(&[libc::STDOUT_FILENO]);
     drop(alarm);
     served
 }
@@ -250,18 +243,20 @@ impl<'s, W: Write + AsFd> Service<'_, 's, W> {
     fn serve(mut self, request: &Request) -> Result<Option<Response>, Error> {
         // Who has a check of its own may have opened what it looks at.
         if let Source::Named(_) = self.source {
-            self.give_up(sandbox::limit_resources)?;
+            self.give_up(process::sandbox::limit_resources)?;
         }
         let mut retry_after = None;
-        let command = protocol::parse(request, self.config.max_data)?;
+        let command = protocol::novcomet::parse(request, self.config.max_data)?;
         let pass = self.admit(request, &command)?;
         let outcome = match command {
-            Command::Head(command) => return Ok(Some(protocol::head(&command))),
-            Command::Options => return Ok(Some(protocol::options(self.reader.is_some()))),
+            Command::Head(command) => return Ok(Some(protocol::novcomet::head(&command))),
+            Command::Options => {
+                return Ok(Some(protocol::novcomet::options(self.reader.is_some())));
+            }
             Command::Publish(topics, data) => {
                 let store = self.store()?;
                 let _limit = self.give_up(|| FileSizeLimit::set(self.config.max_file()))?;
-                self.give_up(|| sandbox::write_only_below(store.directory()))?;
+                self.give_up(|| process::sandbox::write_only_below(store.directory()))?;
                 hub::publish(store.as_ref(), topics, data.as_deref())?
             }
             Command::Subscribe(subscriptions, wait) => {
@@ -270,8 +265,8 @@ impl<'s, W: Write + AsFd> Service<'_, 's, W> {
                 let place = self.place(&request.address, patience)?;
                 retry_after = place.retry_after;
                 let (store, patience) = (self.store()?, place.patience);
-                self.give_up(|| sandbox::write_only_below(None))?;
-                let budget = Budget::new(protocol::ANSWER, &protocol::size);
+                self.give_up(|| process::sandbox::write_only_below(None))?;
+                let budget = Budget::new(protocol::novcomet::ANSWER, &protocol::novcomet::size);
                 let terms = Terms { patience, budget };
                 let (store, alarm, report) = (store.as_ref(), &mut *self.alarm, &mut *self.report);
                 hub::wait(store, &mut clock, alarm, subscriptions, terms, report)?
@@ -286,7 +281,7 @@ impl<'s, W: Write + AsFd> Service<'_, 's, W> {
             }
         };
         pass.check(outcome.topics(), Cursor::now())?;
-        Ok(protocol::answer(request.method, &outcome, retry_after))
+        Ok(protocol::novcomet::answer(request.method, &outcome, retry_after))
     }
 
     /// A slot for who is going to wait. Who gets none looks once, hears of what
@@ -338,15 +333,15 @@ impl<'s, W: Write + AsFd> Service<'_, 's, W> {
         pass: &Pass,
     ) -> Result<(), Error> {
         let store = self.store()?;
-        self.give_up(|| sandbox::write_only_below(None))?;
+        self.give_up(|| process::sandbox::write_only_below(None))?;
         let mut writer = stream::Writer::new(format, place.retry_after);
         let mut head = Some(stream::head().retry_after(place.retry_after));
         let mut allowed = Ok(());
         let size = format.size(subscriptions.len());
-        let budget = Budget::new(protocol::ANSWER, &size);
+        let budget = Budget::new(protocol::novcomet::ANSWER, &size);
         let patience = place.patience;
         // Its time is over then, and its reader has had a last chance.
-        let until = Instant::now() + patience.total + output::PROGRESS;
+        let until = Instant::now() + patience.total + process::output::PROGRESS;
         let mut send = |part: &Part| {
             allowed = pass.check(part.topics(), Cursor::now());
             if allowed.is_err() {

@@ -14,7 +14,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::thread;
 
-use novcomet::sandbox;
+use novcomet::process::sandbox;
 
 use comet::{Answer, SECOND, Store};
 use host::not_run;

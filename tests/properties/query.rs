@@ -10,8 +10,8 @@ use novcomet::cgi::{Body, Request};
 use novcomet::error::Error;
 use novcomet::event::{Since, Topic};
 use novcomet::hub::Subscription;
-use novcomet::protocol::stream::Format;
-use novcomet::protocol::{self, Command};
+use novcomet::protocol::novcomet::stream::Format;
+use novcomet::protocol::novcomet::{self as protocol, Command};
 
 const MAX_DATA: usize = 65_536;
 const HEAD: &str = "Content-Type: application/problem+json\r\n\

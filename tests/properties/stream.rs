@@ -4,7 +4,7 @@
 use arbitrary::{Result, Unstructured};
 use novcomet::event::{Cursor, Message, Since, Topic};
 use novcomet::hub::{News, Part, Subscription};
-use novcomet::protocol::stream::{Format, Writer, resume};
+use novcomet::protocol::novcomet::stream::{Format, Writer, resume};
 use serde_json::{Value, json};
 
 use super::cursor::EXACT;

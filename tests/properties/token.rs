@@ -8,9 +8,9 @@ use std::sync::OnceLock;
 use arbitrary::{Result, Unstructured};
 use base64ct::{Base64UrlUnpadded, Encoding};
 use hmac::{Hmac, Mac};
-use novcomet::access::{Algorithm, KeyFile};
+use novcomet::auth::access::{Algorithm, KeyFile};
+use novcomet::auth::token::{Grants, Key};
 use novcomet::event::{Cursor, Topic};
-use novcomet::token::{Grants, Key};
 use sha2::Sha256;
 
 use super::object::Object;

@@ -13,8 +13,8 @@ use super::entry::Entry;
 use super::log::{self, End, Head, Messages};
 use crate::error::Error;
 use crate::event::{Cursor, Since, Topic};
+use crate::process::sys;
 use crate::store::{Budget, Reading, Retention};
-use crate::sys;
 
 /// How far the kernel's time of a file may be behind the clock: a tick, which
 /// is 10 ms at most.

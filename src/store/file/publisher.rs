@@ -16,8 +16,8 @@ use super::event_file::{EventFile, born_of, failed, time_of};
 use super::log::{self, End, Head, Header};
 use crate::error::Error;
 use crate::event::{Cursor, Message, Since};
+use crate::process::sys;
 use crate::store::Retention;
-use crate::sys;
 
 /// Between two tries to get the lock.
 const LOCK_PAUSE: Duration = Duration::from_micros(100);

@@ -16,9 +16,9 @@ use super::event_file::{EventFile, failed};
 use super::publisher::ASIDE;
 use crate::error::Error;
 use crate::event::Cursor;
-use crate::lots::Lots;
+use crate::process::random::Lots;
+use crate::process::sys;
 use crate::store::Limits;
-use crate::sys;
 
 /// How many event files, and how many that were put aside, one publisher
 /// judges: nobody pays for all that others have left.

@@ -3,8 +3,8 @@
 use std::io::{self, ErrorKind, Write};
 use std::time::Instant;
 
-use crate::store::address::Address;
-use crate::store::link::{Link, Wire, nonsense, quoted, read_more};
+use crate::net::address::Address;
+use crate::net::link::{Link, Wire, nonsense, quoted, read_more};
 
 /// How long a line may be; memcached's own have at most 2,048 bytes.
 const LONGEST_LINE: usize = 65_536;

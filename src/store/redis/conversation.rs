@@ -9,10 +9,10 @@ use redis_protocol::resp2::encode::encode;
 use redis_protocol::resp2::types::{OwnedFrame, Resp2Frame};
 
 use super::reply::Scan;
-use super::tls::Tls;
 use super::url::Server;
-use crate::store::address::Address;
-use crate::store::link::{Link, Wire, nonsense, quoted, read_more};
+use crate::net::address::Address;
+use crate::net::link::{Link, Wire, nonsense, quoted, read_more};
+use crate::net::tls::Tls;
 
 /// A command and its arguments.
 #[derive(Debug, Clone)]

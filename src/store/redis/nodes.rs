@@ -9,10 +9,10 @@ use std::time::Instant;
 use redis_protocol::resp2::types::OwnedFrame;
 
 use super::conversation::{Command, Conversation};
-use super::tls::Tls;
 use super::url::Server;
-use crate::store::address::Address;
-use crate::store::link::EXCHANGE;
+use crate::net::address::Address;
+use crate::net::link::EXCHANGE;
+use crate::net::tls::Tls;
 
 /// How often a cluster may send us on.
 const HOPS: usize = 4;

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use crate::store::link::nonsense;
+use crate::net::link::nonsense;
 
 /// How deep arrays may be nested. Ours are three deep: topics, fields, entries.
 const DEEPEST: usize = 8;

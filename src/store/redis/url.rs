@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use crate::store::address::Address;
+use crate::net::Files;
+use crate::net::address::Address;
 use crate::store::is_prefix;
 
 const PORT: u16 = 6379;
@@ -31,15 +32,6 @@ pub struct Server {
     pub prefix: String,
     /// What TLS takes, if it is spoken.
     pub files: Option<Files>,
-}
-
-/// Files of PEM.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Files {
-    /// Certificates of those who may vouch for the server.
-    pub ca: PathBuf,
-    /// Our certificate, and its key.
-    pub own: Option<(PathBuf, PathBuf)>,
 }
 
 impl Files {

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
-use super::address::Address;
-use super::link::{ANSWERS, EXCHANGE, nonsense};
 use super::{Budget, Polled, Reading, Readings, Retention, Store, Watch, is_prefix};
 use crate::error::Error;
 use crate::event::{Cursor, Message, Since, Topic};
+use crate::net::address::Address;
+use crate::net::link::{ANSWERS, EXCHANGE, nonsense};
 use conversation::{Conversation, Reply};
 use index::{Index, Wanted};
 

@@ -1,13 +1,10 @@
 //! Where events are kept: the contract, and which store a URL names.
 
-mod address;
 mod budget;
 mod check;
 mod file;
-mod link;
 mod memcached;
 mod redis;
-mod watch;
 
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -15,12 +12,12 @@ use std::time::Duration;
 
 use url::Url;
 
-use address::Address;
 pub use budget::{Budget, Size};
 pub use check::CheckStore;
 
 use crate::error::Error;
 use crate::event::{Cursor, Message, Since, Topic};
+use crate::net::address::Address;
 
 /// How much a topic keeps for those who come later. The newest message is
 /// kept whatever its size and age.

@@ -3,8 +3,8 @@
 
 use std::io::{self, ErrorKind};
 
-use super::url::Files;
-use crate::store::link::{Link, Wire};
+use super::Files;
+use crate::net::link::{Link, Wire};
 
 /// There is none.
 pub enum Tls {}

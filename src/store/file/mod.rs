@@ -7,6 +7,7 @@ mod event_file;
 mod log;
 mod publisher;
 mod room;
+mod watch;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -14,7 +15,6 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, Mode, OFlags, open};
 
-use super::watch::DirectoryWatch;
 use super::{Budget, Limits, Reading, Readings, Retention, Store, Watch};
 use crate::error::Error;
 use crate::event::{Cursor, Since, Topic};
@@ -22,6 +22,7 @@ use entry::Entry;
 use event_file::{EventFile, failed};
 use publisher::create;
 use room::Room;
+use watch::DirectoryWatch;
 
 /// How long a publish takes at most while others hold its topic. A healthy one
 /// is done in less than 40 µs.

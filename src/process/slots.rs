@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
 
 use crate::error::Error;
-use crate::lots::Lots;
+use crate::process::random::Lots;
 
 /// How many may wait for the events of one store.
 #[derive(Debug, Clone, Copy)]

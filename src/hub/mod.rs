@@ -4,9 +4,9 @@ mod view;
 
 use std::time::Duration;
 
-use crate::clock::{Clock, Wake};
 use crate::error::Error;
 use crate::event::{Cursor, Event, Message, Since, Topic};
+use crate::process::clock::{Clock, Wake};
 use crate::store::{Budget, Store, Watch};
 use view::View;
 

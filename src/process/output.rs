@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::sys;
+use crate::process::sys;
 
 /// How long a reader may take nothing.
 pub const PROGRESS: Duration = Duration::from_secs(10);

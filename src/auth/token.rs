@@ -19,7 +19,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use crate::access::{Algorithm, KeyFile, Topics};
+use crate::auth::access::{Algorithm, KeyFile, Topics};
 use crate::error::Error;
 use crate::event::{Cursor, Topic};
 

@@ -13,8 +13,8 @@ use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use super::url::Files;
-use crate::store::link::{Link, Wire};
+use super::Files;
+use crate::net::link::{Link, Wire};
 
 /// Whom we believe, and who we say we are.
 pub struct Tls(Arc<ClientConfig>);

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
 
-use super::Watch;
-use crate::sys;
+use crate::process::sys;
+use crate::store::Watch;
 
 /// A file appears, by creation or by `mv`, or the directory itself goes.
 const DIRECTORY: WatchFlags = WatchFlags::CREATE

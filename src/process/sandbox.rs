@@ -16,7 +16,7 @@ use rustix::io::fcntl_getfd;
 use rustix::stdio::{stderr, stdin, stdout};
 
 use crate::error::Error;
-use crate::sys;
+use crate::process::sys;
 
 /// Standard input to error, the directory, an event file and the one that is
 /// made in its place, signals, inotify: half of these.

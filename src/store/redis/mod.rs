@@ -6,8 +6,6 @@
 mod conversation;
 mod nodes;
 mod reply;
-#[cfg_attr(not(feature = "tls"), path = "redis/no_tls.rs")]
-mod tls;
 mod url;
 mod watch;
 
@@ -18,18 +16,18 @@ use std::time::Duration;
 
 use redis_protocol::resp2::types::OwnedFrame;
 
-use super::link::{ANSWERS, nonsense};
 use super::{Budget, Reading, Readings, Retention, Store, Watch};
 use crate::error::Error;
 use crate::event::{Cursor, Message, Since, Topic};
+use crate::net::link::{ANSWERS, nonsense};
+use crate::net::tls::Tls;
 use conversation::Command;
 use nodes::{Nodes, refused};
-use tls::Tls;
 pub use url::Server;
 use watch::StreamWatch;
 
-const READ: &str = concat!(include_str!("redis/common.lua"), include_str!("redis/read.lua"));
-const PUBLISH: &str = concat!(include_str!("redis/common.lua"), include_str!("redis/publish.lua"));
+const READ: &str = concat!(include_str!("common.lua"), include_str!("read.lua"));
+const PUBLISH: &str = concat!(include_str!("common.lua"), include_str!("publish.lua"));
 
 /// What the scripts may calculate with: Lua's numbers are exact up to 2^53.
 const EXACT: u64 = Cursor::LARGEST.micros();

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
 
-use crate::access::Origin;
+use crate::auth::access::Origin;
 use crate::error::Error;
 
 /// Longest query string, in bytes. Apache takes no request line above 8190.

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use url::form_urlencoded;
 
-use crate::access::{Origin, Publish, Subscribe, Topics};
+use crate::auth::access::{Origin, Publish, Subscribe, Topics};
+use crate::auth::token::{Grants, Key};
 use crate::cgi::{Body, Caller, Method, Request};
 use crate::config::Access;
 use crate::error::Error;
 use crate::event::{Cursor, Topic};
-use crate::token::{Grants, Key};
 
 /// The cookie in which the libraries of Mercure put a token.
 const COOKIE: &[u8] = b"mercureAuthorization=";

@@ -1,0 +1,17 @@
+//! Connections to the servers that keep a store.
+
+pub mod address;
+pub mod link;
+#[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
+pub mod tls;
+
+use std::path::PathBuf;
+
+/// Files of PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files {
+    /// Certificates of those who may vouch for the server.
+    pub ca: PathBuf,
+    /// Our certificate, and its key.
+    pub own: Option<(PathBuf, PathBuf)>,
+}

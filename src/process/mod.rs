@@ -1,0 +1,9 @@
+//! What this process is and may: its streams, its clock, its limits.
+
+pub mod clock;
+pub mod input;
+pub mod output;
+pub mod random;
+pub mod sandbox;
+pub mod slots;
+pub mod sys;

@@ -1,0 +1,3 @@
+//! What is spoken: one folder a protocol.
+
+pub mod novcomet;
