@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::auth::access::{Algorithm, KeyFile, Origin, Publish, Subscribe, Topics};
+use crate::auth::access::{Access, Algorithm, KeyFile, Origin, Publish, Subscribe, Topics};
 use crate::error::Error;
 
 /// Where events are kept: the directory of the PHP of 2011.
@@ -93,22 +93,6 @@ pub struct Config {
     pub stale: Duration,
 }
 
-/// Who may what.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Access {
-    /// `NOVCOMET_PUBLISH`: who may publish.
-    pub publish: Publish,
-    /// `NOVCOMET_SUBSCRIBE`: who may subscribe.
-    pub subscribe: Subscribe,
-    /// `NOVCOMET_PRIVATE`: the topics that need a grant to subscribe to. All of
-    /// them do with `NOVCOMET_SUBSCRIBE=token`.
-    pub private: Topics,
-    /// `NOVCOMET_ORIGINS`: the other sites that are ours.
-    pub origins: Vec<Origin>,
-    /// `NOVCOMET_TOKEN_KEY` and `NOVCOMET_TOKEN_ALGORITHM`.
-    pub token: Option<KeyFile>,
-}
-
 /// What the process gives up before it acts on a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sandbox {
@@ -149,7 +133,7 @@ impl Config {
                 .unwrap_or(STREAM),
             sandbox: setting(read, "NOVCOMET_SANDBOX", "off, on or require", sandbox)?
                 .unwrap_or(Sandbox::On),
-            access: Access::from_env(read)?,
+            access: access(read)?,
             max_waiters: setting(read, "NOVCOMET_MAX_WAITERS", WAITERS, waiters)?
                 .unwrap_or(MAX_WAITERS),
             max_waiters_per_address: setting(
@@ -214,26 +198,24 @@ fn setting<T>(
     }
 }
 
-impl Access {
-    fn from_env(read: impl Fn(&str) -> Option<OsString> + Copy) -> Result<Self, Error> {
-        let publish = setting(read, "NOVCOMET_PUBLISH", PUBLISH, Publish::parse)?;
-        let subscribe = setting(read, "NOVCOMET_SUBSCRIBE", SUBSCRIBE, Subscribe::parse)?
-            .unwrap_or(Subscribe::Any);
-        let private = setting(read, "NOVCOMET_PRIVATE", TOPICS, Topics::parse)?.unwrap_or_default();
-        let origins = setting(read, "NOVCOMET_ORIGINS", ORIGINS, Origin::parse_list)?;
-        let access = Self {
-            publish: publish.unwrap_or(Publish::SameSite),
-            private: if subscribe == Subscribe::Token { Topics::all() } else { private },
-            subscribe,
-            origins: origins.unwrap_or_default(),
-            token: key_file(read)?,
-        };
-        let needs_key = access.publish == Publish::Token || !access.private.is_empty();
-        match access.token {
-            // A rule that nobody could be held to.
-            None if needs_key => Err(no_key("", NEEDS_KEY)),
-            _ => Ok(access),
-        }
+fn access(read: impl Fn(&str) -> Option<OsString> + Copy) -> Result<Access, Error> {
+    let publish = setting(read, "NOVCOMET_PUBLISH", PUBLISH, Publish::parse)?;
+    let subscribe =
+        setting(read, "NOVCOMET_SUBSCRIBE", SUBSCRIBE, Subscribe::parse)?.unwrap_or(Subscribe::Any);
+    let private = setting(read, "NOVCOMET_PRIVATE", TOPICS, Topics::parse)?.unwrap_or_default();
+    let origins = setting(read, "NOVCOMET_ORIGINS", ORIGINS, Origin::parse_list)?;
+    let access = Access {
+        publish: publish.unwrap_or(Publish::SameSite),
+        private: if subscribe == Subscribe::Token { Topics::all() } else { private },
+        subscribe,
+        origins: origins.unwrap_or_default(),
+        token: key_file(read)?,
+    };
+    let needs_key = access.publish == Publish::Token || !access.private.is_empty();
+    match access.token {
+        // A rule that nobody could be held to.
+        None if needs_key => Err(no_key("", NEEDS_KEY)),
+        _ => Ok(access),
     }
 }
 

@@ -1,17 +1,27 @@
 //! Real-time notifications for the web server you already have: one process
 //! reads a CGI environment, publishes an event or waits for one, answers, exits.
 //!
-//! The data flows one way: [`cgi`] → [`protocol`] → [`hub`] → [`store`] and back.
+//! The data flows one way: `cgi` → `protocol` → `hub` → `store` and back.
 
+// They are public for the tests, the benches and the fuzz targets only.
+#[doc(hidden)]
 pub mod auth;
+#[doc(hidden)]
 pub mod cgi;
+#[doc(hidden)]
 pub mod config;
+#[doc(hidden)]
 pub mod error;
+#[doc(hidden)]
 pub mod event;
+#[doc(hidden)]
 pub mod hub;
-pub mod net;
+mod net;
+#[doc(hidden)]
 pub mod process;
+#[doc(hidden)]
 pub mod protocol;
+#[doc(hidden)]
 pub mod store;
 
 use std::env;
@@ -21,9 +31,8 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use auth::access::Origin;
 use auth::rights::{Pass, Rights};
-use cgi::{Caller, Request, Response};
+use cgi::{Caller, FieldValue, Request, Response};
 use config::{Config, Sandbox};
 use error::Error;
 use event::Cursor;
@@ -36,7 +45,8 @@ use process::sandbox::FileSizeLimit;
 use process::slots::{Slot, Slots};
 use protocol::novcomet::Command;
 use protocol::novcomet::stream::{self, Format};
-use store::{Budget, CheckStore, Limits, Retention, Store};
+use store::check::CheckStore;
+use store::{Budget, Limits, Retention, Store};
 
 /// A CGI of one's own, over whatever can say when it changed last: every
 /// protocol of ours, and no event file.
@@ -109,7 +119,7 @@ pub fn serve() -> Option<u8> {
 type Own<'s> = Option<&'s dyn Fn() -> Box<dyn Store + 's>>;
 
 fn process(variable: impl Fn(&str) -> Option<OsString> + Copy, own: Own) -> Option<u8> {
-    match run_over(variable, Stdin, Stdout, io::stderr(), own) {
+    match run(variable, Stdin, Stdout, io::stderr(), own) {
         Served::NoRequest => None,
         // A web server takes an exit status for a crash; a shell script wants one.
         Served::Refused if !cgi::is_cgi(variable) => Some(FAILURE),
@@ -123,7 +133,7 @@ const FAILURE: u8 = 1;
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Served {
+enum Served {
     /// There was none: neither a server nor a query called us.
     NoRequest,
     /// It was answered, or its client had gone.
@@ -132,20 +142,10 @@ pub enum Served {
     Refused,
 }
 
-/// Serves the request that the environment describes: reads `stdin`, answers
-/// on `stdout`, says on `log` what is our own fault, and closes the standard
-/// streams of the process.
-pub fn run(
-    variable: impl Fn(&str) -> Option<OsString> + Copy,
-    stdin: impl Read + AsFd,
-    stdout: impl Write + AsFd,
-    log: impl Write,
-) -> Served {
-    run_over(variable, stdin, stdout, log, None)
-}
-
-/// [`run`], over a store of one's own if there is one.
-fn run_over(
+/// Serves the request that the environment describes: reads `stdin`, answers on
+/// `stdout`, reports faults of the installation on `log`, and closes the standard
+/// streams of the process. `own` is the store of a program with its own check.
+fn run(
     variable: impl Fn(&str) -> Option<OsString> + Copy,
     stdin: impl Read + AsFd,
     stdout: impl Write + AsFd,
@@ -163,7 +163,7 @@ fn run_over(
     };
     let caller = Caller::from_env(variable);
     let origins = config.as_ref().map_or(&[][..], |config| &config.access.origins);
-    let reader = auth::rights::reader(origins, &caller).cloned();
+    let reader = auth::rights::reader(origins, &caller).map(|origin| origin.field_value().clone());
     let (mut output, mut alarm) = (Output::new(stdout), None);
     let mut report = |error: &Error| {
         if let Some(line) = error.log_line() {
@@ -212,7 +212,7 @@ struct Service<'a, 's, W> {
     config: Config,
     caller: Caller,
     /// Whose page may read the answer, beside our own.
-    reader: Option<&'a Origin>,
+    reader: Option<&'a FieldValue>,
     output: &'a mut Output<W>,
     alarm: &'a mut Alarm,
     /// Writes a fault of ours to the log.
@@ -223,7 +223,7 @@ struct Service<'a, 's, W> {
 /// What the store will be, once it is opened.
 enum Source<'s> {
     Own(&'s dyn Fn() -> Box<dyn Store + 's>),
-    Named(store::Place),
+    Named(store::open::Place),
 }
 
 impl<'s> Source<'s> {
@@ -232,7 +232,7 @@ impl<'s> Source<'s> {
     fn find(config: &Config, own: Own<'s>) -> Result<Self, Error> {
         match own {
             Some(own) => Ok(Self::Own(own)),
-            None => store::find(&config.store).map(Self::Named),
+            None => store::open::find(&config.store).map(Self::Named),
         }
     }
 }

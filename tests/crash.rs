@@ -138,7 +138,7 @@ fn topic(name: &str) -> Topic {
 }
 
 fn open(store: &Store) -> Box<dyn store::Store> {
-    store::open(&format!("file://{}", store.0.display()), KEEP, Limits::NONE).unwrap()
+    store::open::open(&format!("file://{}", store.0.display()), KEEP, Limits::NONE).unwrap()
 }
 
 /// Where a topic stands for who has everything. A process that another test has
@@ -502,7 +502,7 @@ impl Log {
 
 fn open_all(store: &Store) -> Box<dyn store::Store> {
     let url = format!("file://{}", store.0.display());
-    store::open(&url, Retention { bytes: 1 << 30, ..KEEP }, Limits::NONE).unwrap()
+    store::open::open(&url, Retention { bytes: 1 << 30, ..KEEP }, Limits::NONE).unwrap()
 }
 
 #[test]

@@ -97,7 +97,9 @@ fn imports() -> BTreeSet<(Module, Module)> {
     let sources = sources();
     let mut found = BTreeSet::new();
     for (module, text) in &sources {
+        let beside = children(text).into_iter().map(|child| [module.as_slice(), &[child]].concat());
         let targets = paths(text).into_iter().filter_map(|path| resolve(module, &path, &sources));
+        let targets = targets.chain(beside.filter(|child| sources.contains_key(child)));
         found.extend(targets.filter(|to| to != module).map(|to| (module.clone(), to)));
     }
     found
@@ -132,6 +134,14 @@ fn paths(text: &str) -> Vec<Vec<&str>> {
         }
     }
     found
+}
+
+/// The first parts of the other paths that are imported: a child of the module,
+/// or a crate.
+fn children(text: &str) -> Vec<String> {
+    let imports =
+        text.lines().filter_map(|line| line.trim_start_matches("pub ").strip_prefix("use "));
+    imports.filter_map(|path| split_path(path).0.first().map(|part| (*part).to_owned())).collect()
 }
 
 /// The parts between `::`, and the text after them.

@@ -181,7 +181,7 @@ fn a_flipping_hard_link_is_never_written_through() {
 /// The events of `store`, by the library.
 fn open(store: &Store) -> Box<dyn store::Store> {
     let keep = Retention { messages: 10, bytes: 1_000, age: Duration::MAX, most: 1 << 20 };
-    store::open(&format!("file://{}", store.0.display()), keep, Limits::NONE).unwrap()
+    store::open::open(&format!("file://{}", store.0.display()), keep, Limits::NONE).unwrap()
 }
 
 /// A neighbour holds the lock, and puts another file that he has locked in the

@@ -30,7 +30,7 @@ impl Scratch {
     }
 
     fn keeping(&self, retention: Retention) -> Box<dyn Store> {
-        store::open(&format!("file://{}", self.0.display()), retention, Limits::NONE).unwrap()
+        store::open::open(&format!("file://{}", self.0.display()), retention, Limits::NONE).unwrap()
     }
 
     /// The file that a topic of the file store is.

@@ -168,7 +168,7 @@ fn publish_many(server: &Server) -> Vec<(String, String)> {
     let (bytes, age) = (1 << 30, Duration::from_secs(3600));
     let retention = Retention { messages: 10_000, bytes, age, most: 4 * bytes };
     let url = format!("file://{}", server.store().display());
-    let store = store::open(&url, retention, Limits::NONE).unwrap();
+    let store = store::open::open(&url, retention, Limits::NONE).unwrap();
     let message = |number: usize| {
         let topic = ["a", "b", "c"][number * number % 7 % 3];
         let data = format!("{number}{}", "\nx".repeat(number % 50));

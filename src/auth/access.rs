@@ -5,7 +5,24 @@ use std::path::PathBuf;
 
 use percent_encoding::percent_decode_str;
 
+use crate::cgi::FieldValue;
 use crate::event::Topic;
+
+/// Who may what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// `NOVCOMET_PUBLISH`: who may publish.
+    pub publish: Publish,
+    /// `NOVCOMET_SUBSCRIBE`: who may subscribe.
+    pub subscribe: Subscribe,
+    /// `NOVCOMET_PRIVATE`: the topics that need a grant to subscribe to. All of
+    /// them do with `NOVCOMET_SUBSCRIBE=token`.
+    pub private: Topics,
+    /// `NOVCOMET_ORIGINS`: the other sites that are ours.
+    pub origins: Vec<Origin>,
+    /// `NOVCOMET_TOKEN_KEY` and `NOVCOMET_TOKEN_ALGORITHM`.
+    pub token: Option<KeyFile>,
+}
 
 /// Who may publish through a web server (`NOVCOMET_PUBLISH`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,7 +192,7 @@ impl Topics {
 /// The origin of a site that an administrator trusts (RFC 6454 §6.2). It comes
 /// from the configuration only, and so it is safe in a header.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin(String);
+pub struct Origin(FieldValue);
 
 impl Origin {
     /// `scheme://host[:port]` as browsers send it: in lower case and without
@@ -193,7 +210,7 @@ impl Origin {
             _ => (authority, None),
         };
         let is_ours = is_host(host) && port.is_none_or(|port| is_port(port, own_port));
-        is_ours.then(|| Self(text.to_owned()))
+        FieldValue::new(text).filter(|_| is_ours).map(Self)
     }
 
     /// A list of them between white space or commas.
@@ -202,10 +219,16 @@ impl Origin {
         words(list).map(Self::parse).collect()
     }
 
-    /// As it stands in a header.
+    /// The value of a header.
+    #[must_use]
+    pub fn field_value(&self) -> &FieldValue {
+        &self.0
+    }
+
+    /// The text of it.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.0.as_str()
     }
 }
 

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use url::form_urlencoded;
 
-use crate::auth::access::{Origin, Publish, Subscribe, Topics};
+use super::access::{Access, Origin, Publish, Subscribe, Topics};
 use crate::auth::token::{Grants, Key};
 use crate::cgi::{Body, Caller, Method, Request};
-use crate::config::Access;
 use crate::error::Error;
 use crate::event::{Cursor, Topic};
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{News, Patience, Subscription};
+use super::subscription::{Patience, Subscription};
+use super::update::News;
 use crate::error::Error;
 use crate::event::{Cursor, Since, Topic};
 use crate::store::{Budget, Reading, Store};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 
-use super::link::await_readable;
+use super::deadline::await_readable;
 
 /// A server's address, as the administrator wrote it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -7,11 +7,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use super::address::Address;
+use super::deadline::{await_event, remaining};
 
 /// How long it may take to be connected.
 pub const CONNECT: Duration = Duration::from_millis(250);
@@ -97,11 +98,6 @@ fn unix(path: &Path) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn remaining(until: Instant) -> io::Result<Duration> {
-    let left = until.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(late()) } else { Ok(left) }
-}
-
 /// What a server said is no answer, and why.
 pub fn nonsense(why: &'static str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, why)
@@ -111,25 +107,6 @@ pub fn nonsense(why: &'static str) -> io::Error {
 pub fn quoted(text: &str) -> String {
     const LONGEST: usize = 200;
     text.chars().take(LONGEST).collect()
-}
-
-fn late() -> io::Error {
-    io::Error::new(ErrorKind::TimedOut, "it does not answer in time")
-}
-
-/// # Errors
-/// `TimedOut` when nothing is to be read before `until`.
-pub fn await_readable(fd: &impl AsFd, until: Instant) -> io::Result<()> {
-    await_event(fd, PollFlags::IN, until)
-}
-
-fn await_event(fd: &impl AsFd, event: PollFlags, until: Instant) -> io::Result<()> {
-    let mut fds = [PollFd::new(fd, event)];
-    match poll(&mut fds, Timespec::try_from(remaining(until)?).ok().as_ref()) {
-        Ok(0) => Err(late()),
-        Ok(_) | Err(Errno::INTR) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
 }
 
 impl Read for Link {

@@ -1,6 +1,7 @@
 //! Connections to the servers that keep a store.
 
 pub mod address;
+pub mod deadline;
 pub mod link;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 pub mod tls;

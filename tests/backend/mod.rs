@@ -148,7 +148,7 @@ impl Backend {
     }
 
     pub fn keeping(&self, retention: Retention) -> Box<dyn Store> {
-        store::find(&self.url())
+        store::open::find(&self.url())
             .and_then(|place| place.open(retention, Limits::NONE, POLL))
             .unwrap()
     }

@@ -172,7 +172,7 @@ fn opens_or_says_why(config: &Config) {
         age: config.keep_age,
         most: config.max_file(),
     };
-    if let Err(error) = store::open(&config.store, retention, Limits::NONE) {
+    if let Err(error) = store::open::open(&config.store, retention, Limits::NONE) {
         is_one_line(&error);
     }
 }

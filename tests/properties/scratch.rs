@@ -31,7 +31,8 @@ impl Scratch {
     }
 
     pub fn open(&self, retention: Retention) -> Box<dyn Store> {
-        store::open(&format!("file://{}", self.store().display()), retention, Limits::NONE).unwrap()
+        store::open::open(&format!("file://{}", self.store().display()), retention, Limits::NONE)
+            .unwrap()
     }
 
     /// The names in the store; nothing else was made or changed around it.

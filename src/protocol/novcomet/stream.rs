@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::{newest, quiet, size};
+use super::state::{newest, quiet, size};
 use crate::cgi::Head;
 use crate::error::Error;
 use crate::event::{Cursor, Message, Since, Topic};

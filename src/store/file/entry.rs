@@ -9,7 +9,6 @@ use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, openat, renameat_with, statat, unlinkat,
 };
 
-use super::event_file::{failed, is_publishers};
 use crate::error::Error;
 use crate::event::Cursor;
 
@@ -117,4 +116,18 @@ impl Entry<'_> {
     pub fn remove(self) -> io::Result<()> {
         Ok(unlinkat(self.directory, self.name, AtFlags::empty())?)
     }
+}
+
+/// Whether a publisher of ours set this time: those are whole microseconds,
+/// the kernel's own have nanoseconds. It is the last that its publisher sets,
+/// so nobody needs to wait for the lock to be free, which under a crowd of
+/// woken waiters may take long.
+pub fn is_publishers(nanoseconds: u64) -> bool {
+    nanoseconds % 1000 == 0
+}
+
+/// The error of something that was being done to a file of the store.
+pub fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |cause| Error::Store { doing, path, cause }
 }

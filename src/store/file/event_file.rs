@@ -3,13 +3,12 @@
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::time::Duration;
 
 use filetime::FileTime;
 use rustix::fs::OFlags;
 
-use super::entry::Entry;
+use super::entry::{Entry, failed, is_publishers};
 use super::log::{self, End, Head, Messages};
 use crate::error::Error;
 use crate::event::{Cursor, Since, Topic};
@@ -178,23 +177,10 @@ pub fn time_of(metadata: &Metadata) -> Cursor {
     Cursor::at(time.unix_seconds(), time.nanoseconds()).known()
 }
 
-/// Whether a publisher of ours set this time: those are whole microseconds,
-/// the kernel's own have nanoseconds. It is the last that its publisher sets,
-/// so nobody needs to wait for the lock to be free, which under a crowd of
-/// woken waiters may take long.
-pub fn is_publishers(nanoseconds: u64) -> bool {
-    nanoseconds % 1000 == 0
-}
-
 /// When the file was made; `None` if it cannot be known, or if its time was
 /// set by hand to one before.
 pub fn born_of(metadata: &Metadata) -> Option<Cursor> {
     let made = FileTime::from_creation_time(metadata)?;
     let made = Cursor::at(made.unix_seconds(), made.nanoseconds());
     (made <= time_of(metadata)).then_some(made)
-}
-
-pub fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    let path = path.to_owned();
-    move |cause| Error::Store { doing, path, cause }
 }

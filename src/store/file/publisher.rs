@@ -11,8 +11,8 @@ use filetime::FileTime;
 use rustix::fs::{Mode, RenameFlags, Timespec, Timestamps, UTIME_NOW, fstat, futimens};
 
 use super::acl;
-use super::entry::{Entry, Names};
-use super::event_file::{EventFile, born_of, failed, time_of};
+use super::entry::{Entry, Names, failed};
+use super::event_file::{EventFile, born_of, time_of};
 use super::log::{self, End, Head, Header};
 use crate::error::Error;
 use crate::event::{Cursor, Message, Since};

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, RawDir, fstatvfs, openat};
 
-use super::entry::{Entry, Look};
-use super::event_file::{EventFile, failed};
+use super::entry::{Entry, Look, failed};
+use super::event_file::EventFile;
 use super::publisher::ASIDE;
 use crate::error::Error;
 use crate::event::Cursor;

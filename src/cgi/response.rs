@@ -1,0 +1,164 @@
+//! An answer as RFC 3875 §6 wants it: a [`Head`] first and only then a body.
+
+use std::borrow::Cow;
+
+/// The head of an answer (a document response, RFC 3875 §6.2.1). Names and
+/// values are ours, known at compile time, configured, or numbers: nothing from
+/// a request gets in.
+pub struct Head {
+    status: u16,
+    headers: Vec<(&'static str, FieldValue)>,
+    retry_after: Option<u32>,
+}
+
+/// The value of a header (RFC 9110 §5.5): a fixed text, or one that was checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldValue(Cow<'static, str>);
+
+impl FieldValue {
+    /// Visible ASCII characters, with spaces and tabs between them; `None` for any
+    /// other text. So no line end gets into a header.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Option<Self> {
+        let text = text.into();
+        let is_visible = |byte: u8| byte.is_ascii_graphic() || byte == b' ' || byte == b'\t';
+        let is_trimmed = text.trim_ascii() == text;
+        (is_trimmed && text.bytes().all(is_visible)).then_some(Self(text.into()))
+    }
+
+    /// The text as it stands in the header.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&'static str> for FieldValue {
+    fn from(text: &'static str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl Head {
+    /// A head that no cache keeps and no browser takes for something else.
+    /// `Status` is always sent: without it a server may turn a 200 into a 304.
+    #[must_use]
+    pub fn new(status: u16, content_type: &'static str) -> Self {
+        let headers = [
+            ("Content-Type", content_type),
+            ("Cache-Control", "no-store, no-cache, must-revalidate, no-transform"),
+            ("Pragma", "no-cache"),
+            ("Expires", "0"),
+            ("X-Content-Type-Options", "nosniff"),
+        ];
+        let headers = headers.map(|(name, value)| (name, value.into())).into();
+        Self { status, headers, retry_after: None }
+    }
+
+    /// One header more.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: impl Into<FieldValue>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// In how many seconds the client is to ask again (RFC 9110 §10.2.3).
+    #[must_use]
+    pub fn retry_after(mut self, seconds: Option<u32>) -> Self {
+        self.retry_after = seconds;
+        self
+    }
+
+    /// The head is complete; what follows is the body.
+    #[must_use]
+    pub fn body(self, body: impl Into<Vec<u8>>) -> Response {
+        Response { head: self, body: body.into(), is_whole: true }
+    }
+
+    /// As `body`, but there is more to come.
+    #[must_use]
+    pub fn begin(self, body: impl Into<Vec<u8>>) -> Response {
+        Response { is_whole: false, ..self.body(body) }
+    }
+}
+
+/// A complete answer.
+pub struct Response {
+    head: Head,
+    body: Vec<u8>,
+    is_whole: bool,
+}
+
+impl Response {
+    /// Lets the pages of `origin` read it, with what their user may (CORS,
+    /// WHATWG Fetch §3.3).
+    #[must_use]
+    pub fn readable_by(mut self, origin: Option<&FieldValue>) -> Self {
+        if let Some(origin) = origin.cloned() {
+            let headers = &mut self.head.headers;
+            headers.push(("Access-Control-Allow-Origin", origin));
+            headers.push(("Access-Control-Allow-Credentials", "true".into()));
+            headers.push(("Access-Control-Expose-Headers", "Retry-After".into()));
+            headers.push(("Vary", "Origin".into()));
+        }
+        self
+    }
+
+    /// All of it as one, so that the server passes it on as one; with its
+    /// length, so that the client need not wait for the server to see our end
+    /// (`mod_cgid` may look for that only every 10 ms).
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut out = format!("Status: {}\r\n", status_line(self.head.status)).into_bytes();
+        for (name, value) in &self.head.headers {
+            for part in [name, ": ", value.as_str(), "\r\n"] {
+                out.extend_from_slice(part.as_bytes());
+            }
+        }
+        if let Some(seconds) = self.head.retry_after {
+            out.extend_from_slice(format!("Retry-After: {seconds}\r\n").as_bytes());
+        }
+        if !self.body.is_empty() && self.is_whole {
+            out.extend_from_slice(format!("Content-Length: {}\r\n", self.body.len()).as_bytes());
+        }
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(&self.body);
+        out
+    }
+}
+
+/// The code and its reason phrase (RFC 9110 §15).
+#[must_use]
+pub fn status_line(status: u16) -> &'static str {
+    match status {
+        200 => "200 OK",
+        204 => "204 No Content",
+        400 => "400 Bad Request",
+        401 => "401 Unauthorized",
+        403 => "403 Forbidden",
+        405 => "405 Method Not Allowed",
+        408 => "408 Request Timeout",
+        411 => "411 Length Required",
+        413 => "413 Content Too Large",
+        414 => "414 URI Too Long",
+        415 => "415 Unsupported Media Type",
+        503 => "503 Service Unavailable",
+        507 => "507 Insufficient Storage",
+        _ => "500 Internal Server Error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_value_has_no_line_end() {
+        for text in ["", "a", "a b", "https://a.example:8443", "<x>; rel=\"next\""] {
+            assert_eq!(FieldValue::new(text).unwrap().as_str(), text);
+        }
+        for text in ["a\r\nX: y", "a\nb", "a\0", " a", "a ", "\u{e9}", "a\x7f"] {
+            assert_eq!(FieldValue::new(text), None, "{text:?}");
+        }
+    }
+}

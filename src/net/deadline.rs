@@ -1,0 +1,32 @@
+//! Waiting for a descriptor until a moment, and no longer.
+
+use std::io::{self, ErrorKind};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+/// # Errors
+/// `TimedOut` when nothing is to be read before `until`.
+pub fn await_readable(fd: &impl AsFd, until: Instant) -> io::Result<()> {
+    await_event(fd, PollFlags::IN, until)
+}
+
+pub fn await_event(fd: &impl AsFd, event: PollFlags, until: Instant) -> io::Result<()> {
+    let mut fds = [PollFd::new(fd, event)];
+    match poll(&mut fds, Timespec::try_from(remaining(until)?).ok().as_ref()) {
+        Ok(0) => Err(late()),
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub fn remaining(until: Instant) -> io::Result<Duration> {
+    let left = until.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(late()) } else { Ok(left) }
+}
+
+fn late() -> io::Error {
+    io::Error::new(ErrorKind::TimedOut, "it does not answer in time")
+}

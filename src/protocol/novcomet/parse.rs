@@ -1,0 +1,226 @@
+//! A query and a form become a [`Command`].
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use percent_encoding::percent_decode;
+use url::form_urlencoded;
+
+use super::stream::{self, Format};
+use crate::cgi::{Body, Method, Request};
+use crate::error::Error;
+use crate::event::{Since, Topic};
+use crate::hub::Subscription;
+
+/// How many topics a request names at most. A name that is said again is
+/// looked for among those before it, and each topic costs a waiter a watch and
+/// a look: a form has room for tens of thousands, seconds of processor time.
+pub const MAX_TOPICS: usize = 64;
+
+/// What the client wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// To make these events happen, with a message or without.
+    Publish(Vec<Topic>, Option<String>),
+    /// To hear of these topics, waiting at most this long if it says so.
+    Subscribe(Vec<Subscription>, Option<Duration>),
+    /// To hear of these topics again and again, for at most so long.
+    Stream(Vec<Subscription>, Option<Duration>, Format),
+    /// The head of an answer to GET (RFC 9110 §9.3.2), which would want this.
+    /// HEAD is a safe method: it publishes nothing and waits for nothing.
+    Head(Box<Command>),
+    /// To know which methods there are (RFC 9110 §9.3.7).
+    Options,
+}
+
+/// Reads the query and the form; `publish` wins over `subscribed`, as in 2011.
+/// A message has at most `max_data` bytes.
+///
+/// # Errors
+/// [`Error::BadRequest`] with what is wrong, [`Error::MessageTooLong`].
+pub fn parse(request: &Request, max_data: usize) -> Result<Command, Error> {
+    if request.method == Method::Options {
+        return Ok(Command::Options);
+    }
+    let mut parameters = Parameters::default();
+    parameters.take_all(&request.query)?;
+    match &request.body {
+        Body::Form(form) if parameters.take_all(form.as_bytes())? || parameters.is_idle() => {}
+        Body::Form(text) | Body::Text(text) => parameters.data = Some(text.clone()),
+        Body::Empty => {}
+    }
+    if parameters.data.as_ref().is_some_and(|data| data.len() > max_data) {
+        return Err(Error::MessageTooLong(max_data));
+    }
+    let command = parameters.command(request)?;
+    Ok(match request.method {
+        Method::Head => Command::Head(Box::new(command)),
+        _ => command,
+    })
+}
+
+#[derive(Default)]
+struct Parameters {
+    publish: Vec<Topic>,
+    data: Option<String>,
+    subscribed: Vec<Subscription>,
+    wait: Option<Duration>,
+    /// `stream` and `named`, as they came.
+    stream: Option<String>,
+    named: Option<String>,
+    last_event_id: Option<String>,
+}
+
+impl Parameters {
+    fn command(mut self, request: &Request) -> Result<Command, Error> {
+        match (self.publish.is_empty(), self.subscribed.is_empty()) {
+            (true, true) => bad("say what: publish=ID or subscribed[ID]=CURSOR"),
+            (false, _) => Ok(Command::Publish(self.publish, self.data)),
+            (true, false) => match self.format(request.accepts_events)? {
+                None => Ok(Command::Subscribe(self.subscribed, self.wait)),
+                Some(format) => {
+                    self.resume(&request.last_event_id)?;
+                    Ok(Command::Stream(self.subscribed, self.wait, format))
+                }
+            },
+        }
+    }
+
+    /// Whether no topic to publish to has been named.
+    fn is_idle(&self) -> bool {
+        self.publish.is_empty()
+    }
+
+    fn format(&self, accepts_events: bool) -> Result<Option<Format>, Error> {
+        let named = self.named.as_deref() != Some("0");
+        match self.stream.as_deref() {
+            Some("json") => Ok(Some(Format::Json)),
+            Some("1") => Ok(Some(Format::Events { named })),
+            Some("0") => Ok(None),
+            None => Ok(accepts_events.then_some(Format::Events { named })),
+            Some(_) => bad("stream is 0, 1 or json"),
+        }
+    }
+
+    /// The last `id` that the client has seen takes the place of its cursors;
+    /// the header is newer than the parameter.
+    fn resume(&mut self, header: &[u8]) -> Result<(), Error> {
+        let header = String::from_utf8_lossy(header);
+        let id = if header.is_empty() { self.last_event_id.take() } else { Some(header.into()) };
+        match id {
+            Some(id) if !id.is_empty() => stream::resume(&id, &mut self.subscribed),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes every parameter; whether one was ours.
+    fn take_all(&mut self, encoded: &[u8]) -> Result<bool, Error> {
+        let mut found = false;
+        for pair in encoded.split(|&byte| byte == b'&') {
+            found |= self.take(pair)?;
+        }
+        Ok(found)
+    }
+
+    /// Takes one `name=value`; whatever has another name is junk.
+    fn take(&mut self, pair: &[u8]) -> Result<bool, Error> {
+        let Some((name, value)) = form_urlencoded::parse(pair).next() else {
+            return Ok(false);
+        };
+        match name.as_ref() {
+            "publish" => utf8(pair).and_then(|()| self.publish(&value))?,
+            "data" => {
+                utf8(pair)?;
+                self.data = Some(value.into());
+            }
+            "wait" => self.wait(&value)?,
+            "stream" => self.stream = Some(value.into()),
+            "named" => self.named = Some(value.into()),
+            "Last-Event-ID" | "lastEventId" => self.last_event_id = Some(value.into()),
+            name if name.starts_with("subscribed") => {
+                utf8(pair)?;
+                self.subscribe(topic_of(name, pair)?, &value)?;
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn publish(&mut self, id: &str) -> Result<(), Error> {
+        if id.is_empty() {
+            return Ok(());
+        }
+        let topic = Topic::new(id)?;
+        match self.publish.contains(&topic) {
+            false if self.publish.len() == MAX_TOPICS => too_many(),
+            false => {
+                self.publish.push(topic);
+                Ok(())
+            }
+            true => Ok(()),
+        }
+    }
+
+    /// The last cursor of a topic counts, as in PHP.
+    fn subscribe(&mut self, topic: Topic, cursor: &str) -> Result<(), Error> {
+        let since = Since::parse(cursor)?;
+        let is_full = self.subscribed.len() == MAX_TOPICS;
+        match self.subscribed.iter_mut().find(|known| known.topic == topic) {
+            Some(known) => known.since = since,
+            None if is_full => return too_many(),
+            None => self.subscribed.push(Subscription { topic, since }),
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, seconds: &str) -> Result<(), Error> {
+        let digits = !seconds.is_empty()
+            && seconds.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        let wait =
+            seconds.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        match wait {
+            Some(wait) if digits => self.wait = Some(wait),
+            _ => return bad("wait is a number of seconds"),
+        }
+        Ok(())
+    }
+}
+
+/// The topic in `subscribed[ID]`. Brackets that stand for themselves in `pair`
+/// delimit; a client that encodes the id and not the outer brackets, as ours
+/// does, can have any id, `][` too.
+fn topic_of(name: &str, pair: &[u8]) -> Result<Topic, Error> {
+    let raw = pair.split(|&byte| byte == b'=').next().unwrap_or_default();
+    let literal = raw.strip_prefix(b"subscribed[").and_then(|rest| rest.strip_suffix(b"]"));
+    let id: Cow<'_, str> = match literal {
+        Some(id) if id.windows(2).any(|two| two == b"][") => return nested(),
+        // The name is UTF-8 by now, and so is every part between brackets.
+        Some(id) => form_urlencoded::parse(id).next().map_or("".into(), |(id, _)| id),
+        None => match name.strip_prefix("subscribed[").and_then(|rest| rest.strip_suffix(']')) {
+            Some(id) if id.contains("][") => return nested(),
+            Some(id) => id.into(),
+            None => return bad("subscribe by subscribed[ID]=CURSOR"),
+        },
+    };
+    Topic::new(id)
+}
+
+fn too_many<T>() -> Result<T, Error> {
+    bad(&format!("a request names at most {MAX_TOPICS} topics"))
+}
+
+fn nested<T>() -> Result<T, Error> {
+    bad("subscribed[ID] has one pair of brackets")
+}
+
+/// `form_urlencoded` puts U+FFFD in the place of what is not UTF-8, silently.
+fn utf8(pair: &[u8]) -> Result<(), Error> {
+    match percent_decode(pair).decode_utf8() {
+        Ok(_) => Ok(()),
+        Err(_) => bad("the query is not UTF-8"),
+    }
+}
+
+fn bad<T>(why: &str) -> Result<T, Error> {
+    Err(Error::BadRequest(why.to_owned()))
+}

@@ -1,0 +1,100 @@
+//! The JSON of 2011 and after: `{"s":…,"k":{…}}`, which polls and streams share.
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use crate::event::{Cursor, Message, Topic};
+use crate::hub::News;
+
+/// How much the answer of a poll holds, or a part of a stream, in bytes as they
+/// are sent and for all its topics. A process that had more would be large, and
+/// slow to write; what is left follows.
+pub const ANSWER: usize = 262_144;
+
+/// `{"s":1,"k":{…},"m":{…},"gap":[…]}`, without what is empty.
+pub fn newest(news: &[News]) -> String {
+    let with_messages = news.iter().filter(|news| !news.messages.is_empty());
+    to_json(&State {
+        s: 1,
+        k: Map(news.iter().map(|news| (&news.topic, &news.cursor))),
+        m: Map(with_messages.map(|news| (&news.topic, &news.messages))),
+        gap: news.iter().filter(|news| news.gap).map(|news| &news.topic).collect(),
+    })
+}
+
+pub fn quiet(topics: &[(Topic, Cursor)]) -> String {
+    state(0, topics.iter().map(|(topic, cursor)| (topic, cursor)))
+}
+
+/// `{"s":…,"k":{…}}`: the state of 2011, and the cursors.
+pub fn state<'a>(s: u8, k: impl Iterator<Item = (&'a Topic, &'a Cursor)> + Clone) -> String {
+    let m = Map(std::iter::empty::<(&Topic, &Vec<Message>)>());
+    to_json(&State { s, k: Map(k), m, gap: Vec::new() })
+}
+
+/// What a message takes in the answer of a poll, in bytes.
+#[must_use]
+pub fn size(_: &Topic, message: &Message) -> usize {
+    const ENVELOPE: usize = r#"{"id":1795415403.163847,"data":""},"#.len();
+    ENVELOPE + message.data.bytes().map(escaped).sum::<usize>()
+}
+
+/// What a byte of a text takes in JSON, as `serde_json` writes it.
+fn escaped(byte: u8) -> usize {
+    match byte {
+        b'"' | b'\\' | b'\x08' | b'\t' | b'\n' | b'\x0c' | b'\r' => 2,
+        0..0x20 => 6,
+        _ => 1,
+    }
+}
+
+fn to_json(state: &impl Serialize) -> String {
+    serde_json::to_string(state).unwrap_or_default()
+}
+
+#[derive(serde::Serialize)]
+struct State<'a, K: Serialize, M: Serialize + IsEmpty> {
+    s: u8,
+    k: K,
+    #[serde(skip_serializing_if = "IsEmpty::is_empty")]
+    m: M,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    gap: Vec<&'a Topic>,
+}
+
+struct Map<I>(I);
+
+trait IsEmpty {
+    fn is_empty(&self) -> bool;
+}
+
+impl<I: Iterator + Clone> IsEmpty for Map<I> {
+    fn is_empty(&self) -> bool {
+        self.0.clone().next().is_none()
+    }
+}
+
+impl<'a, V: Serialize + 'a, I: Iterator<Item = (&'a Topic, &'a V)> + Clone> Serialize for Map<I> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (topic, value) in self.0.clone() {
+            map.serialize_entry(topic, value)?;
+        }
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_is_what_is_sent() {
+        let text: String = (0..=0x100).filter_map(char::from_u32).collect();
+        for data in ["", "one", &text] {
+            let id = Cursor::from_micros(1_795_415_403_163_847);
+            let message = Message { id, data: data.into() };
+            let topic = Topic::new("a").unwrap();
+            assert_eq!(size(&topic, &message), to_json(&message).len() + 1, "{data:?}");
+        }
+    }
+}
