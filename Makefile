@@ -48,7 +48,7 @@ CARGO_TESTS = --profile tests --locked --target $(TARGET) --features tls
 SECONDS = 60
 TOOLS   = $(CURDIR)/target/tools
 
-.PHONY: all toolchain help demo test bare bare-long soak fuzz bench lint install uninstall clean \
+.PHONY: all toolchain help demo test check bare bare-long soak fuzz bench lint install uninstall clean \
     packages-demo packages-test packages-bare packages-fuzz packages-bench
 
 all: toolchain            ## builds cgi-bin/comet.cgi
@@ -76,6 +76,11 @@ test: toolchain packages-test all tests/node_modules  ## runs all tests; as root
 	exec tests/run sh -ec '$(STATIC) cargo test $(CARGO_TESTS); \
 	    node --test tests/js/*.test.mjs; \
 	    node --test --test-concurrency=1 tests/browser/*.test.mjs'
+
+# What needs no server, no package and no root.
+check: toolchain lint     ## format, clippy, and the tests that need no server: a minute
+	$(STATIC) exec tests/run cargo test $(CARGO_TESTS) --lib --test layers --test security --test cgi \
+	    --test waiting --test answers --test tokens --test properties
 
 bare: packages-bare       ## takes the steps of README.md on bare machines, Debian 12 and 13, as root and as a user
 	$(SUDO) env HOME="$$HOME" PATH="$$PATH" tests/bare/run short
