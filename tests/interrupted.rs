@@ -20,8 +20,10 @@ const STRAY: &str = r#"
 
 /// Runs a script of the shell until it has said "ready"; what it said before.
 fn start(script: &str) -> (Child, Vec<String>) {
-    let mut command = Command::new(RUN);
-    command.args(["sh", "-c", script]).process_group(0);
+    // A shell leaves a signal ignored that is ignored when it starts, as SIGINT is for
+    // what another shell has started in the background.
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT,TERM,HUP", RUN, "sh", "-c", script]).process_group(0);
     command.stdin(Stdio::piped());
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
