@@ -1,5 +1,7 @@
-//! docs/security.md stays true: the tests and the constants that it names are there.
+//! The documents stay true. Each test and constant that docs/security.md names exists.
+//! docs/options.md and the manual have every setting.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -56,4 +58,24 @@ fn each_promise_has_a_test() {
         let tests = names(cells[cells.len() - 1]);
         assert!(!tests.is_empty() && !tests.iter().any(|(_, name)| is_constant(name)), "{row}");
     }
+}
+
+/// The settings that a text names, each after `before`.
+fn settings(text: &str, before: &str) -> BTreeSet<String> {
+    let is_part = |character: char| character.is_ascii_uppercase() || character == '_';
+    let mark = format!("{before}NOVCOMET_");
+    let names = text.split(&mark).skip(1).map(|rest| {
+        let end = rest.find(|character| !is_part(character)).unwrap_or(rest.len());
+        format!("NOVCOMET_{}", &rest[..end])
+    });
+    names.collect()
+}
+
+#[test]
+fn each_setting_is_in_the_documents() {
+    let code = read("src/config.rs");
+    let code = settings(code.split("#[cfg(test)]").next().unwrap(), "\"");
+    assert!(code.len() > 15, "only {code:?}");
+    assert_eq!(settings(&read("docs/options.md"), "\n| `"), code, "the rows of docs/options.md");
+    assert_eq!(settings(&read("docs/comet.cgi.1"), ""), code, "docs/comet.cgi.1");
 }
