@@ -79,3 +79,48 @@ fn each_setting_is_in_the_documents() {
     assert_eq!(settings(&read("docs/options.md"), "\n| `"), code, "the rows of docs/options.md");
     assert_eq!(settings(&read("docs/comet.cgi.1"), ""), code, "docs/comet.cgi.1");
 }
+
+/// All documents, by their paths.
+fn documents() -> Vec<String> {
+    let names = |directory: &str| {
+        let entries = fs::read_dir(Path::new(SOURCE).join(directory)).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let documents = paths.filter(|name| suffix(name) == "md");
+        documents.map(|name| format!("{directory}{name}")).collect::<Vec<_>>()
+    };
+    [names(""), names("docs/")].concat()
+}
+
+/// The targets of the links in a text that lead to other documents.
+fn links(text: &str) -> Vec<&str> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    targets.filter(|target| !target.contains("://")).collect()
+}
+
+/// How GitHub names a heading in a link.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = text.chars().filter(|&c| c.is_alphanumeric() || " -_".contains(c));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn each_link_has_a_target() {
+    let documents = documents();
+    assert!(documents.len() > 12, "only {documents:?}");
+    let mut found = 0;
+    for document in &documents {
+        for link in links(&read(document)) {
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            let own = Path::new(document);
+            let target = if path.is_empty() { own.to_owned() } else { own.with_file_name(path) };
+            let target = target.to_str().unwrap().to_owned();
+            assert!(Path::new(SOURCE).join(&target).exists(), "{document}: {link}");
+            let is_heading = |line: &str| line.starts_with('#') && anchor(line) == heading;
+            let is_there = heading.is_empty() || read(&target).lines().any(is_heading);
+            assert!(is_there, "{document}: {link}");
+            found += 1;
+        }
+    }
+    assert!(found > 50, "only {found} links were found");
+}
