@@ -1,9 +1,12 @@
 //! The documents stay true. Each test and constant that docs/security.md names exists.
-//! docs/options.md and the manual have every setting.
+//! docs/options.md and the manual have every setting, and the former its default.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
+
+use novcomet::config::Config;
 
 const SOURCE: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -78,6 +81,26 @@ fn each_setting_is_in_the_documents() {
     assert!(code.len() > 15, "only {code:?}");
     assert_eq!(settings(&read("docs/options.md"), "\n| `"), code, "the rows of docs/options.md");
     assert_eq!(settings(&read("docs/comet.cgi.1"), ""), code, "docs/comet.cgi.1");
+}
+
+/// The default of each setting that has one, by the rows of docs/options.md.
+fn defaults(page: &str) -> BTreeMap<&str, OsString> {
+    let rows = page.lines().filter(|line| line.starts_with("| `NOVCOMET_"));
+    let cells = rows.map(|row| row.split('|').map(|cell| cell.trim().trim_matches('`')));
+    let pairs = cells.map(|mut cells| (cells.nth(1).unwrap(), cells.next().unwrap()));
+    pairs.filter(|(_, value)| !value.is_empty()).map(|(name, value)| (name, value.into())).collect()
+}
+
+#[test]
+fn the_documented_defaults_change_nothing() {
+    let page = read("docs/options.md");
+    let defaults = defaults(&page);
+    assert!(defaults.len() > 15, "only {defaults:?}");
+    let none = Config::from_env(|_| None).unwrap();
+    for (name, value) in &defaults {
+        let with_default = Config::from_env(|asked| (asked == *name).then(|| value.clone()));
+        assert_eq!(with_default.unwrap(), none, "{name}={value:?}");
+    }
 }
 
 /// All documents, by their paths.
