@@ -80,7 +80,7 @@ struct Counts {
 
 #[test]
 fn every_message_reaches_everybody_once_and_in_order() {
-    // Event files that all users may write, as README.md tells an administrator.
+    // Event files that all users may write, as docs/limits.md tells an administrator.
     umask(Mode::empty());
     let world = World::new();
     let begin = Instant::now();

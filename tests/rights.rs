@@ -1,5 +1,5 @@
 //! Who may publish and who may read the answers: the real binary, and then the
-//! three servers with the configurations that are shipped and that README.md shows.
+//! three servers with the configurations that are shipped and that docs/access.md shows.
 
 mod comet;
 mod host;
@@ -431,7 +431,7 @@ fn a_token_reaches_us_by_header_and_cookie(kind: Kind) {
     assert_locked(&server, "/comet.cgi", &token);
 }
 
-/// The commands of README.md, with another key and another address.
+/// The commands of docs/access.md, with another key and another address.
 fn a_token_by_the_readme_is_good(kind: Kind) {
     let keys = Keys::new();
     let server = locked(kind, &keys).start();
@@ -474,17 +474,17 @@ fn a_preflight_passes_the_server(kind: Kind) {
     assert_eq!((foreign.status, foreign.header("Access-Control-Allow-Origin")), (204, None));
 }
 
-/// The block of README.md that begins with this line.
+/// The block of docs/access.md that begins with this line.
 fn readme(first_line: &str) -> String {
-    let text = fs::read_to_string(format!("{SOURCE}/README.md")).unwrap();
+    let text = fs::read_to_string(format!("{SOURCE}/docs/access.md")).unwrap();
     let lines = text.lines().skip_while(|line| line.trim() != first_line);
     let block = lines.take_while(|line| line.starts_with("    ") || line.is_empty());
     let block: Vec<_> = block.map(str::trim_start).collect();
-    assert!(block.len() > 3, "README.md shows {first_line}");
+    assert!(block.len() > 3, "docs/access.md shows {first_line}");
     block.join("\n")
 }
 
-/// The lines of README.md as they are, but for what this machine has in other
+/// The lines of docs/access.md as they are, but for what this machine has in other
 /// places, and with some of them changed.
 fn parted(kind: Kind, order: Order, changes: &[(&str, &str)]) -> Server {
     let modules = ["auth_basic", "authn_core", "authn_file", "authz_user", "authz_host"];
@@ -515,7 +515,7 @@ fn parted(kind: Kind, order: Order, changes: &[(&str, &str)]) -> Server {
     server
 }
 
-/// Whether the server reads the README's block before the shipped file or after it.
+/// Whether the server reads the documented block before the shipped file or after it.
 #[derive(Clone, Copy)]
 enum Order {
     RulesFirst,
@@ -526,7 +526,7 @@ const ORDERS: [Order; 2] = [Order::RulesFirst, Order::RulesLast];
 const ALICE: &str = "Authorization: Basic YWxpY2U6czNjcmV0";
 const INSIDE: (&str, &str) = ("10.0.0.0/8", "127.0.0.0/8");
 
-/// Password and address exchanged, as the README says.
+/// Password and address exchanged, as docs/access.md says.
 fn exchanged(kind: Kind) -> [(&'static str, &'static str); 3] {
     match kind {
         Kind::Lighttpd => [(AUTH_REQUIRE, "@"), (BY_ADDRESS, AUTH_REQUIRE), ("@", BY_ADDRESS)],

@@ -56,7 +56,7 @@ fn over(backend: &Backend, web: support::Kind) -> Server {
 }
 
 /// From the publish to the answer of one subscriber, over every store in turn:
-/// the figures of README.md.
+/// the figures of docs/stores.md.
 #[test]
 fn how_long_a_publish_takes_to_the_answer() {
     const ROUNDS: usize = 40;
