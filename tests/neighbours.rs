@@ -178,6 +178,57 @@ fn a_flipping_hard_link_is_never_written_through() {
     trap.assert_untouched();
 }
 
+/// The same with each pair of moments: between two system calls of the publisher the
+/// neighbour takes the link away, and between two others he puts it back.
+#[test]
+fn a_link_flipped_between_calls_changes_nothing() {
+    for query in ["publish=a", "publish=a&data=x"] {
+        let moments = held_up(query, |_, _, _| {});
+        assert!(moments > 8, "{moments}");
+        for back in 1..moments {
+            for away in 0..back {
+                held_up(query, |moment, victim, link| match moment {
+                    _ if moment == away => fs::remove_file(link).unwrap(),
+                    // Not where the publisher has made a topic of its own meanwhile.
+                    _ if moment == back => drop(fs::hard_link(victim, link)),
+                    _ => {}
+                });
+            }
+        }
+    }
+}
+
+/// Publishes to a link, and stops the publisher after each system call that it makes
+/// until it is done with the file, for `neighbour`; how often that was.
+fn held_up(query: &str, neighbour: impl Fn(usize, &Path, &Path)) -> usize {
+    let trap = Trap::new();
+    let (victim, link) = (trap.outside.file("victim"), trap.store.file("a"));
+    fs::hard_link(&victim, &link).unwrap();
+    let trace = trap.outside.0.join("trace");
+    let calls = "inject=openat,statx,pread64,fstat,renameat2,newfstatat:signal=STOP";
+    let by = ["-D", "-o", trace.to_str().unwrap(), "-e", calls];
+    let call = trap.store.query(query).variable("NOVCOMET_SANDBOX", "off");
+    let mut publisher = call.by("strace", &by).start();
+    let mut moments = 0;
+    loop {
+        let mut has_ended = false;
+        eventually(|| {
+            let stops = fs::read_to_string(&trace).unwrap_or_default();
+            has_ended = publisher.0.try_wait().unwrap().is_some();
+            has_ended || stops.matches("--- stopped by SIGSTOP ---").count() > moments
+        });
+        if has_ended {
+            break;
+        }
+        neighbour(moments, &victim, &link);
+        publisher.signal("CONT");
+        moments += 1;
+    }
+    fs::remove_file(trace).unwrap();
+    trap.assert_untouched();
+    moments
+}
+
 /// The events of `store`, by the library.
 fn open(store: &Store) -> Box<dyn store::Store> {
     let keep = Retention { messages: 10, bytes: 1_000, age: Duration::MAX, most: 1 << 20 };
