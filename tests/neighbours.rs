@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use novcomet::event::Topic;
 use novcomet::store::{self, Limits, Retention};
-use rustix::fs::{FlockOperation, fcntl_lock};
+use rustix::fs::{FlockOperation, fcntl_lock, inotify};
 
 use comet::{Answer, Call, SECOND, Store, eventually};
 use host::{is_root, not_run};
@@ -154,26 +154,37 @@ fn a_hard_link_to_another_file_is_never_written_through() {
 
 /// A neighbour links and unlinks the victim again and again, so that some looks
 /// find one name and some find two. The publisher is the library: a process for
-/// each round would be too slow to hit the moment.
+/// each round would be too slow to hit the moment. The kernel lowers the count of
+/// names, tells each watch of the file, and then removes the name: many watches
+/// make that moment long.
 #[test]
 fn a_flipping_hard_link_is_never_written_through() {
-    const ROUNDS: usize = 20_000;
+    const FLIPS: usize = 20_000;
+    const WATCHES: usize = 64;
     let trap = Trap::new();
     let (victim, link) = (trap.outside.file("victim"), trap.store.file("a"));
+    let watch = |_| {
+        let watch = inotify::init(inotify::CreateFlags::CLOEXEC).ok()?;
+        inotify::add_watch(&watch, &victim, inotify::WatchFlags::ATTRIB).ok()?;
+        Some(watch)
+    };
+    let watches: Vec<_> = (0..WATCHES).map_while(watch).collect();
+    assert!(watches.len() > 1, "no inotify instance is left");
     let is_over = AtomicBool::new(false);
     let store = open(&trap.store);
     let topic = Topic::new("a").unwrap();
     thread::scope(|scope| {
         scope.spawn(|| {
-            while !is_over.load(Ordering::Relaxed) {
+            for _ in 0..FLIPS {
                 let _ = fs::hard_link(&victim, &link);
                 let _ = fs::remove_file(&link);
             }
+            is_over.store(true, Ordering::Relaxed);
         });
-        for round in 0..ROUNDS {
-            let _ = store.publish(&topic, (round % 2 == 0).then_some("PWNED"));
+        while !is_over.load(Ordering::Relaxed) {
+            let _ = store.publish(&topic, Some("PWNED"));
+            let _ = store.publish(&topic, None);
         }
-        is_over.store(true, Ordering::Relaxed);
     });
     trap.assert_untouched();
 }
