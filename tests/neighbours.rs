@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use novcomet::event::Topic;
 use novcomet::store::{self, Limits, Retention};
-use rustix::fs::{FlockOperation, fcntl_lock};
+use rustix::fs::{FlockOperation, fcntl_lock, inotify};
 
 use comet::{Answer, Call, SECOND, Store, eventually};
 use host::{is_root, not_run};
@@ -154,28 +154,90 @@ fn a_hard_link_to_another_file_is_never_written_through() {
 
 /// A neighbour links and unlinks the victim again and again, so that some looks
 /// find one name and some find two. The publisher is the library: a process for
-/// each round would be too slow to hit the moment.
+/// each round would be too slow to hit the moment. The kernel lowers the count of
+/// names, tells each watch of the file, and then removes the name: many watches
+/// make that moment long.
 #[test]
 fn a_flipping_hard_link_is_never_written_through() {
-    const ROUNDS: usize = 20_000;
+    const FLIPS: usize = 20_000;
+    const WATCHES: usize = 64;
     let trap = Trap::new();
     let (victim, link) = (trap.outside.file("victim"), trap.store.file("a"));
+    let watch = |_| {
+        let watch = inotify::init(inotify::CreateFlags::CLOEXEC).ok()?;
+        inotify::add_watch(&watch, &victim, inotify::WatchFlags::ATTRIB).ok()?;
+        Some(watch)
+    };
+    let watches: Vec<_> = (0..WATCHES).map_while(watch).collect();
+    assert!(watches.len() > 1, "no inotify instance is left");
     let is_over = AtomicBool::new(false);
     let store = open(&trap.store);
     let topic = Topic::new("a").unwrap();
     thread::scope(|scope| {
         scope.spawn(|| {
-            while !is_over.load(Ordering::Relaxed) {
+            for _ in 0..FLIPS {
                 let _ = fs::hard_link(&victim, &link);
                 let _ = fs::remove_file(&link);
             }
+            is_over.store(true, Ordering::Relaxed);
         });
-        for round in 0..ROUNDS {
-            let _ = store.publish(&topic, (round % 2 == 0).then_some("PWNED"));
+        while !is_over.load(Ordering::Relaxed) {
+            let _ = store.publish(&topic, Some("PWNED"));
+            let _ = store.publish(&topic, None);
         }
-        is_over.store(true, Ordering::Relaxed);
     });
     trap.assert_untouched();
+}
+
+/// The same with each pair of moments: between two system calls of the publisher the
+/// neighbour takes the link away, and between two others he puts it back.
+#[test]
+fn a_link_flipped_between_calls_changes_nothing() {
+    for query in ["publish=a", "publish=a&data=x"] {
+        let moments = held_up(query, |_, _, _| {});
+        assert!(moments > 8, "{moments}");
+        for back in 1..moments {
+            for away in 0..back {
+                held_up(query, |moment, victim, link| match moment {
+                    _ if moment == away => fs::remove_file(link).unwrap(),
+                    // Not where the publisher has made a topic of its own meanwhile.
+                    _ if moment == back => drop(fs::hard_link(victim, link)),
+                    _ => {}
+                });
+            }
+        }
+    }
+}
+
+/// Publishes to a link, and stops the publisher after each system call that it makes
+/// until it is done with the file, for `neighbour`; how often that was.
+fn held_up(query: &str, neighbour: impl Fn(usize, &Path, &Path)) -> usize {
+    let trap = Trap::new();
+    let (victim, link) = (trap.outside.file("victim"), trap.store.file("a"));
+    fs::hard_link(&victim, &link).unwrap();
+    let trace = trap.outside.0.join("trace");
+    let calls = "inject=openat,statx,pread64,fstat,renameat2,newfstatat:signal=STOP";
+    let by = ["-D", "-o", trace.to_str().unwrap(), "-e", calls];
+    let call = trap.store.query(query).variable("NOVCOMET_SANDBOX", "off");
+    let mut publisher = call.by("strace", &by).start();
+    let mut moments = 0;
+    loop {
+        let mut has_ended = false;
+        eventually(|| {
+            let stops = fs::read_to_string(&trace).unwrap_or_default();
+            has_ended = publisher.0.try_wait().unwrap().is_some();
+            has_ended || stops.matches("--- stopped by SIGSTOP ---").count() > moments
+        });
+        if has_ended {
+            break;
+        }
+        neighbour(moments, &victim, &link);
+        publisher.signal("CONT");
+        moments += 1;
+    }
+    fs::remove_file(trace).unwrap();
+    trap.assert_untouched();
+    moments
 }
 
 /// The events of `store`, by the library.

@@ -590,8 +590,13 @@ fn a_key_that_others_could_have_read_or_made_serves_nobody() {
         write("foreign", &secret, 0o600);
         chown(keys.path("foreign"), Some(1), None).unwrap();
         names.push(("HS256", "foreign"));
+        // As good a secret as any, if a device were read.
+        let zeros = Command::new("mknod").args([&keys.path("device"), "c", "1", "5"]).status();
+        assert!(zeros.unwrap().success());
+        keys.allow("device", 0o600);
+        names.push(("HS256", "device"));
     } else {
-        not_run("a key of another user", "root");
+        not_run("a key of another user, and one that is a device", "root");
     }
     for (algorithm, name) in names {
         let answer = house.by(algorithm, name, &good);
