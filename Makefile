@@ -178,7 +178,7 @@ packages-demo:
 	@tests/packages demo $(DEMO_PACKAGES)
 packages-test:
 	@tests/packages test $(TEST_PACKAGES) -- $(SERVERS)
-	@node -e 'process.exit(parseInt(process.versions.node) < $(NODE_VERSION))' || { \
+	@node -e 'process.exit(parseInt(process.versions.node) < $(NODE_VERSION) ? 1 : 0)' || { \
 	    echo "make test needs Node.js $(NODE_VERSION) or later; $$(command -v node) is $$(node --version)" >&2; exit 1; }
 packages-bare:
 	@tests/packages bare $(BARE_PACKAGES)
