@@ -77,10 +77,13 @@ test: toolchain packages-test all tests/node_modules  ## runs all tests; as root
 	    node --test tests/js/*.test.mjs; \
 	    node --test --test-concurrency=1 tests/browser/*.test.mjs'
 
-bare: packages-bare       ## takes the steps of README.md on bare machines, Debian 12 and 13, as root and as a user
-	$(SUDO) env HOME="$$HOME" PATH="$$PATH" tests/bare/run short
+# Debian 12 and 13, as root and as a user with sudo.
+SUITES = bookworm trixie
+BARE   = $(shell test "$$(id -u)" = 0 || echo sudo) env HOME="$$HOME" PATH="$$PATH" SUITES="$(SUITES)" tests/bare/run
+bare: packages-bare       ## takes the steps of README.md on bare machines; SUITES=trixie picks one
+	$(BARE) short
 bare-long: packages-bare  ## the same, with "make test" on each of them
-	$(SUDO) env HOME="$$HOME" PATH="$$PATH" tests/bare/run long
+	$(BARE) long
 
 # What tests/exact.rs promises, with 100,000 messages to 100 subscribers; 10,000
 # clients that give up, and 10,000 that wait; then load and faults for SOAK_SECONDS.
