@@ -82,10 +82,13 @@ check: toolchain lint     ## format, clippy, and the tests that need no server: 
 	$(STATIC) exec tests/run cargo test $(CARGO_TESTS) --lib --test layers --test security --test cgi \
 	    --test waiting --test answers --test tokens --test properties
 
-bare: packages-bare       ## takes the steps of README.md on bare machines, Debian 12 and 13, as root and as a user
-	$(SUDO) env HOME="$$HOME" PATH="$$PATH" tests/bare/run short
+# Debian 12 and 13, as root and as a user with sudo.
+SUITES = bookworm trixie
+BARE   = $(shell test "$$(id -u)" = 0 || echo sudo) env HOME="$$HOME" PATH="$$PATH" SUITES="$(SUITES)" tests/bare/run
+bare: packages-bare       ## takes the steps of README.md on bare machines; SUITES=trixie picks one
+	$(BARE) short
 bare-long: packages-bare  ## the same, with "make test" on each of them
-	$(SUDO) env HOME="$$HOME" PATH="$$PATH" tests/bare/run long
+	$(BARE) long
 
 # What tests/exact.rs promises, with 100,000 messages to 100 subscribers; 10,000
 # clients that give up, and 10,000 that wait; then load and faults for SOAK_SECONDS.
@@ -186,7 +189,7 @@ packages-demo:
 	@tests/packages demo $(DEMO_PACKAGES)
 packages-test:
 	@tests/packages test $(TEST_PACKAGES) -- $(SERVERS)
-	@node -e 'process.exit(parseInt(process.versions.node) < $(NODE_VERSION))' || { \
+	@node -e 'process.exit(parseInt(process.versions.node) < $(NODE_VERSION) ? 1 : 0)' || { \
 	    echo "make test needs Node.js $(NODE_VERSION) or later; $$(command -v node) is $$(node --version)" >&2; exit 1; }
 packages-bare:
 	@tests/packages bare $(BARE_PACKAGES)
