@@ -79,8 +79,10 @@ test: toolchain packages-test all tests/node_modules  ## runs all tests; as root
 
 # What needs no server, no package and no root.
 check: toolchain lint     ## format, clippy, and the tests that need no server: a minute
-	$(STATIC) exec tests/run cargo test $(CARGO_TESTS) --lib --test layers --test security --test cgi \
-	    --test waiting --test answers --test tokens --test properties
+	$(STATIC) exec tests/run cargo test $(CARGO_TESTS) --lib --test house --test binary -- \
+	    $(addprefix --skip binary::,$(LONG))
+# These modules of tests/binary.rs take minutes, root, or the examples.
+LONG = crash:: full:: neighbours:: own_check:: process:: readers:: sandbox::
 
 # Debian 12 and 13, as root and as a user with sudo.
 SUITES = bookworm trixie
@@ -90,14 +92,14 @@ bare: packages-bare       ## takes the steps of README.md on bare machines; SUIT
 bare-long: packages-bare  ## the same, with "make test" on each of them
 	$(BARE) long
 
-# What tests/exact.rs promises, with 100,000 messages to 100 subscribers; 10,000
+# What tests/load/exact.rs promises, with 100,000 messages to 100 subscribers; 10,000
 # clients that give up, and 10,000 that wait; then load and faults for SOAK_SECONDS.
 # The first two take as long as they take.
 SOAK_SECONDS = 600
 soak: packages-test       ## runs the tests of load and faults at full size, the last for SOAK_SECONDS=600
 	EXACT_MESSAGES=100000 EXACT_SUBSCRIBERS=50 FAULTS_ABORTED=10000 FAULTS_HELD=10000 \
 	    SOAK_SECONDS=$(SOAK_SECONDS) \
-	    $(STATIC) exec tests/run cargo test $(CARGO_TESTS) --test exact --test faults --test soak
+	    $(STATIC) exec tests/run cargo test $(CARGO_TESTS) --test load -- --skip load::crowd::
 
 # The properties that `make test` tries on made cases, by libFuzzer. What it
 # learns stays in fuzz/corpus; an input that fails is in fuzz/artifacts, and

@@ -4,9 +4,7 @@
 //! The clock is the whole machine's. It is 20 s off for less than 2 s at a time,
 //! and put right again by the monotonic one.
 
-mod comet;
-mod host;
-mod mint;
+mod support;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -19,9 +17,10 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use novcomet::event::{Cursor, Since};
 use serde_json::Value;
 
-use comet::{Answer, Store, touch};
-use host::not_run;
-use mint::{HS256, Keys, claims};
+use support::binary::{Answer, Store};
+use support::dir::touch;
+use support::host::not_run;
+use support::tokens::{HS256, Keys, claims};
 
 /// By how many seconds it is wrong: ahead, right, behind, right.
 const JUMPS: [i64; 4] = [20, 0, -20, 0];

@@ -4,8 +4,6 @@
 //! `cargo bench -- start wake` runs those rows only. The peers are where
 //! `COMET_PEERS` says; `benches/peers/fetch` puts them there.
 
-#[path = "../../tests/host/mod.rs"]
-mod host;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 

@@ -8,8 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::host::program;
-use crate::support::{SOURCE, free_port, process_tree};
+use crate::support::SOURCE;
+use crate::support::host::{free_port, program};
+use crate::support::process::process_tree;
 use crate::worlds::{Scratch, Talk};
 
 /// Where the peers were unpacked.
@@ -59,7 +60,7 @@ fn await_port(port: u16) {
 pub fn nchan() -> Peer {
     // Debian's nginx looks for it, whatever its configuration says.
     let _ = fs::create_dir_all("/var/lib/nginx");
-    let (root, port) = (Scratch::new("nchan"), free_port());
+    let (root, port) = (Scratch::new(), free_port());
     let conf = fs::read_to_string(format!("{SOURCE}/benches/peers/nchan.conf")).unwrap();
     let conf =
         conf.replace("@ROOT@", root.0.to_str().unwrap()).replace("@PORT@", &port.to_string());
@@ -90,7 +91,7 @@ pub fn await_nchan(peer: &Peer, waiters: usize) {
 /// Pushpin, with its own test handler in the place of an application: who asks
 /// for `/response` or `/stream` is held, and subscribed to the channel `test`.
 pub fn pushpin() -> Peer {
-    let (root, port, control) = (Scratch::new("pushpin"), free_port(), free_port());
+    let (root, port, control) = (Scratch::new(), free_port(), free_port());
     let conf = fs::read_to_string(format!("{SOURCE}/benches/peers/pushpin.conf")).unwrap();
     let conf = conf
         .replace("@ROOT@", root.0.to_str().unwrap())
@@ -113,7 +114,7 @@ pub fn pushpin() -> Peer {
 
 /// The PHP of 2011 under Apache's `mod_php`, with room for `workers`.
 pub fn mod_php(workers: usize) -> Peer {
-    let (root, port) = (Scratch::new("php"), free_port());
+    let (root, port) = (Scratch::new(), free_port());
     let at = |path: &str| root.0.join(path);
     fs::create_dir(at("www")).unwrap();
     fs::copy(format!("{SOURCE}/benches/peers/comet.php"), at("www/comet.php")).unwrap();

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -11,8 +10,10 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::host::shared_memory;
-use crate::support::{Kind, SOURCE, Server, Setup};
+use crate::support::SOURCE;
+use crate::support::dir::TempDir;
+use crate::support::host::shared_memory;
+use crate::support::server::{Kind, Server, Setup};
 
 pub const COMET: &str = env!("CARGO_BIN_EXE_comet");
 
@@ -29,29 +30,18 @@ pub fn machine() -> String {
     )
 }
 
-/// A directory that is removed when it is done with.
-pub struct Scratch(pub PathBuf);
+/// A directory that all may write.
+pub struct Scratch(pub TempDir);
 
 impl Scratch {
-    pub fn new(name: &str) -> Self {
-        let name = format!("novcomet-bench-{name}-{}", std::process::id());
-        let path = shared_memory().join(name);
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir(&path).unwrap();
-        fs::set_permissions(&path, PermissionsExt::from_mode(0o777)).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+    pub fn new() -> Self {
+        Self(TempDir::within(shared_memory(), 0o777))
     }
 }
 
 /// A C program of ours, `bare` or `wait`, statically linked.
 pub fn in_c(name: &str) -> (Scratch, PathBuf) {
-    let scratch = Scratch::new(name);
+    let scratch = Scratch::new();
     let program = scratch.0.join(name);
     let source = format!("{SOURCE}/benches/peers/{name}.c");
     let built = Command::new("gcc")

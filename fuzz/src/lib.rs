@@ -1,9 +1,17 @@
 //! The properties of ../tests/properties, for libFuzzer.
 
-#[path = "../../tests/host/mod.rs"]
-mod host;
 #[path = "../../tests/properties/mod.rs"]
 pub mod properties;
+
+/// What the properties need of the tests' support.
+mod support {
+    #![allow(dead_code)]
+
+    #[path = "../../../tests/support/dir.rs"]
+    pub mod dir;
+    #[path = "../../../tests/support/host.rs"]
+    pub mod host;
+}
 
 use arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzzer_mutate;

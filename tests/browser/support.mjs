@@ -18,7 +18,7 @@ const CGI = 'usr/lib/novcomet/comet.cgi', HTDOCS = 'usr/share/novcomet';
 const PATIENCE = 30e3;
 export const run = promisify(execFile);
 
-// As in tests/host/mod.rs: a program, where Debian installs it or tests/packages unpacks it, and shared memory.
+// As in tests/support/host.rs: a program, where Debian installs it or tests/packages unpacks it, and shared memory.
 const program = name => ['/usr/sbin', '/usr/bin', `${SOURCE}/target/packages/usr/sbin`]
   .map(folder => `${folder}/${name}`).find(existsSync) ?? name;
 const SHARED_MEMORY = process.env.TESTS_SHM ?? '/dev/shm';

@@ -1,6 +1,6 @@
 //! What holds for any input: for each noun one property, a function of bytes
 //! that panics where it does not hold, and cases that come near to real ones.
-//! tests/properties.rs tries them by thousands, fuzz/ hands them to libFuzzer.
+//! tests/house/properties.rs tries them by thousands, fuzz/ hands them to libFuzzer.
 
 pub mod config;
 pub mod cursor;

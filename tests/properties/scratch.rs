@@ -2,25 +2,20 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use novcomet::store::{self, Limits, Retention, Store};
 
-use crate::host::shared_memory;
+use crate::support::dir::TempDir;
 
 pub const KEEP_ALL: Retention =
     Retention { messages: usize::MAX, bytes: u64::MAX, age: Duration::MAX, most: u64::MAX };
 
-/// Removed with all that is in it on drop.
-pub struct Scratch(PathBuf);
+pub struct Scratch(TempDir);
 
 impl Scratch {
     pub fn new() -> Self {
-        static MADE: AtomicUsize = AtomicUsize::new(0);
-        let number = MADE.fetch_add(1, Ordering::Relaxed);
-        let name = format!("novcomet-properties-{}-{number}", std::process::id());
-        let scratch = Self(shared_memory().join(name));
+        let scratch = Self(TempDir::in_memory());
         fs::create_dir_all(scratch.store()).unwrap();
         scratch
     }
@@ -40,12 +35,6 @@ impl Scratch {
         assert_eq!(names(&self.0), ["around"]);
         assert_eq!(names(&self.0.join("around")), ["store"]);
         names(&self.store())
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

@@ -9,7 +9,7 @@ use super::wake::touch;
 use crate::arrivals;
 use crate::figures::{Samples, Time, head, line, point, ratio};
 use crate::peers::{Peer, await_nchan, mod_php, nchan, pushpin};
-use crate::support::{Kind, Server};
+use crate::support::server::{Kind, Server};
 use crate::worlds::{Talk, bare_server, in_c, more_descriptors, roomy};
 
 const CROWDS: [usize; 5] = [1, 10, 100, 1_000, 2_000];

@@ -13,7 +13,7 @@ const ROUNDS: usize = 500;
 pub fn row() {
     head(&["topics in the directory", "publish", "publish to a new topic", "look"]);
     for topics in [1, 10, 100, 1_000, 9_000] {
-        let store = Scratch::new("topics");
+        let store = Scratch::new();
         for number in 0..topics {
             File::create(store.0.join(format!("t{number}.comet"))).unwrap();
         }
@@ -26,7 +26,7 @@ pub fn row() {
     println!();
     head(&["messages of 100 bytes in the log", "publish one more", "read the last", "replay all"]);
     for messages in [0, 10, 100, 1_000] {
-        let store = Scratch::new("log");
+        let store = Scratch::new();
         let message = format!("publish=a&data={}", "x".repeat(100));
         for _ in 0..messages {
             run(&mut ours(&store.0, &message));

@@ -6,7 +6,7 @@ use super::crowd::published;
 use super::start::ours;
 use crate::arrivals;
 use crate::figures::{Samples, Time, head, line, point};
-use crate::support::Kind;
+use crate::support::server::Kind;
 use crate::waiters::{Waiters, available, pss};
 use crate::worlds::{Scratch, Talk, more_descriptors, roomy};
 
@@ -17,7 +17,7 @@ pub fn row() {
     more_descriptors();
     head(&["waiters without a server, one publish", "median", "the last", "PSS", "all memory"]);
     for crowd in CROWDS {
-        let store = Scratch::new("held");
+        let store = Scratch::new();
         let before = available();
         let mut waiters = Waiters::start(&store, crowd, &["a".to_owned()], "600");
         let taken = before.saturating_sub(available());

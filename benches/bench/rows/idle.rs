@@ -78,7 +78,7 @@ impl Drop for Instances {
 }
 
 fn of_ours(name: &str, sleep: &str, topics: usize, span: Duration, meanwhile: &dyn Fn(&Scratch)) {
-    let store = Scratch::new("idle");
+    let store = Scratch::new();
     let topics: Vec<_> = (0..topics).map(|number| format!("idle{number}")).collect();
     let waiters = Waiters::start(&store, IDLE, &topics, sleep);
     show(name, &waiters.pids(), span, || meanwhile(&store));

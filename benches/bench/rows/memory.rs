@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::figures::{head, line};
 use crate::peers::mod_php;
-use crate::support::{Kind, process_tree};
+use crate::support::process::process_tree;
+use crate::support::server::Kind;
 use crate::waiters::{Waiters, pss};
 use crate::worlds::{Scratch, Talk, more_descriptors, roomy};
 
@@ -17,7 +18,7 @@ pub fn row() {
     for kind in [Kind::ApacheEvent, Kind::Lighttpd] {
         through(kind);
     }
-    let store = Scratch::new("memory");
+    let store = Scratch::new();
     let waiters = Waiters::start(&store, WAITERS, &["a".to_owned()], "600");
     show("ours, no server", &waiters.pids());
     drop(waiters);

@@ -14,7 +14,7 @@ const ROUNDS: usize = 3_000;
 const SLOW_ROUNDS: usize = 100;
 
 pub fn row() {
-    let store = Scratch::new("start");
+    let store = Scratch::new();
     let (_built, bare) = in_c("bare");
     head(&["start to exit", "ours", "C, static, the same bytes", "ratio"]);
     for (name, query) in [

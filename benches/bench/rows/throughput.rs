@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::start::ours;
 use crate::figures::{head, line};
 use crate::peers::mod_php;
-use crate::support::{Kind, Server};
+use crate::support::server::{Kind, Server};
 use crate::worlds::{Scratch, Talk, bare_server, in_c};
 
 const CLIENTS: usize = 4;
@@ -58,7 +58,7 @@ fn requests(port: u16, target: &str) -> f64 {
 
 /// Without a server: eight processes at a time on one topic.
 fn direct() {
-    let store = Scratch::new("throughput");
+    let store = Scratch::new();
     let message = format!("publish=m&data={}", "x".repeat(1024));
     head(&["publishes a second, 8 writers, one topic, no server", ""]);
     for (name, query) in [("signal", "publish=a"), ("message of 1 KB", &*message)] {

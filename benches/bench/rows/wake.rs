@@ -11,7 +11,7 @@ use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens, inotify};
 use super::start::ours;
 use crate::figures::{Samples, Time, head, line, ratio};
 use crate::peers::{Peer, await_nchan, mod_php, nchan};
-use crate::support::{Kind, Server};
+use crate::support::server::{Kind, Server};
 use crate::worlds::{Scratch, Talk, bare_server, in_c};
 
 const ROUNDS: usize = 300;
@@ -116,7 +116,7 @@ fn by_php(peer: &Peer, round: u64) -> Duration {
 /// Without a server: from `touch` to the bytes of the answer, beside the
 /// kernel's own wake of a process that waits for inotify.
 fn bare_touch() {
-    let store = Scratch::new("touch");
+    let store = Scratch::new();
     let path = store.0.join("a.comet");
     File::create(&path).unwrap();
     let (mut ours, mut kernels) = (Vec::new(), Vec::new());

@@ -1,0 +1,17 @@
+//! The real executable, with nothing but an environment.
+
+mod support;
+
+mod binary {
+    mod answers;
+    mod cgi;
+    mod crash;
+    mod full;
+    mod neighbours;
+    mod own_check;
+    mod process;
+    mod readers;
+    mod sandbox;
+    mod tokens;
+    mod waiting;
+}

@@ -1,0 +1,483 @@
+//! The real binary, called with nothing but an environment: the wire and the store.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use crate::support::binary::{COMET, Call, SECOND, Store};
+use crate::support::dir::set_time;
+use crate::support::host::{is_root, not_run};
+
+const PROTOCOL: &str = include_str!("../../docs/protocol.md");
+
+/// Whether the page of the protocol has this example.
+fn quote(example: &str) -> &str {
+    assert!(PROTOCOL.contains(&format!("    {example}\n")), "not in docs/protocol.md: {example}");
+    example
+}
+
+#[test]
+fn a_publish_touches_the_event_file_and_answers_true() {
+    let store = Store::new();
+    let answer = store.query("publish=a").answer();
+    assert_eq!(answer.body, quote("true"));
+    assert_eq!(store.names(), ["a.comet"]);
+    assert_eq!(fs::metadata(store.file("a")).unwrap().len(), 0);
+}
+
+#[test]
+fn every_answer_has_the_pinned_head() {
+    let store = Store::new().with("a", SECOND, 163_846_000);
+    for query in ["publish=b", "subscribed[a]=1.5", "subscribed[a]=0&wait=0"] {
+        let answer = store.query(query).answer();
+        let length = format!("Content-Length: {}", answer.body.len());
+        assert_eq!(answer.head.lines().last(), Some(&*length));
+        for line in answer.head.replace(&length, "Content-Length: 4").lines() {
+            quote(line);
+        }
+        assert_eq!(answer.head.lines().count(), 7);
+    }
+}
+
+#[test]
+fn news_and_quiet_byte_for_byte() {
+    let store = Store::new().with("a", SECOND, 163_846_000);
+    let news = store.query("subscribed[a]=1.5&subscribed[b]=0&1300000000").answer();
+    assert_eq!(news.body, quote(r#"{"s":1,"k":{"a":1795415403.163846}}"#));
+    let quiet = store.query("subscribed[a]=1795415403.163846&subscribed[b]=&wait=0").answer();
+    assert_eq!(quiet.body, quote(r#"{"s":0,"k":{"a":1795415403.163846,"b":0.100000}}"#));
+    assert_eq!(store.names(), ["a.comet"], "subscribing creates nothing");
+}
+
+#[test]
+fn every_topic_that_has_news_is_listed_in_order() {
+    let store = Store::new().with("b", SECOND, 0).with("a", SECOND, 5_000).with("old", 9, 0);
+    let answer =
+        store.query("subscribed[a]=1.5&subscribed[old]=9.000001&subscribed[b]=1.5").answer();
+    assert_eq!(answer.body, r#"{"s":1,"k":{"a":1795415403.000005,"b":1795415403.000001}}"#);
+}
+
+#[test]
+fn cursors_are_judged_by_their_kind() {
+    let store = Store::new().with("a", SECOND - 1_000_000_000, 500_000_000);
+    for (cursor, s) in [
+        ("795415403.499999", '1'),
+        ("795415403.5", '0'),
+        ("795415403.500001", '1'),
+        ("795415402", '1'),
+        ("795415403", '0'),
+        ("0", '0'),
+        ("", '0'),
+        ("9999999999", '0'),
+        ("9999999999.5", '1'),
+        ("0.1", '1'),
+    ] {
+        let answer = store.query(&format!("subscribed[a]={cursor}&wait=0")).answer();
+        let stands = (s, "795415403.500000".to_owned());
+        assert_eq!(answer.cursor("a"), stands, "{cursor:?}");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_refused_at_once() {
+    let store = Store::new();
+    for query in [
+        "",
+        "x",
+        "&123",
+        "publish=",
+        "subscribed",
+        "subscribed=1",
+        "subscribed[]=0",
+        "subscribed[a",
+        "subscribed[a][b]=0",
+        "subscribed[a][]=0",
+        "subscribed%5Ba%5D%5Bb%5D=0",
+        "subscribed]a[=0",
+        "subscribed[a]=x",
+        "subscribed[a]=-1",
+        "subscribed[a]=1e9",
+        "subscribed[a]=1.2.3",
+        "subscribed[a]=99999999999999999999",
+        "subscribed[a]=0&wait=x",
+        "subscribed[a]=0&wait=-1",
+        "subscribed[a]=0&wait=",
+        "subscribed[a]=0&wait=inf",
+        "publish=%FF",
+        "subscribed[%C3%28]=0",
+        "publish=%0A",
+        "publish=a%00b",
+        "--help",
+        "-h+x",
+        "%FF",
+    ] {
+        store.query(query).method("GET").answer().assert_problem(400);
+    }
+    store.query(&format!("publish={}", "x".repeat(201))).answer().assert_problem(400);
+    store.query(&format!("publish={}", "/".repeat(100))).answer().assert_problem(400);
+    store.query(&"x".repeat(8193)).answer().assert_problem(414);
+    assert_eq!(store.names(), [""; 0]);
+    let text = store.query("").answer().body;
+    assert_eq!(
+        text,
+        quote(
+            r#"{"detail":"say what: publish=ID or subscribed[ID]=CURSOR","status":400,"title":"Bad Request"}"#
+        )
+    );
+}
+
+#[test]
+fn publish_wins_and_may_name_several() {
+    let store = Store::new();
+    let answer = store.query("subscribed[c]=0&publish=a&publish=b&publish=a").answer();
+    assert_eq!((answer.body.as_str(), store.names().len()), ("true", 2));
+}
+
+#[test]
+fn unusual_ids_have_a_file_of_their_own() {
+    for (query, id, name) in [
+        ("a%2Fb", "a%2Fb", "a%2Fb.comet"),
+        ("..%2F..%2Fetc", "..%2F..%2Fetc", "..%2F..%2Fetc.comet"),
+        ("100%25", "100%25", "100%25.comet"),
+        ("a%252Fb", "a%252Fb", "a%252Fb.comet"),
+        ("..", "..", "...comet"),
+        ("%C3%A9", "%C3%A9", "é.comet"),
+        ("a+b", "a%20b", "a b.comet"),
+        ("a%5D%5Bb", "a%5D%5Bb", "a][b.comet"),
+        ("%EF%BF%BD", "%EF%BF%BD", "\u{fffd}.comet"),
+    ] {
+        let store = Store::new();
+        assert_eq!(store.query(&format!("publish={query}")).answer().body, "true");
+        assert_eq!(store.names(), [name], "{query}");
+        let answer = store.query(&format!("subscribed[{id}]=1.5")).answer();
+        assert!(answer.body.starts_with(r#"{"s":1,"#), "{answer:?}");
+    }
+}
+
+#[test]
+fn encoded_brackets_are_brackets() {
+    let store = Store::new().with("a", SECOND, 5_000);
+    assert_eq!(store.query("subscribed%5Ba%5D=1.5").answer().cursor("a").0, '1');
+}
+
+#[test]
+fn methods() {
+    let store = Store::new().with("a", SECOND, 5_000);
+    let head = store.query("publish=b").method("HEAD").answer();
+    assert_eq!((head.status(), head.body.as_str()), (200, ""));
+    let head = store.query("subscribed[a]=0").method("HEAD").answer();
+    assert_eq!((head.status(), head.body.as_str()), (200, ""));
+    let options = store.query("").method("OPTIONS").answer();
+    assert_eq!((options.status(), options.body.as_str()), (204, ""));
+    assert!(options.head.contains("\r\nAllow: GET, HEAD, POST, OPTIONS"));
+    let put = store.query("publish=b").method("PUT").answer();
+    put.assert_problem(405);
+    assert!(put.head.contains("\r\nAllow: GET, HEAD, POST, OPTIONS"));
+    assert_eq!(store.names(), ["a.comet"]);
+}
+
+#[test]
+fn a_form_is_a_query() {
+    let store = Store::new();
+    let answer = store.query("").form("publish=b").answer();
+    let (s, cursor) = answer.cursor("b");
+    assert_eq!(answer.body, format!(r#"{{"s":{s},"k":{{"b":{cursor}}}}}"#));
+    assert_eq!(store.query("").form("subscribed[b]=1.5").answer().cursor("b"), (s, cursor));
+    let long = format!("publish=c&data={}", "y".repeat(65_537));
+    store.query("").form(&long).answer().assert_problem(413);
+    store.query("").form(&"%20".repeat(80_000)).answer().assert_problem(413);
+    let parts = store.query("publish=d").form("{}");
+    parts.variable("CONTENT_TYPE", "multipart/form-data; boundary=x").answer().assert_problem(415);
+    let short = store.query("").form("publish=d").variable("CONTENT_LENGTH", "10");
+    short.answer().assert_problem(400);
+    assert_eq!(store.names(), ["b.comet"]);
+}
+
+// Messages.
+
+#[test]
+fn a_message_is_one_line_of_the_log() {
+    let store = Store::new().with("a", SECOND, 163_845_000);
+    store.query("publish=a&data=two%0Alines").answer();
+    let (second, nanos) = store.time("a");
+    let log = fs::read_to_string(store.file("a")).unwrap();
+    let (header, line) = log.split_once('\n').unwrap();
+    assert!(header.starts_with(r#"{"born":1795415403.163845,"inode":"#), "{log}");
+    let id = format!("{second}.{:06}", nanos / 1000);
+    assert_eq!(line, format!("{{\"id\":{id},\"data\":\"two\\nlines\"}}\n"));
+}
+
+#[test]
+fn every_way_to_publish_a_message() {
+    type Way = fn(&Store) -> Call;
+    let typed = |call: Call, kind| call.variable("CONTENT_TYPE", kind);
+    let form = "application/x-www-form-urlencoded";
+    let ways: [(Way, &str, &str); 8] = [
+        (|store| store.query("publish=a&data=x%26y+z"), form, "x&y z"),
+        (|store| store.query("publish=a&data="), form, ""),
+        (|store| store.query("").form("publish=a&data=%C3%A9"), form, "é"),
+        (|store| store.query("publish=a").form("data=x"), form, "x"),
+        (
+            |store| store.query("publish=a").form("a whole file\n1 + 1 = 2"),
+            form,
+            "a whole file\n1 + 1 = 2",
+        ),
+        (|store| store.query("publish=a").form("data=x"), "text/plain", "data=x"),
+        (|store| store.query("publish=a").form("{\"a\": 1}\n"), "application/json", "{\"a\": 1}\n"),
+        (|store| store.query("publish=a").form("é"), "text/plain; charset=utf-8", "é"),
+    ];
+    for (way, kind, data) in ways {
+        let store = Store::new();
+        assert_eq!(typed(way(&store), kind).answer().status(), 200);
+        let answer = store.query("subscribed[a]=earliest").answer();
+        let id = answer.cursor("a").1;
+        let data = serde_json::to_string(data).unwrap();
+        let m = format!(r#""m":{{"a":[{{"id":{id},"data":{data}}}]}}"#);
+        assert_eq!(answer.body, format!(r#"{{"s":1,"k":{{"a":{id}}},{m}}}"#));
+    }
+    let store = Store::new();
+    let mut latin = store.query("publish=a").form("x");
+    latin.stdin = b"\xe9".to_vec();
+    latin.answer().assert_problem(415);
+    store.query("publish=a&data=%FF").answer().assert_problem(400);
+    assert_eq!(store.names(), [""; 0]);
+}
+
+#[test]
+fn the_same_message_to_several_topics() {
+    let store = Store::new();
+    let answer = store.query("").form("publish=a&publish=b&data=x").answer();
+    for id in ["a", "b"] {
+        let news = store.query(&format!("subscribed[{id}]=earliest")).answer();
+        assert_eq!(news.cursor(id), answer.cursor(id));
+        assert!(news.body.contains(r#""data":"x""#));
+    }
+}
+
+/// A log as the examples of the protocol have it.
+fn example() -> Store {
+    let store = Store::new().with("b", SECOND, 0);
+    let header = r#"{"born":1795415403.163846,"inode":1,"dropped":1795415403.163846}"#;
+    let lines = [
+        header,
+        r#"{"id":1795415403.163847,"data":"one"}"#,
+        r#"{"id":1795415403.163848,"data":"two"}"#,
+    ];
+    fs::write(store.file("a"), lines.map(|line| format!("{line}\n")).concat()).unwrap();
+    fs::remove_file(store.file("b")).unwrap();
+    set_time(&store.file("a"), SECOND, 163_848_000);
+    store
+}
+
+#[test]
+fn messages_byte_for_byte() {
+    let store = example();
+    let keep = |call: Call| call.variable("NOVCOMET_KEEP_AGE", "1e15");
+    let news = keep(store.query("subscribed[a]=1795415403.163846")).answer();
+    let k = r#"{"s":1,"k":{"a":1795415403.163848},"#;
+    let two = r#"{"id":1795415403.163848,"data":"two"}"#;
+    let m = format!(r#""m":{{"a":[{{"id":1795415403.163847,"data":"one"}},{two}]}}}}"#);
+    assert_eq!(news.body, quote(&format!("{k}{m}")));
+    let one = keep(store.query("subscribed[a]=1795415403.163846")).variable("NOVCOMET_KEEP", "1");
+    let gap = format!(r#"{k}"m":{{"a":[{two}]}},"gap":["a"]}}"#);
+    assert_eq!(one.answer().body, quote(&gap));
+}
+
+/// The first line of every stream.
+const GREETING: &str = ": novcomet: events as they happen; a colon alone is a sign of life";
+
+#[test]
+fn an_event_stream_byte_for_byte() {
+    let store = example();
+    let query = "subscribed[a]=1795415403.163846&subscribed[b]=0&wait=0";
+    let call = |query: &str| store.query(query).variable("NOVCOMET_KEEP_AGE", "1e15");
+    let answer = call(query).variable("HTTP_ACCEPT", "text/event-stream").answer();
+    assert!(answer.head.contains("\r\nContent-Type: text/event-stream\r\n"));
+    assert!(answer.head.ends_with("\r\nX-Accel-Buffering: no"));
+    let begin = format!("{GREETING}\nretry: 1000\nid: hof6g6si4m-255s\n\n");
+    let one = "event: a\nid: hof6g6si4n-255s\ndata: one\n\n";
+    let two = "event: a\nid: hof6g6si4o-255s\ndata: two\n\n";
+    assert_eq!(answer.body, format!("{begin}{one}{two}"));
+    for block in [begin.as_str(), one] {
+        block.lines().filter(|line| !line.is_empty()).for_each(|line| {
+            quote(line);
+        });
+    }
+    assert_eq!(call(&format!("{query}&stream=1")).answer().body, answer.body);
+    let unnamed = call(&format!("{query}&stream=1&named=0")).answer().body;
+    assert_eq!(unnamed, answer.body.replace("event: a\n", ""));
+    let resumed = "subscribed[a]=0&subscribed[b]=0&wait=0&stream=1";
+    let expected = begin.replace("4m", "4n") + two;
+    let header = call(resumed).variable("HTTP_LAST_EVENT_ID", "hof6g6si4n-255s").answer();
+    assert_eq!(header.body, expected);
+    for name in ["Last-Event-ID", "lastEventId"] {
+        let query = format!("{resumed}&{name}=hof6g6si4n-255s");
+        assert_eq!(call(&query).answer().body, expected);
+    }
+    call(&format!("{resumed}&lastEventId=hof6g6si4n")).answer().assert_problem(400);
+    call("subscribed[a]=0&stream=2").answer().assert_problem(400);
+    let polled = call(query).variable("HTTP_ACCEPT", "text/event-stream");
+    assert!(!polled.variable("REQUEST_METHOD", "HEAD").answer().head.contains("json"));
+}
+
+#[test]
+fn a_stream_of_json_byte_for_byte() {
+    let store = example();
+    let keep = |call: Call| call.variable("NOVCOMET_KEEP_AGE", "1e15");
+    let since = "subscribed[a]=1795415403.163846&subscribed[b]=0&wait=0&stream=json";
+    let body = keep(store.query(since)).answer().body;
+    let begin = [
+        quote(GREETING),
+        quote("retry: 1000"),
+        quote("id: hof6g6si4m-255s"),
+        quote(r#"data: {"s":0,"k":{"a":1795415403.163846,"b":0.100000}}"#),
+    ];
+    let poll = keep(store.query("subscribed[a]=1795415403.163846")).answer().body;
+    let news = format!("id: hof6g6si4o-255s\ndata: {poll}\n\n");
+    assert_eq!(body, format!("{}\n\n{news}", begin.join("\n")));
+}
+
+#[test]
+fn a_server_makes_arguments_mean_nothing() {
+    let store = Store::new();
+    for argument in ["--help", "--version", "-h", "x"] {
+        let call = store.query("publish=a").argument(argument);
+        assert_eq!(call.answer().body, "true");
+        let call = Call::new().variable("GATEWAY_INTERFACE", "CGI/1.1").argument(argument);
+        call.answer().assert_problem(400);
+    }
+}
+
+#[test]
+fn a_person_at_a_shell_is_told_how() {
+    let say = |arguments: &[&str]| {
+        let call = arguments.iter().fold(Call::new(), |call, argument| call.argument(argument));
+        let output = call.output();
+        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        (output.status.code().unwrap(), text)
+    };
+    let (code, [usage, _]) = say(&["--help"]);
+    assert!(code == 0 && usage.starts_with("usage: "));
+    assert_eq!(say(&[]), (0, [usage.clone(), String::new()]));
+    let version = concat!("comet.cgi ", env!("CARGO_PKG_VERSION"), "\n").to_owned();
+    assert_eq!(say(&["--version"]), (0, [version, String::new()]));
+    let (code, [stdout, stderr]) = say(&["--nonsense"]);
+    assert!(code == 2 && stdout.is_empty() && stderr.contains(&usage));
+}
+
+#[test]
+fn the_exit_status_is_for_the_shell() {
+    let store = Store::new();
+    assert!(!store.query("subscribed[a]=x").answer().success);
+    assert!(store.query("subscribed[a]=x").method("GET").answer().success);
+}
+
+// The store.
+
+#[test]
+fn a_store_that_cannot_be_used_is_503_and_one_line() {
+    let store = Store::new();
+    for (name, value) in [
+        ("NOVCOMET_STORE", "file:///nowhere/at/all"),
+        ("NOVCOMET_STORE", "file:///etc/passwd"),
+        ("NOVCOMET_STORE", "bogus://x"),
+        ("NOVCOMET_TRIES", "many"),
+        ("NOVCOMET_SLEEP", "-1"),
+    ] {
+        for query in ["publish=a", "subscribed[a]=0"] {
+            let answer = store.query(query).variable(name, value).answer();
+            answer.assert_problem(503);
+            assert!(answer.log.starts_with("novcomet: "), "{answer:?}");
+            assert!(!answer.body.contains("nowhere"), "the client reads no path of ours");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_regular_file_is_left_alone() {
+    let store = Store::new();
+    fs::create_dir(store.file("dir")).unwrap();
+    symlink(store.0.join("target"), store.file("link")).unwrap();
+    let fifo = Command::new("mkfifo").arg(store.file("fifo")).status().unwrap();
+    assert!(fifo.success());
+    for id in ["dir", "link", "fifo"] {
+        for query in [format!("publish={id}"), format!("subscribed[{id}]=0")] {
+            store.query(&query).answer().assert_problem(503);
+        }
+    }
+    assert!(!store.0.join("target").exists());
+}
+
+#[test]
+fn a_full_store_is_507() {
+    let script = "mount -t tmpfs -o nr_inodes=1 tmpfs \"$1\" && exec \"$2\"";
+    let store = Store::new();
+    let mut call = store.query("publish=a");
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", script, "sh"]).arg(&store.0).arg(COMET);
+    command.envs(call.command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    call.command = command;
+    if is_root() {
+        call.answer().assert_problem(507);
+    } else {
+        not_run("a full store", "root");
+    }
+}
+
+#[test]
+fn a_publish_is_later_than_the_last_event_whatever_the_clock_says() {
+    let store = Store::new().with("a", 4_000_000_000, 999_999_000);
+    assert_eq!(store.query("publish=a").answer().body, "true");
+    assert_eq!(store.time("a"), (4_000_000_001, 1_000));
+}
+
+#[test]
+fn a_file_of_another_user_who_lets_us_write_is_published_to() {
+    if !is_root() {
+        not_run("a file of another user", "root");
+        return;
+    }
+    let store = Store::new().with("a", SECOND - 1_000_000_000, 0);
+    fs::set_permissions(store.file("a"), PermissionsExt::from_mode(0o666)).unwrap();
+    chown(store.file("a"), Some(1), Some(1)).unwrap();
+    let as_www_data = |query: &str| {
+        let mut call = store.query(query);
+        call.command.uid(33).gid(33);
+        call.answer()
+    };
+    let mut last = store.time("a");
+    for _ in 0..50 {
+        assert_eq!(as_www_data("publish=a").body, "true");
+        assert!(store.time("a") > last);
+        last = store.time("a");
+    }
+    fs::set_permissions(store.file("a"), PermissionsExt::from_mode(0o644)).unwrap();
+    as_www_data("publish=a").assert_problem(503);
+    set_time(&store.file("a"), 4_000_000_000, 0);
+    fs::set_permissions(store.file("a"), PermissionsExt::from_mode(0o666)).unwrap();
+    as_www_data("publish=a").assert_problem(503);
+}
+
+/// Where no sticky bit forbids it, who shares a topic by its group makes the
+/// new file when the log is shortened: the others of the group must not lose it.
+#[test]
+fn a_log_that_another_of_the_group_shortens_stays_the_groups() {
+    if !is_root() {
+        not_run("a log that another of the group shortens", "root");
+        return;
+    }
+    let store = Store::new();
+    fs::set_permissions(&store.0, PermissionsExt::from_mode(0o777)).unwrap();
+    store.query("publish=a&data=one").answer();
+    fs::set_permissions(store.file("a"), PermissionsExt::from_mode(0o660)).unwrap();
+    chown(store.file("a"), Some(1), Some(33)).unwrap();
+    let before = fs::metadata(store.file("a")).unwrap();
+    let call = store.query("publish=a&data=two").variable("NOVCOMET_KEEP_BYTES", "1");
+    let somebody = ["--reuid", "2", "--regid", "2", "--groups", "33"];
+    assert_eq!(call.by("setpriv", &somebody).answer().body, "true");
+    let after = fs::metadata(store.file("a")).unwrap();
+    assert_ne!(after.ino(), before.ino());
+    assert_eq!((after.gid(), after.mode()), (before.gid(), before.mode()));
+}

@@ -1,0 +1,73 @@
+//! A CGI of one's own in a few lines, as a server would call it:
+//! `examples/own_check.rs`, over a directory of mailboxes.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::support::binary::{COMET, Call, SECOND, Store};
+
+/// An example, which cargo builds with the tests, beside the binary.
+fn example(name: &str) -> PathBuf {
+    let program = PathBuf::from(COMET).with_file_name("examples").join(name);
+    assert!(program.exists(), "`cargo build --examples`, as `cargo test` alone does");
+    program
+}
+
+fn call(mailboxes: &Store, query: &str) -> Call {
+    let directory = mailboxes.0.to_str().unwrap();
+    let call = Call::of(&example("own_check")).variable("MAILBOXES", directory);
+    call.method("GET").variable("QUERY_STRING", query)
+}
+
+/// A mailbox is a file: its name here ends with `.comet`.
+#[test]
+fn mail_wakes_its_subscriber() {
+    let mailboxes = Store::new().with("a", SECOND, 5_000);
+    let news = call(&mailboxes, "subscribed[a.comet]=1.5&subscribed[b.comet]=0").answer();
+    assert_eq!(news.body, r#"{"s":1,"k":{"a.comet":1795415403.000005}}"#);
+    let query = "subscribed[a.comet]=1795415403.000005&subscribed[b.comet]=0";
+    let waiter = call(&mailboxes, query).variable("NOVCOMET_SLEEP", "0.05").waiting();
+    fs::write(mailboxes.file("b"), "mail").unwrap();
+    assert_eq!(waiter.answer().cursor("b.comet").0, '1');
+}
+
+/// Of a program of one's own nothing is closed but the standard streams.
+#[test]
+fn what_was_opened_before_the_check_stays_open() {
+    let store = Store::new().with("a", SECOND, 5_000);
+    let call = Call::of(&example("open_check")).method("GET");
+    let call = call.variable("WATCHED", store.file("a").to_str().unwrap());
+    let news = call.variable("QUERY_STRING", "subscribed[b]=1.5&wait=0").answer();
+    assert_eq!(news.body, r#"{"s":1,"k":{"b":1795415403.000005}}"#);
+}
+
+#[test]
+fn every_protocol_is_there() {
+    let mailboxes = Store::new().with("a", SECOND, 5_000);
+    let query = "subscribed[a.comet]=1.5&wait=0";
+    let json = call(&mailboxes, &format!("{query}&stream=json")).answer().body;
+    assert!(json.contains(r#"data: {"s":1,"k":{"a.comet":1795415403.000005}}"#), "{json}");
+    let stream = call(&mailboxes, query).variable("HTTP_ACCEPT", "text/event-stream").answer();
+    assert!(stream.body.contains("event: a.comet\n"), "{stream:?}");
+    let quiet = call(&mailboxes, "subscribed[a.comet]=1795415403.000005&wait=0").answer();
+    assert_eq!(quiet.body, r#"{"s":0,"k":{"a.comet":1795415403.000005}}"#);
+    call(&mailboxes, "subscribed[a.comet]=x").answer().assert_problem(400);
+    call(&mailboxes, "publish=a.comet").answer().assert_problem(400);
+}
+
+/// The looks and the pause of the program stand unless the administrator says.
+#[test]
+fn the_environment_says_how_long_to_wait() {
+    let mailboxes = Store::new();
+    let call = call(&mailboxes, "subscribed[a]=0").variable("NOVCOMET_TRIES", "1");
+    assert_eq!(call.variable("NOVCOMET_SLEEP", "0.1").answer().cursor("a").0, '0');
+}
+
+#[test]
+fn a_name_leaves_the_directory_of_the_example_no_more_than_ours() {
+    let mailboxes = Store::new();
+    for name in ["..", "a/..", "/etc/passwd", "."] {
+        let answer = call(&mailboxes, &format!("subscribed[{name}]=1.5&wait=0")).answer();
+        assert_eq!(answer.cursor(name), ('0', "1.500000".into()), "{name}");
+    }
+}

@@ -1,0 +1,167 @@
+//! The real binary answers a reader that is slow, or does not read at all, by a
+//! poll and by a stream: through a pipe, as under Apache's `mod_cgi` and lighttpd, and through a unix
+//! socket, as under `mod_cgid`.
+
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::binary::{Call, Store, Waiter};
+use crate::support::wait::eventually;
+
+/// More than a pipe or a socket holds, and in one event.
+const LARGE: usize = 1_000_000;
+
+/// Starts a call; gives our end of its output too.
+type Way = fn(Call) -> (Box<dyn Read + Send>, Waiter);
+
+const WAYS: [Way; 2] = [by_pipe, by_socket];
+
+fn by_pipe(call: Call) -> (Box<dyn Read + Send>, Waiter) {
+    let mut waiter = call.start();
+    (Box::new(waiter.0.stdout.take().unwrap()), waiter)
+}
+
+fn by_socket(mut call: Call) -> (Box<dyn Read + Send>, Waiter) {
+    let (ours, its) = UnixStream::pair().unwrap();
+    call.command.stdout(Stdio::from(OwnedFd::from(its)));
+    (Box::new(ours), call.start())
+}
+
+/// How the message is asked for, and what comes after it.
+const ASKED: [(&str, &str); 2] = [("wait=0", "x\"}]}}"), ("stream=1&wait=30", "x\n\n")];
+
+/// A story of a reader, and of a process that has filled all there is between
+/// them and is in the middle of an answer that ends with so much.
+fn by_each_way(tell: impl Fn(Box<dyn Read + Send>, Waiter, &str) + Sync) {
+    asked_by_each_way(ASKED, tell);
+}
+
+fn asked_by_each_way(
+    asked: [(&str, &str); 2],
+    tell: impl Fn(Box<dyn Read + Send>, Waiter, &str) + Sync,
+) {
+    let store = store();
+    thread::scope(|scope| {
+        for ((query, end), way) in asked.into_iter().flat_map(|asked| WAYS.map(|way| (asked, way)))
+        {
+            let call = store.query(&format!("subscribed[a]=earliest&{query}"));
+            let tell = &tell;
+            scope.spawn(move || {
+                let (reader, waiter) = way(call);
+                await_stall(&waiter);
+                tell(reader, waiter, end);
+            });
+        }
+    });
+}
+
+/// With one message that is too large for whatever lies between.
+fn store() -> Store {
+    let store = Store::new();
+    let size = LARGE.to_string();
+    let call = store.query("publish=a").method("POST").variable("NOVCOMET_MAX_DATA", &size);
+    let mut call = call.variable("CONTENT_TYPE", "text/plain").variable("CONTENT_LENGTH", &size);
+    call.stdin = vec![b'x'; LARGE];
+    assert!(call.answer().body.starts_with(r#"{"s":1"#));
+    store
+}
+
+/// What is in the way of a write(2) is full.
+fn await_stall(waiter: &Waiter) {
+    let written = || {
+        let io = waiter.read_proc("io");
+        io.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse::<usize>().ok())
+    };
+    eventually("the output is full", || written().is_some_and(|written| written > 40_000));
+    waiter.await_sleep();
+}
+
+/// Without a word: to have no reader is no failure.
+fn assert_good_end(waiter: Waiter) {
+    let output = waiter.take().wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+}
+
+#[test]
+fn who_reads_nothing_is_cut_off_in_the_middle_of_an_event() {
+    by_each_way(|_reader, waiter, _| assert_good_end(waiter));
+}
+
+/// A stream ends 10 s after its time, a poll after 30 s in all. At this rate the
+/// whole would take four minutes.
+#[test]
+fn a_slow_reader_keeps_nobody_beyond_the_time() {
+    asked_by_each_way([("wait=0", ""), ("stream=1&wait=3", "")], |mut reader, waiter, _| {
+        let mut seen = 0;
+        loop {
+            match reader.read(&mut [0; 4_096]).unwrap() {
+                0 => break,
+                read => seen += read,
+            }
+            if seen < LARGE / 4 {
+                thread::sleep(Duration::from_secs(1));
+            }
+        }
+        assert!(seen < LARGE, "it was not cut off");
+        assert_good_end(waiter);
+    });
+}
+
+/// A page a second is progress.
+#[test]
+fn who_reads_slowly_gets_all() {
+    by_each_way(|mut reader, waiter, _| {
+        let mut seen = 0;
+        for _ in 0..13 {
+            thread::sleep(Duration::from_secs(1));
+            seen += reader.read(&mut [0; 4_096]).unwrap();
+        }
+        let mut buffer = vec![0; 65_536];
+        while seen < LARGE {
+            let read = reader.read(&mut buffer).unwrap();
+            assert!(read > 0, "cut off after {seen} bytes");
+            seen += read;
+        }
+        drop(reader);
+        assert_good_end(waiter);
+    });
+}
+
+/// Much less than the 10 s for which it would wait: lighttpd and Apache stop
+/// when their last CGI has ended.
+#[test]
+fn told_to_leave_it_does_not_wait_for_who_reads_nothing() {
+    by_each_way(|_reader, waiter, _| {
+        let begin = Instant::now();
+        waiter.signal("TERM");
+        assert_good_end(waiter);
+        assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    });
+}
+
+#[test]
+fn told_to_leave_it_finishes_the_event_for_who_reads() {
+    by_each_way(|mut reader, waiter, end| {
+        let reading = thread::spawn(move || {
+            let mut seen = String::new();
+            reader.read_to_string(&mut seen).map(|_| seen).unwrap()
+        });
+        waiter.signal("TERM");
+        assert_good_end(waiter);
+        let seen = reading.join().unwrap();
+        assert!(seen.len() > LARGE && seen.ends_with(end), "a part of an event");
+    });
+}
+
+#[test]
+fn who_goes_away_while_it_writes_is_noticed_at_once() {
+    by_each_way(|reader, waiter, _| {
+        drop(reader);
+        assert_good_end(waiter);
+    });
+}

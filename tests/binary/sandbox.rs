@@ -1,0 +1,159 @@
+//! The sandbox holds: the same program with a planted bug, by which topics become
+//! file names as they are, is stopped by Landlock alone.
+
+use std::fmt::Debug;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::thread;
+
+use novcomet::process::sandbox;
+
+use crate::support::binary::{Answer, SECOND, Store};
+use crate::support::host::not_run;
+
+/// Built once, beside the others.
+fn planted() -> &'static str {
+    static BUILT: OnceLock<String> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("planted-traversal");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--locked", "--bin", "comet", "--target-dir"]).arg(&target);
+        cargo.env("RUSTFLAGS", "--cfg planted_traversal").env_remove("CARGO_ENCODED_RUSTFLAGS");
+        cargo.env("CARGO_PROFILE_DEV_DEBUG", "false").current_dir(env!("CARGO_MANIFEST_DIR"));
+        assert!(cargo.status().unwrap().success());
+        target.join("debug/comet").to_str().unwrap().to_owned()
+    })
+}
+
+/// A directory outside of the store, and the topic by which the bug reaches
+/// its file of that name.
+fn outside(store: &Store, name: &str) -> (Store, String) {
+    let outside = Store::new().with("victim", SECOND, 5_000);
+    assert_eq!(outside.0.parent(), store.0.parent());
+    let topic = format!("../{}/{name}", outside.0.file_name().unwrap().to_str().unwrap());
+    (outside, topic)
+}
+
+/// Publishes by the planted program.
+fn publish(store: &Store, topic: &str, sandbox: &str) -> Answer {
+    let call =
+        store.query(&format!("publish={topic}&data=x")).variable("NOVCOMET_SANDBOX", sandbox);
+    // `env` is given two programs: it starts ours, which reads no arguments.
+    call.method("GET").by("env", &[planted()]).answer()
+}
+
+fn has_landlock() -> bool {
+    let store = Store::new();
+    let answer = store.query("publish=a").variable("NOVCOMET_SANDBOX", "require").answer();
+    if answer.status() != 200 {
+        assert!(answer.log.contains("confine itself by Landlock"), "{answer:?}");
+        not_run("the sandbox", "a kernel with Landlock");
+    }
+    answer.status() == 200
+}
+
+/// A topic that is there and one that is not; without Landlock the bug is real.
+#[test]
+fn a_planted_traversal_is_stopped_by_landlock_alone() {
+    if !has_landlock() {
+        return;
+    }
+    for name in ["victim", "new"] {
+        for sandbox in ["on", "require"] {
+            let store = Store::new();
+            let (outside, topic) = outside(&store, name);
+            let answer = publish(&store, &topic, sandbox);
+            answer.assert_problem(503);
+            assert!(answer.log.contains("Permission denied"), "{answer:?}");
+            assert_eq!(outside.names(), ["victim.comet"]);
+            assert_eq!(outside.time("victim"), (SECOND, 5_000));
+            assert_eq!(fs::metadata(outside.file("victim")).unwrap().len(), 0);
+            assert_eq!(publish(&store, "inside", sandbox).status(), 200);
+        }
+    }
+}
+
+#[test]
+fn without_a_sandbox_the_planted_bug_is_a_bug() {
+    for name in ["victim", "new"] {
+        let store = Store::new();
+        let (outside, topic) = outside(&store, name);
+        assert_eq!(publish(&store, &topic, "off").status(), 200);
+        assert!(fs::read_to_string(outside.file(name)).unwrap().contains(r#""data":"x""#));
+    }
+}
+
+// What Landlock lets through; it holds for one thread and what that starts.
+
+fn confined<T: Send>(act: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| scope.spawn(act).join().unwrap())
+}
+
+fn is_refused<T: Debug>(result: io::Result<T>) {
+    let kind = result.unwrap_err().kind();
+    assert!(
+        matches!(kind, io::ErrorKind::PermissionDenied | io::ErrorKind::CrossesDevices),
+        "{kind}"
+    );
+}
+
+/// Everything that writes, beside the one directory and in it.
+#[test]
+fn a_publisher_writes_event_files_and_nothing_else() {
+    if !has_landlock() {
+        return;
+    }
+    let (store, outside) = (Store::new().with("a", SECOND, 0), Store::new().with("a", SECOND, 0));
+    let directory = File::open(&store.0).unwrap();
+    confined(|| {
+        sandbox::write_only_below(Some(directory.as_fd())).unwrap();
+        let (inside, other) = (store.file("a"), outside.file("a"));
+        fs::write(&inside, "x").unwrap();
+        fs::write(store.file("b"), "x").unwrap();
+        fs::rename(store.file("b"), &inside).unwrap();
+        assert_eq!(fs::read(&other).unwrap(), b"");
+        is_refused(fs::write(&other, "x"));
+        is_refused(File::options().append(true).open(&other));
+        is_refused(fs::write(outside.file("b"), "x"));
+        is_refused(fs::remove_file(&other));
+        is_refused(fs::rename(&inside, outside.file("b")));
+        is_refused(fs::rename(&other, &inside));
+        is_refused(fs::hard_link(&other, store.file("b")));
+        is_refused(symlink(&other, store.file("b")));
+        is_refused(fs::create_dir(store.file("b")));
+        is_refused(Command::new("true").spawn());
+    });
+    assert_eq!((outside.names(), outside.time("a")), (vec!["a.comet".into()], (SECOND, 0)));
+}
+
+#[test]
+fn a_subscriber_writes_nothing_and_reads_what_it_could() {
+    if !has_landlock() {
+        return;
+    }
+    let store = Store::new().with("a", SECOND, 0);
+    confined(|| {
+        sandbox::write_only_below(None).unwrap();
+        assert_eq!(fs::read(store.file("a")).unwrap(), b"");
+        is_refused(fs::write(store.file("a"), "x"));
+        is_refused(fs::write(store.file("b"), "x"));
+        is_refused(fs::remove_file(store.file("a")));
+    });
+    assert_eq!((store.names(), store.time("a")), (vec!["a.comet".into()], (SECOND, 0)));
+}
+
+/// Nobody's build has it by accident.
+#[test]
+fn the_shipped_program_has_no_such_bug() {
+    let store = Store::new();
+    let (outside, topic) = outside(&store, "victim");
+    let call = store.query(&format!("publish={topic}&data=x")).variable("NOVCOMET_SANDBOX", "off");
+    assert_eq!(call.answer().status(), 200);
+    assert_eq!(outside.time("victim"), (SECOND, 5_000));
+    assert_eq!(store.names(), [format!("{}.comet", topic.replace('/', "%2F"))]);
+}

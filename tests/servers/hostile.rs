@@ -1,0 +1,137 @@
+//! Hostile requests through the real servers: every answer is well-formed, none
+//! is a 500, no header has anything of the request, and no file but the topics'
+//! own is touched.
+
+mod table;
+mod trace;
+mod wire;
+
+use std::fs;
+use std::io::Write;
+use std::thread;
+
+use crate::support::server::{Kind, Server, stories};
+use novcomet::event::Topic;
+use table::{Case, MARK};
+use trace::{Trace, is_change};
+use wire::Answer;
+
+stories! {
+    a_hostile_request_gets_an_answer_and_nothing_else
+    a_slow_body_holds_up_nobody_else
+}
+
+fn a_hostile_request_gets_an_answer_and_nothing_else(kind: Kind) {
+    let server = Server::start(kind);
+    let trace = Trace::of(&server);
+    for query in
+        ["publish=b&data=x", "publish=b", "subscribed[b]=earliest", "subscribed[c]=0&wait=0"]
+    {
+        assert_eq!(server.get(&format!("/comet.cgi?{query}")).status, 200);
+    }
+    let harmless = trace.lines();
+    assert!(harmless.len() > 5, "{harmless:?}");
+    let faults = faults(&server, &table::cases());
+    let some = faults.iter().take(9).map(String::as_str).collect::<Vec<_>>();
+    assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), some.join("\n"));
+    assert_eq!(server.get("/comet.cgi?publish=b").body, "true");
+    touches_topics_only(&server, &trace, &harmless);
+    let complaints = server.complaints();
+    assert!(!complaints.iter().any(|line| is_ours(line)), "{complaints:#?}");
+}
+
+/// Bodies that come bit by bit, and others meanwhile.
+fn a_slow_body_holds_up_nobody_else(kind: Kind) {
+    let server = Server::start(kind);
+    let body = b"publish=slow&data=bit%20by%20bit";
+    let head = format!("POST /comet.cgi HTTP/1.0\r\nContent-Length: {}\r\n\r\n", body.len());
+    let mut slow: Vec<_> = (0..8).map(|_| wire::connect(server.port())).collect();
+    for stream in &mut slow {
+        stream.write_all(head.as_bytes()).unwrap();
+    }
+    for part in body.chunks(6) {
+        assert_eq!(server.get("/comet.cgi?publish=b").body, "true");
+        for stream in &mut slow {
+            stream.write_all(part).unwrap();
+        }
+    }
+    for stream in slow {
+        assert_eq!(wire::answer(stream).unwrap().expect("an answer").status, 200);
+    }
+    let reply = server.get("/comet.cgi?subscribed[slow]=earliest");
+    assert_eq!(reply.body.matches("bit by bit").count(), 8, "{}", reply.body);
+    assert_eq!(server.complaints(), [""; 0]);
+}
+
+/// What is wrong with the answers, some asked for at once.
+fn faults(server: &Server, cases: &[Case]) -> Vec<String> {
+    let fault = |case: &Case| {
+        let answer = wire::ask(server.port(), &case.request, case.is_cut);
+        let is_good = match &answer {
+            Ok(Some(answer)) => is_harmless(answer) && is_expected(answer, case, server.kind()),
+            Ok(None) => case.is_cut,
+            Err(_) => false,
+        };
+        (!is_good).then(|| format!("{}: {answer:?}", case.what))
+    };
+    thread::scope(|scope| {
+        let parts = cases.chunks(cases.len().div_ceil(4));
+        let parts = parts.map(|part| scope.spawn(|| part.iter().filter_map(fault).collect()));
+        let parts: Vec<thread::ScopedJoinHandle<Vec<String>>> = parts.collect();
+        parts.into_iter().flat_map(|part| part.join().unwrap()).collect()
+    })
+}
+
+/// Neither a crash nor an echo.
+fn is_harmless(answer: &Answer) -> bool {
+    let is_known = matches!(answer.status, 200 | 204 | 400..=499 | 501 | 505);
+    is_known && !answer.head.to_lowercase().contains(&MARK.to_lowercase())
+}
+
+/// Ours, and what we promise; or the server's own refusal, with which it may
+/// come before us.
+fn is_expected(answer: &Answer, case: &Case, kind: Kind) -> bool {
+    let json = serde_json::from_slice::<serde_json::Value>(&answer.body).ok();
+    let is_ours = match answer.header("Content-Type").unwrap_or_default() {
+        "application/json; charset=utf-8" => answer.status == 200 && json.is_some(),
+        "application/problem+json" => json.is_some_and(|json| json["status"] == answer.status),
+        "text/event-stream" => answer.status == 200,
+        _ => false,
+    };
+    match case.status {
+        Some(status) if is_ours => answer.status == status,
+        // lighttpd takes no control character in a query.
+        Some(200) => kind == Kind::Lighttpd && answer.status == 400 && has_control(case),
+        _ => is_ours || answer.status >= 400 || case.what.starts_with("TRACE"),
+    }
+}
+
+fn has_control(case: &Case) -> bool {
+    ["%0", "%1", "%7F"].iter().any(|code| case.what.contains(code))
+}
+
+/// In the store there are topics, and no other path was asked for than by a
+/// harmless request.
+fn touches_topics_only(
+    server: &Server,
+    trace: &Trace,
+    harmless: &std::collections::BTreeSet<String>,
+) {
+    for entry in fs::read_dir(server.store()).unwrap().flatten() {
+        let name = entry.file_name().into_string().expect("UTF-8");
+        let id = name.strip_suffix(".comet").unwrap_or_else(|| panic!("{name}"));
+        let id = id.replace("%2F", "/").replace("%25", "%");
+        assert!(Topic::new(id).is_ok() && entry.metadata().unwrap().is_file(), "{name}");
+    }
+    let lines = trace.lines();
+    assert!(lines.len() > harmless.len());
+    let (asked, known) = (trace.outside(&lines), trace.outside(harmless));
+    assert_eq!(asked.difference(&known).collect::<Vec<_>>(), [""; 0]);
+    let changes = lines.into_iter().filter(|line| is_change(line)).collect();
+    assert_eq!(trace.outside(&changes), [].into());
+}
+
+/// A line of ours, or one that says that we failed.
+fn is_ours(line: &str) -> bool {
+    ["novcomet: ", "AH01215", "script headers", "panicked"].iter().any(|word| line.contains(word))
+}

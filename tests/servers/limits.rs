@@ -1,0 +1,467 @@
+//! What an attacker, or a crowd, can take: each limit, by the real binary and
+//! through a server of stock size.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::support::binary::{Answer, COMET, Call, SECOND, Store, Waiter};
+use crate::support::dir::set_time;
+use crate::support::host::{is_root, not_run};
+use crate::support::server::{Exchange, Kind, Reply, Server};
+use crate::support::wait::eventually;
+
+// Of a request.
+
+#[test]
+fn a_request_names_64_topics_and_no_more() {
+    let store = Store::new();
+    let many =
+        |count: usize, one: fn(usize) -> String| (0..count).map(one).collect::<Vec<_>>().join("&");
+    let subscribe = |count| many(count, |number| format!("subscribed[{number}]=0")) + "&wait=0";
+    let publish = |count| many(count, |number| format!("publish={number}"));
+    store.query(&subscribe(65)).answer().assert_problem(400);
+    store.query(&publish(65)).answer().assert_problem(400);
+    store.query("publish=x").form(&publish(64)).answer().assert_problem(400);
+    assert_eq!(store.names(), [""; 0]);
+    assert!(store.query(&subscribe(64)).answer().body.starts_with(r#"{"s":0,"#));
+    let twice = format!("{}&{}", publish(64), publish(64));
+    assert_eq!(store.query("").form(&twice).answer().status(), 200);
+    assert_eq!(store.names().len(), 64);
+}
+
+/// By its length, before there is room made for it, and with less memory than
+/// it would take.
+#[test]
+fn a_body_too_long_is_judged_before_it_is_read() {
+    let store = Store::new();
+    for (length, status) in [
+        ("204801", 413),
+        ("1000000000000", 413),
+        ("18446744073709551616", 413),
+        ("99999999999999999999999999", 413),
+        ("-1", 400),
+        ("1e3", 400),
+        ("204800", 400),
+    ] {
+        let call = store.query("publish=a").form("x").variable("CONTENT_LENGTH", length);
+        call.by("prlimit", &["--as=67108864"]).answer().assert_problem(status);
+    }
+    assert_eq!(store.names(), [""; 0]);
+}
+
+/// By a pipe, as from `mod_cgi`, and by a socket, as from `mod_cgid`. All the
+/// while the sender has not gone; the test lasts as long as the deadline.
+#[test]
+fn a_body_that_does_not_come_ends_at_its_deadline() {
+    let store = Store::new();
+    let post = || store.query("publish=a").method("POST").variable("CONTENT_LENGTH", "20");
+    let mut by_pipe = post().command.spawn().unwrap();
+    let mut pipe = by_pipe.stdin.take().unwrap();
+    let (mut socket, stdin) = UnixStream::pair().unwrap();
+    let by_socket = post().command.stdin(OwnedFd::from(stdin)).spawn().unwrap();
+    let mut refused =
+        post().variable("CONTENT_TYPE", "multipart/form-data").command.spawn().unwrap();
+    let _kept = refused.stdin.take();
+    pipe.write_all(b"data=x").unwrap();
+    socket.write_all(b"data=x").unwrap();
+    for (child, status) in [(by_pipe, 408), (by_socket, 408), (refused, 415)] {
+        Waiter(child).answer().assert_problem(status);
+    }
+    assert_eq!(store.names(), [""; 0]);
+}
+
+// Of the store.
+
+#[test]
+fn at_the_limit_there_is_no_new_topic_and_the_others_go_on() {
+    let store = Store::new();
+    let publish = |query: &str| store.query(query).variable("NOVCOMET_MAX_TOPICS", "3").answer();
+    // What is not an event file does not count.
+    File::create(store.0.join("other")).unwrap();
+    for query in ["publish=a", "publish=b&data=x", "publish=c"] {
+        assert_eq!(publish(query).body, "true");
+    }
+    publish("publish=d").assert_problem(507);
+    publish("publish=d&data=x").assert_problem(507);
+    assert_eq!(store.names().len(), 4, "nothing is left behind");
+    assert_eq!(publish("publish=a&data=x").body, "true");
+    assert!(store.query("subscribed[d]=0&wait=0").answer().body.starts_with(r#"{"s":0,"#));
+    fs::remove_file(store.file("b")).unwrap();
+    assert_eq!(publish("publish=d").body, "true");
+}
+
+#[test]
+fn a_share_of_the_file_system_is_left_to_others() {
+    let store = Store::new().with("a", SECOND, 0);
+    // So that not everything is free.
+    fs::write(store.0.join("other"), "x").unwrap();
+    let publish =
+        |query: &str, free: &str| store.query(query).variable("NOVCOMET_KEEP_FREE", free).answer();
+    let log = publish("publish=a&data=x", "100");
+    log.assert_problem(507);
+    assert!(log.log.contains("NOVCOMET_KEEP_FREE"), "{log:?}");
+    assert_eq!(fs::metadata(store.file("a")).unwrap().len(), 0, "nothing is written");
+    publish("publish=b&data=x", "100").assert_problem(507);
+    assert_eq!(publish("publish=a", "100").body, "true", "an event takes no space");
+    assert_eq!(publish("publish=a&data=x", "1").body, "true");
+    assert_eq!(publish("publish=b", "0").body, "true");
+}
+
+/// On a file system of 20 files and a megabyte: the directory is one of them.
+#[test]
+fn the_share_counts_files_and_what_a_message_will_take() {
+    if !is_root() {
+        not_run("the share of the file system", "root");
+        return;
+    }
+    let script = r#"
+        mount -t tmpfs -o size=1m,nr_inodes=20 tmpfs "$1" || exit
+        for number in $(seq 20); do QUERY_STRING="publish=$number" "$2"; done | grep -c '^true'
+        export QUERY_STRING='publish=1' REQUEST_METHOD=POST CONTENT_TYPE=text/plain
+        for CONTENT_LENGTH in 600000 400000; do
+            export CONTENT_LENGTH
+            head -c "$CONTENT_LENGTH" /dev/zero | tr '\0' x | "$2" | grep ^Status
+        done"#;
+    let store = Store::new();
+    let call = store.query("").variable("NOVCOMET_KEEP_FREE", "50");
+    let call = call.variable("NOVCOMET_MAX_DATA", "1000000");
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", script, "sh"]).arg(&store.0).arg(COMET);
+    command.envs(call.command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(said.replace('\r', ""), "9\nStatus: 507 Insufficient Storage\nStatus: 200 OK\n");
+}
+
+/// The age of a file cannot be set back, so what is old here is a millisecond old.
+#[test]
+fn a_new_topic_sweeps_some_that_are_stale() {
+    let store = Store::new();
+    for number in 0..200 {
+        File::create(store.file(&number.to_string())).unwrap();
+        set_time(&store.file(&number.to_string()), SECOND - 1_000_000_000, 0);
+    }
+    let publish = |query: &str, age: &str| {
+        assert_eq!(store.query(query).variable("NOVCOMET_STALE", age).answer().body, "true");
+        store.names().len()
+    };
+    // Their time says 1995, but somebody made them just now.
+    assert_eq!(publish("publish=a", "86400"), 201);
+    assert_eq!(publish("publish=b", "0"), 202, "0 is never");
+    assert_eq!(publish("publish=a", "0.000001"), 202, "only who makes a file sweeps");
+    assert_eq!(publish("publish=c", "0.000001"), 202 - 64 + 1, "a part at a time");
+    // Whatever is there is stale before long.
+    let mut names = 1_000..;
+    eventually("all stale topics are swept", || {
+        publish(&format!("publish={}", names.next().unwrap()), "0.000001") < 3
+    });
+}
+
+#[test]
+fn what_is_in_use_or_not_ours_is_not_swept() {
+    let store = Store::new().with("locked", SECOND, 0).with("future", 4_000_000_000, 0);
+    let mut kept = vec!["locked.comet", "future.comet", "dir.comet", "link.comet", "target"];
+    kept.extend(["x.comet.bak", "picture.comet"]);
+    fs::write(store.file("picture"), b"\x89PNG\r\n\x1a\n").unwrap();
+    fs::write(store.file("log"), "{\"born\":1.5,\"inode\":7}\n{\"id\":1.5,\"data\":\"\"}\n")
+        .unwrap();
+    fs::create_dir(store.file("dir")).unwrap();
+    symlink(store.0.join("target"), store.file("link")).unwrap();
+    fs::write(store.0.join("target"), "").unwrap();
+    fs::write(store.0.join("x.comet.bak"), "").unwrap();
+    let file = File::options().write(true).open(store.file("locked")).unwrap();
+    let exclusive = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+    rustix::fs::fcntl_lock(&file, exclusive).unwrap();
+    for number in 0..20 {
+        let publish = store.query(&format!("publish={number}"));
+        assert_eq!(publish.variable("NOVCOMET_STALE", "0.000001").answer().body, "true");
+    }
+    let names: BTreeSet<_> = store.names().into_iter().collect();
+    assert!(kept.iter().all(|name| names.contains(*name)), "{names:?}");
+    assert!(!names.contains("log.comet"), "a log of ours is swept: {names:?}");
+    assert!(names.len() < 11, "the others are swept: {names:?}");
+}
+
+#[test]
+fn a_subscriber_of_a_topic_that_was_swept_keeps_its_cursor_and_hears_of_the_next_life() {
+    let store = Store::new().with("a", SECOND, 163_846_000);
+    let waiter = store.query("subscribed[a]=1795415403.163846").waiting();
+    let sweep = || store.query("publish=b").variable("NOVCOMET_STALE", "0.000001").answer();
+    eventually("the topic is swept", || {
+        let _ = fs::remove_file(store.file("b"));
+        sweep();
+        !store.file("a").exists()
+    });
+    let quiet = store.query("subscribed[a]=1795415403.163846&wait=0").answer();
+    assert_eq!(quiet.cursor("a"), ('0', "1795415403.163846".into()));
+    store.query("publish=a").answer();
+    let answer = waiter.answer();
+    assert_eq!(answer.cursor("a").0, '1');
+    assert!(answer.body.contains(r#""gap":["a"]"#), "{answer:?}");
+}
+
+// Of those who wait.
+
+/// A call as a server makes it.
+fn visitor(store: &Store, address: &str, query: &str) -> Call {
+    store.query(query).method("GET").variable("REMOTE_ADDR", address)
+}
+
+/// Whether it was told to come back in 5 to 15 s.
+fn is_sent_away(answer: &Answer) -> bool {
+    let mut lines = answer.head.lines().filter_map(|line| line.strip_prefix("Retry-After: "));
+    let seconds = lines.next().map(|seconds| seconds.parse::<u32>().unwrap());
+    assert!(seconds.is_none_or(|seconds| (5..=15).contains(&seconds)), "{answer:?}");
+    assert_eq!(answer.status(), 200);
+    seconds.is_some()
+}
+
+/// So many start at once; those who wait when all have waited or answered, and
+/// what the others were told.
+fn rush(count: usize, call: impl Fn(usize) -> Call) -> (Vec<Waiter>, Vec<Answer>) {
+    let start = |number| Waiter(call(number).command.stdin(Stdio::null()).spawn().unwrap());
+    let mut started: Vec<_> = (0..count).map(start).collect();
+    let mut answers = Vec::new();
+    let mut waiting = Vec::new();
+    for mut waiter in started.drain(..) {
+        eventually("the process waits or ends", || {
+            waiter.0.try_wait().unwrap().is_some() || waiter.sleeps()
+        });
+        match waiter.0.try_wait().unwrap() {
+            None => waiting.push(waiter),
+            Some(_) => answers.push(waiter.answer()),
+        }
+    }
+    (waiting, answers)
+}
+
+/// Hundreds start at once, again and again, and those who wait are killed.
+#[test]
+fn never_more_wait_than_may_and_a_killed_waiter_leaves_its_slot() {
+    let store = Store::new();
+    for round in 0..8 {
+        let (waiting, answers) = rush(200, |number| {
+            let address = format!("192.0.2.{number}");
+            visitor(&store, &address, "subscribed[a]=0").variable("NOVCOMET_MAX_WAITERS", "50")
+        });
+        assert_eq!((waiting.len(), answers.len()), (50, 150), "round {round}");
+        assert!(answers.iter().all(is_sent_away));
+        assert!(answers.iter().all(|answer| answer.body == r#"{"s":0,"k":{"a":0.100000}}"#));
+        // Dropped, they are killed (SIGKILL) and waited for.
+    }
+    assert_eq!(store.names(), [""; 0], "subscribing creates nothing");
+}
+
+/// A foreign page that asks 25 times would take all of its visitor's slots.
+#[test]
+fn a_foreign_page_takes_no_slot() {
+    let store = Store::new();
+    let page = |marks: &[(&str, &str)]| {
+        let call = visitor(&store, "192.0.2.1", "subscribed[a]=0&wait=20");
+        let call = call.variable("HTTP_HOST", "a.example");
+        let call = call.variable("NOVCOMET_ORIGINS", "https://pages.example");
+        marks.iter().fold(call, |call, (name, value)| call.variable(&format!("HTTP_{name}"), value))
+    };
+    for marks in [
+        &[("SEC_FETCH_SITE", "cross-site")][..],
+        &[("SEC_FETCH_SITE", "same-site")],
+        &[("ORIGIN", "https://evil.example")],
+        &[("ORIGIN", "null")],
+        &[("ORIGIN", "https://evil.example"), ("SEC_FETCH_SITE", "cross-site")],
+    ] {
+        let answer = page(marks).answer();
+        assert!(is_sent_away(&answer), "{marks:?}");
+        assert_eq!(answer.body, r#"{"s":0,"k":{"a":0.100000}}"#, "{marks:?}");
+    }
+    for marks in [
+        &[][..],
+        &[("SEC_FETCH_SITE", "same-origin")],
+        &[("SEC_FETCH_SITE", "none")],
+        &[("ORIGIN", "http://a.example")],
+        &[("ORIGIN", "https://pages.example"), ("SEC_FETCH_SITE", "cross-site")],
+    ] {
+        drop(page(marks).waiting());
+    }
+}
+
+/// Every user of the machine reads /proc/net/unix.
+#[test]
+fn no_visitors_address_is_shown_to_local_users() {
+    let store = Store::new();
+    let names = || fs::read_to_string("/proc/net/unix").unwrap();
+    for address in ["203.0.113.77", "2001:db8:77:77::1", "somebody.example"] {
+        let waiter = visitor(&store, address, "subscribed[a]=0").waiting();
+        assert!(names().contains("@novcomet/"), "it holds a slot");
+        for shown in [address, "203.0.113", "2001:db8:77", "somebody"] {
+            assert!(!names().contains(shown), "{shown}");
+        }
+        drop(waiter);
+    }
+}
+
+#[test]
+fn one_address_leaves_slots_to_the_others() {
+    let store = Store::new();
+    let limits = |call: Call| {
+        let call = call.variable("NOVCOMET_MAX_WAITERS", "20");
+        call.variable("NOVCOMET_MAX_WAITERS_PER_ADDRESS", "7")
+    };
+    for addresses in ["192.0.2.", "2001:db8::"] {
+        let one =
+            |number| format!("{addresses}{}", if addresses.contains(':') { number } else { 1 });
+        let subscribe = |address: &str| limits(visitor(&store, address, "subscribed[a]=0"));
+        let (first, _) = rush(60, |number| subscribe(&one(number)));
+        let (second, _) = rush(60, |_| subscribe("198.51.100.7"));
+        let (third, refused) = rush(60, |_| subscribe("198.51.100.8"));
+        assert_eq!((first.len(), second.len(), third.len()), (7, 7, 6));
+        assert!(refused.iter().all(is_sent_away));
+        drop(first);
+        assert_eq!(rush(5, |_| subscribe("198.51.100.9")).0.len(), 5);
+    }
+}
+
+#[test]
+fn who_may_not_wait_hears_at_intervals_and_who_need_not_wait_is_not_counted() {
+    let store = Store::new();
+    let full =
+        |query: &str| visitor(&store, "192.0.2.1", query).variable("NOVCOMET_MAX_WAITERS", "1");
+    let waiter = full("subscribed[b]=0").waiting();
+    assert!(is_sent_away(&full("subscribed[a]=0").answer()));
+    assert_eq!(full("publish=a&data=one").answer().body, "true");
+    let news = full("subscribed[a]=0.1").answer();
+    assert!(is_sent_away(&news) && news.body.contains(r#""data":"one""#), "{news:?}");
+    for query in ["subscribed[a]=0&wait=0", "subscribed[a]=0.1&wait=0&stream=1", "publish=a"] {
+        assert!(!is_sent_away(&full(query).answer()), "{query}");
+    }
+    assert!(!is_sent_away(&full("subscribed[a]=0").method("HEAD").answer()));
+    // A shell has no worker to lose.
+    let shell = store.query("subscribed[b]=0").variable("NOVCOMET_MAX_WAITERS", "1").waiting();
+    // Another store is another matter.
+    let other = Store::new();
+    let elsewhere = visitor(&other, "192.0.2.1", "subscribed[b]=0");
+    drop(elsewhere.variable("NOVCOMET_MAX_WAITERS", "1").waiting());
+    full("publish=b").answer();
+    for waiter in [waiter, shell] {
+        assert!(!is_sent_away(&waiter.answer()));
+    }
+    assert!(full("subscribed[c]=0").waiting().sleeps(), "who was answered has left its slot");
+}
+
+/// `EventSource` gives up for ever at any answer but a stream.
+#[test]
+fn a_stream_that_may_not_wait_brings_what_there_is_and_says_when_to_reconnect() {
+    let store = Store::new();
+    store.query("publish=a&data=one").answer();
+    let full =
+        |query: &str| visitor(&store, "192.0.2.1", query).variable("NOVCOMET_MAX_WAITERS", "1");
+    let _waiter = full("subscribed[b]=0&stream=1").waiting();
+    for format in ["1", "json"] {
+        let answer = full(&format!("subscribed[a]=earliest&stream={format}")).answer();
+        assert!(is_sent_away(&answer));
+        let seconds = answer.head.split_once("Retry-After: ").unwrap().1;
+        let retry = format!("\nretry: {}000\n", seconds.lines().next().unwrap());
+        assert!(answer.body.contains(&retry), "{answer:?}");
+        assert!(answer.body.contains("one"), "{answer:?}");
+    }
+}
+
+// Of a server of stock size.
+
+/// What Debian's `mpm_event.conf` says.
+const STOCK: &str = "StartServers 2\nMinSpareThreads 25\nMaxSpareThreads 75\nThreadLimit 64\n\
+                     ThreadsPerChild 25\nMaxRequestWorkers 150";
+
+/// Many addresses on one machine: those that a trusted proxy tells of.
+const PROXY: &str = "LoadModule remoteip_module ${MODULES}/mod_remoteip.so\n\
+                     RemoteIPHeader X-Forwarded-For\nRemoteIPInternalProxy 127.0.0.1";
+
+fn stock_apache() -> Server {
+    Server::setup(Kind::ApacheEvent).lines(STOCK).lines(PROXY).start()
+}
+
+/// Requests from the addresses that `whose` makes of their numbers.
+fn visitors(server: &Server, count: usize, whose: impl Fn(usize) -> String) -> Vec<Exchange> {
+    let send = |number: usize| {
+        let address = format!("X-Forwarded-For: {}", whose(number));
+        Exchange::send(server.port(), "GET /comet.cgi?subscribed[a]=0", &[&address], b"")
+    };
+    (0..count).map(send).collect()
+}
+
+/// When the others have been sent away, the site is answered while `waiters`
+/// wait, and they are told of an event.
+fn the_rest_of_the_site_goes_on(server: &Server, visitors: Vec<Exchange>, waiters: usize) {
+    eventually("the others are sent away", || {
+        visitors.iter().filter(|one| has_begun(one)).count() + waiters == visitors.len()
+    });
+    server.await_waiters(waiters);
+    for _ in 0..50 {
+        assert_eq!(server.get("/novcomet/").status, 200);
+    }
+    assert_eq!(server.get("/comet.cgi?publish=a").body, "true");
+    let replies: Vec<_> = visitors.into_iter().map(Exchange::reply).collect();
+    let is_away = |reply: &&Reply| reply.header("Retry-After").is_some();
+    let (away, told): (Vec<_>, Vec<_>) = replies.iter().partition(is_away);
+    assert_eq!((away.len(), told.len()), (replies.len() - waiters, waiters));
+    assert!(away.iter().all(|reply| reply.body == r#"{"s":0,"k":{"a":0.100000}}"#));
+    assert!(told.iter().all(|reply| reply.body.starts_with(r#"{"s":1,"#)));
+    server.await_waiters(0);
+}
+
+/// Whether its answer has.
+fn has_begun(exchange: &Exchange) -> bool {
+    let mut fds = [PollFd::new(exchange, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec::default())).unwrap() == 1
+}
+
+#[test]
+fn two_hundred_visitors_do_not_stall_stock_apache() {
+    let server = stock_apache();
+    for _ in 0..3 {
+        let crowd = visitors(&server, 200, |number| format!("10.0.0.{number}"));
+        the_rest_of_the_site_goes_on(&server, crowd, 100);
+        fs::remove_file(server.event_file("a")).unwrap();
+    }
+}
+
+#[test]
+fn a_page_with_two_hundred_tabs_does_not_stall_stock_apache() {
+    let server = stock_apache();
+    let tabs = visitors(&server, 200, |_| "10.0.0.1".into());
+    server.await_waiters(25);
+    let others = visitors(&server, 25, |number| format!("10.0.1.{number}"));
+    the_rest_of_the_site_goes_on(&server, tabs.into_iter().chain(others).collect(), 50);
+}
+
+#[test]
+fn two_hundred_streams_do_not_stall_stock_apache() {
+    let server = stock_apache();
+    let target = "GET /comet.cgi?subscribed[a]=0&stream=1";
+    let send = |number| {
+        let address = format!("X-Forwarded-For: 10.0.0.{number}");
+        Exchange::send(server.port(), target, &[&address], b"")
+    };
+    let streams: Vec<_> = (0..200).map(send).collect();
+    eventually("each stream begins", || streams.iter().all(has_begun));
+    server.await_waiters(100);
+    assert_eq!(server.get("/novcomet/").status, 200);
+    server.terminate_waiters();
+    let replies = streams.into_iter().map(Exchange::reply);
+    let away = replies.filter(|reply| reply.header("Retry-After").is_some());
+    assert_eq!(away.count(), 100);
+}
+
+/// Without a proxy that tells them apart: all are 127.0.0.1.
+#[test]
+fn lighttpd_gives_out_the_same_slots() {
+    let server = Server::start(Kind::Lighttpd);
+    let crowd = visitors(&server, 100, |_| "10.0.0.1".into());
+    the_rest_of_the_site_goes_on(&server, crowd, 25);
+}

@@ -1,0 +1,281 @@
+//! The same stories through Apache with `mod_cgid`, Apache with `mod_cgi` and
+//! lighttpd, each with the configuration files that are shipped.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+use crate::support::SOURCE;
+use crate::support::dir::touch_by_shell;
+use crate::support::server::{Exchange, Kind, Reply, Server, stories};
+
+stories! {
+    a_publish_is_confirmed
+    a_subscriber_hears_a_publish
+    a_subscriber_hears_a_touch
+    a_quiet_wait_ends_with_cursors
+    the_old_address_is_answered
+    the_demo_page_is_served
+    each_method_has_its_answer
+    a_body_too_long_is_refused_in_full
+    a_body_of_gigabytes_is_never_stored
+    debians_cgi_bin_leads_to_no_program
+    a_server_without_cgi_sends_no_program
+    an_unreadable_program_runs_and_is_never_sent
+    a_query_is_never_an_argument
+    a_dropped_directory_works
+    an_answer_bears_the_pinned_headers
+    good_traffic_leaves_no_word_in_the_log
+    a_missing_store_is_one_line_in_the_log
+    a_stop_does_not_wait_for_subscribers
+}
+
+fn a_publish_is_confirmed(kind: Kind) {
+    let server = Server::start(kind);
+    let reply = server.get("/comet.cgi?publish=a");
+    assert_eq!((reply.status, reply.body.as_str()), (200, "true"));
+    assert!(server.event_file("a").is_file());
+    assert_news(&server.post("/comet.cgi", "publish=b"), "b");
+    assert!(server.event_file("b").is_file());
+}
+
+fn a_subscriber_hears_a_publish(kind: Kind) {
+    let server = Server::start(kind);
+    let subscriber = server.subscriber("subscribed[a]=0&subscribed[b]=0&1300000000");
+    assert_eq!(server.get("/comet.cgi?publish=a").body, "true");
+    assert_news(&subscriber.reply(), "a");
+}
+
+fn a_subscriber_hears_a_touch(kind: Kind) {
+    let server = Server::start(kind);
+    let subscriber = server.subscriber("subscribed[a]=0");
+    touch(&server, "a");
+    assert_news(&subscriber.reply(), "a");
+}
+
+fn a_quiet_wait_ends_with_cursors(kind: Kind) {
+    let server = Server::start(kind);
+    let begin = Instant::now();
+    let reply = server.get("/comet.cgi?subscribed[a]=0&wait=0.3");
+    assert!(begin.elapsed() >= Duration::from_millis(300));
+    assert_eq!(reply.status, 200);
+    assert!(reply.body.starts_with(r#"{"s":0,"k":{"a":"#), "{}", reply.body);
+}
+
+fn the_old_address_is_answered(kind: Kind) {
+    let server = Server::start(kind);
+    for address in ["/comet.php", "/novcomet/comet.php", "/novcomet/comet.cgi"] {
+        assert_eq!(server.get(&format!("{address}?&publish=a")).body, "true", "{address}");
+    }
+    assert_eq!(server.get("/comet.cgix?publish=a").status, 404);
+}
+
+fn the_demo_page_is_served(kind: Kind) {
+    let reply = Server::start(kind).get("/novcomet/");
+    assert_eq!((reply.status, reply.header("Content-Type")), (200, Some("text/html")));
+}
+
+fn each_method_has_its_answer(kind: Kind) {
+    let server = Server::start(kind);
+    let ask = |method: &str| server.send(&format!("{method} /comet.cgi?publish=a")).reply();
+    let head = ask("HEAD");
+    assert_eq!((head.status, head.body.as_str()), (200, ""));
+    assert!(!server.event_file("a").exists(), "HEAD changes nothing");
+    let options = ask("OPTIONS");
+    assert_eq!((options.status, options.body.as_str()), (204, ""));
+    assert_eq!(options.header("Allow"), Some("GET, HEAD, POST, OPTIONS"));
+    for method in ["PUT", "DELETE", "PATCH"] {
+        assert_problem(&ask(method), 405);
+    }
+    assert!(server.post("/comet.cgi?publish=a", "x=y").body.starts_with(r#"{"s":1,"k":{"a":"#));
+}
+
+/// Under `mod_cgid` stdin and stdout are one socket: to leave a part of the
+/// body unread would reset it, and cut the answer.
+fn a_body_too_long_is_refused_in_full(kind: Kind) {
+    let server = Server::start(kind);
+    let form = format!("publish=a&x={}", "x".repeat(250_000));
+    // lighttpd refuses it before it calls us (a_body_of_gigabytes_is_never_stored).
+    if kind != Kind::Lighttpd {
+        assert_problem(&server.post("/comet.cgi", &form), 413);
+    }
+    let text = ["Content-Type: image/png"];
+    let reply = Exchange::send(server.port(), "POST /comet.cgi", &text, b"\x89PNG").reply();
+    assert_problem(&reply, 415);
+    let reply = Exchange::send(server.port(), "PUT /comet.cgi", &text, b"\x89PNG").reply();
+    assert_problem(&reply, 405);
+    assert_eq!(server.complaints(), [""; 0]);
+}
+
+/// lighttpd would write all of it to server.upload-dirs before it starts a CGI.
+fn a_body_of_gigabytes_is_never_stored(kind: Kind) {
+    if kind != Kind::Lighttpd {
+        return;
+    }
+    let server = Server::start(kind);
+    let headers = ["Content-Length: 2000000000", "Content-Type: text/plain"];
+    let request = "PUT /comet.cgi?publish=a";
+    let body = vec![b'x'; 300_000];
+    let (reply, _) = Exchange::send_part(server.port(), request, &headers, &body).head();
+    assert_eq!(reply.status, 413);
+    let stored: Vec<_> = fs::read_dir(server.root().join("uploads")).unwrap().collect();
+    assert!(stored.is_empty(), "{stored:?}");
+}
+
+/// Debian's own configuration of each server runs every program below one directory.
+fn debians_cgi_bin_leads_to_no_program(kind: Kind) {
+    let lines = match kind {
+        // Debian loads mod_staticfile last, our private lighttpd first.
+        Kind::Lighttpd => {
+            fs::read_to_string("/etc/lighttpd/conf-available/10-cgi.conf")
+                .unwrap()
+                .replace("\"/usr/lib/cgi-bin/\"", "env.ROOT + \"/usr/lib/cgi-bin/\"")
+                + "static-file.exclude-extensions = ( \".cgi\" )"
+        }
+        _ => fs::read_to_string(format!("{SOURCE}/tests/support/serve-cgi-bin.conf"))
+            .unwrap()
+            .replace("/usr/lib/cgi-bin", "${ROOT}/usr/lib/cgi-bin"),
+    };
+    let server = Server::setup(kind).lines(&lines).start();
+    let other = server.root().join("usr/lib/cgi-bin/other.cgi");
+    fs::copy(server.program(), &other).unwrap();
+    assert_eq!(server.get("/cgi-bin/other.cgi?publish=a").body, "true", "Debian's file counts");
+    for path in ["novcomet/comet.cgi", "comet.cgi"] {
+        let reply = server.get(&format!("/cgi-bin/{path}?publish=b"));
+        assert!([403, 404].contains(&reply.status), "{path}: {reply:?}");
+    }
+    assert!(!server.event_file("b").exists());
+}
+
+/// A web server that runs no CGI sends the file instead, if it may.
+fn a_server_without_cgi_sends_no_program(kind: Kind) {
+    let module = match kind {
+        Kind::ApacheEvent => "cgid",
+        Kind::ApachePrefork => "mod_cgi.so",
+        // The shipped file itself loads its module.
+        Kind::Lighttpd => return,
+    };
+    let server = Server::setup(kind).without(module).lines(DROP).start();
+    server.drop_in("drop");
+    for address in ["/comet.cgi", "/novcomet/comet.cgi", "/drop/comet.cgi"] {
+        assert_eq!(server.get(&format!("{address}?publish=a")).status, 403, "{address}");
+    }
+}
+
+/// The server runs a program that it may not read, and so cannot send it where
+/// the administrator does not let `.htaccess` count.
+fn an_unreadable_program_runs_and_is_never_sent(kind: Kind) {
+    if kind == Kind::Lighttpd || !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let forbidden = DROP.replace("Options FileInfo AuthConfig Limit", "None");
+    for (lines, expected) in [(DROP, 200), (&forbidden, 403)] {
+        let server = Server::setup(kind).lines(lines).start();
+        server.drop_in("drop");
+        fs::set_permissions(server.root().join("drop/comet.cgi"), Permissions::from_mode(0o711))
+            .unwrap();
+        let subscribe = "/drop/comet.cgi?subscribed[a]=0&wait=0.1";
+        for target in ["/drop/comet.cgi?publish=a&data=x", subscribe] {
+            assert_eq!(server.get(target).status, expected, "{target}");
+        }
+    }
+}
+
+/// RFC 3875 §4.4: Apache makes arguments of a query without "=".
+fn a_query_is_never_an_argument(kind: Kind) {
+    let server = Server::start(kind);
+    for query in ["--help", "-h+x", "--version", "&123", ""] {
+        assert_problem(&server.get(&format!("/comet.cgi?{query}")), 400);
+    }
+    let not_utf8 = server.get("/comet.cgi?%FF");
+    // lighttpd refuses it itself, with a page of its own.
+    assert_eq!(not_utf8.status, 400);
+    if kind != Kind::Lighttpd {
+        assert_problem(&not_utf8, 400);
+    }
+}
+
+/// A directory of a site, as its administrator must allow it.
+const DROP: &str = "Alias /drop ${ROOT}/drop\n<Directory ${ROOT}/drop>\nRequire all granted\n\
+                    AllowOverride Options FileInfo AuthConfig Limit\n</Directory>";
+
+/// What cgi-bin/ holds, put where Apache lets a `.htaccess` say what happens.
+fn a_dropped_directory_works(kind: Kind) {
+    if kind == Kind::Lighttpd {
+        return;
+    }
+    let server = Server::setup(kind).lines(DROP).start();
+    server.drop_in("drop");
+    for address in ["/drop/comet.cgi", "/drop/comet.php"] {
+        assert_eq!(server.get(&format!("{address}?publish=a")).body, "true", "{address}");
+    }
+    assert_eq!(server.complaints(), [""; 0]);
+}
+
+fn an_answer_bears_the_pinned_headers(kind: Kind) {
+    let server = Server::start(kind);
+    for target in ["/comet.cgi?publish=a", "/comet.cgi?subscribed[a]=0&wait=0"] {
+        let reply = server.get(target);
+        let header = |name| reply.header(name);
+        assert_eq!(header("Content-Type"), Some("application/json; charset=utf-8"));
+        assert!(header("Cache-Control").is_some_and(|value| value.contains("no-store")));
+        assert_eq!(header("X-Content-Type-Options"), Some("nosniff"));
+        for absent in ["Status", "ETag", "Last-Modified", "Location", "Content-Encoding"] {
+            assert_eq!(header(absent), None, "{absent}");
+        }
+    }
+}
+
+fn good_traffic_leaves_no_word_in_the_log(kind: Kind) {
+    let server = Server::start(kind);
+    let subscriber = server.subscriber("subscribed[a]=0");
+    server.get("/comet.cgi?publish=a");
+    assert_news(&subscriber.reply(), "a");
+    server.post("/comet.cgi", "publish=a");
+    server.get("/comet.cgi?subscribed[a]=letters");
+    server.get("/comet.cgi?subscribed[a]=0&wait=0");
+    drop(server.send("GET /comet.cgi?subscribed[a]=0&wait=0.2"));
+    server.await_waiters(0);
+    assert_eq!(server.complaints(), [""; 0]);
+}
+
+fn a_missing_store_is_one_line_in_the_log(kind: Kind) {
+    let server = Server::start(kind);
+    fs::remove_dir(server.store()).unwrap();
+    assert_problem(&server.get("/comet.cgi?publish=a"), 503);
+    let complaints = server.complaints();
+    assert_eq!(complaints.len(), 1, "{complaints:?}");
+    let store = server.store().display().to_string();
+    assert!(complaints[0].contains("novcomet: ") && complaints[0].contains(&store));
+}
+
+/// Much less than the 40 s for which they wait, and the 10 s that Apache gives
+/// the threads that wait for them.
+fn a_stop_does_not_wait_for_subscribers(kind: Kind) {
+    let mut server = Server::start(kind);
+    let subscribers: Vec<_> = (0..3).map(|_| server.subscriber("subscribed[a]=0")).collect();
+    let took = server.stop();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    server.await_waiters(0);
+    assert!(subscribers.into_iter().all(Exchange::ends));
+}
+
+fn assert_news(reply: &Reply, topic: &str) {
+    assert_eq!(reply.status, 200);
+    let cursor = reply.body.strip_prefix(&format!(r#"{{"s":1,"k":{{"{topic}":"#));
+    let cursor = cursor.and_then(|rest| rest.strip_suffix("}}"));
+    let (second, fraction) = cursor.and_then(|cursor| cursor.split_once('.')).expect(&reply.body);
+    assert!(second.parse::<u64>().is_ok() && fraction.len() == 6, "{}", reply.body);
+}
+
+fn assert_problem(reply: &Reply, status: u16) {
+    assert_eq!(reply.status, status, "{}", reply.body);
+    assert_eq!(reply.header("Content-Type"), Some("application/problem+json"));
+    assert!(reply.body.contains(&format!("\"status\":{status}")), "{}", reply.body);
+    assert!(reply.body.ends_with('}'), "{}", reply.body);
+}
+
+/// The program and not a call of ours: it is what a shell script does.
+fn touch(server: &Server, topic: &str) {
+    touch_by_shell(&server.event_file(topic));
+}

@@ -1,0 +1,13 @@
+//! The stores: by their trait, and by the executable with a real Redis and memcached.
+
+mod support;
+
+mod stores {
+    mod store;
+    mod store_file;
+    mod stores_faults;
+    mod stores_hostile;
+    mod stores_servers;
+    mod stores_tls;
+    mod stores_wire;
+}

@@ -1,0 +1,261 @@
+//! What only the file store promises: its log is a file that others may touch.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use novcomet::event::{Cursor, Message, Since, Topic};
+use novcomet::store::{self, Limits, Reading, Retention, Store};
+
+use crate::support::dir::TempDir;
+
+const KEEP_ALL: Retention =
+    Retention { messages: 10_000, bytes: 1 << 30, age: Duration::from_secs(86_400), most: 1 << 31 };
+const WHOLE: usize = 1 << 30;
+
+struct Scratch(TempDir);
+
+impl Scratch {
+    fn new() -> Self {
+        Self(TempDir::in_memory())
+    }
+
+    fn open(&self) -> Box<dyn Store> {
+        self.keeping(KEEP_ALL)
+    }
+
+    fn keeping(&self, retention: Retention) -> Box<dyn Store> {
+        store::open::open(&format!("file://{}", self.0.display()), retention, Limits::NONE).unwrap()
+    }
+
+    /// The file that a topic of the file store is.
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(format!("{name}.comet"))
+    }
+}
+
+fn topic(name: &str) -> Topic {
+    Topic::new(name).unwrap()
+}
+
+fn publish(store: &dyn Store, data: &str) -> Cursor {
+    store.publish(&topic("a"), Some(data)).unwrap()
+}
+
+/// A test that starts a program holds, for the moment between fork and exec,
+/// the locks of all the others.
+fn read(store: &dyn Store, since: Since) -> Reading {
+    loop {
+        let reading = store.read(&topic("a"), since, WHOLE).unwrap();
+        if reading.pending.is_none() {
+            return reading;
+        }
+        thread::yield_now();
+    }
+}
+
+fn texts(reading: &Reading) -> Vec<&str> {
+    reading.messages.iter().map(|message| message.data.as_str()).collect()
+}
+
+#[test]
+fn a_cursor_from_another_life_of_the_topic_is_a_gap() {
+    let again = [
+        |path: &PathBuf| fs::remove_file(path).unwrap(),
+        |path: &PathBuf| {
+            let aside = path.with_extension("new");
+            File::create(&aside).unwrap();
+            fs::rename(aside, path).unwrap();
+        },
+    ];
+    for make_anew in again {
+        let scratch = Scratch::new();
+        let store = scratch.open();
+        let ids = [publish(store.as_ref(), "one"), publish(store.as_ref(), "two")];
+        // The time at which a file is made is that of the kernel's last tick.
+        thread::sleep(Duration::from_millis(11));
+        make_anew(&scratch.file("a"));
+        publish(store.as_ref(), "three");
+        for id in ids {
+            let reading = read(store.as_ref(), Since::Cursor(id));
+            assert_eq!((texts(&reading), reading.gap), (vec!["three"], true));
+        }
+        let reading = read(store.as_ref(), Since::Cursor(Cursor::SMALLEST));
+        assert_eq!((texts(&reading), reading.gap), (vec!["three"], false));
+    }
+}
+
+#[test]
+fn a_topic_that_was_restored_is_a_gap() {
+    for anew in [false, true] {
+        let scratch = Scratch::new();
+        let store = scratch.open();
+        let one = publish(store.as_ref(), "one");
+        let backup = scratch.0.join("backup");
+        let copy = |from: &PathBuf, to: &PathBuf| {
+            let copied = std::process::Command::new("cp").args(["-p"]).args([from, to]).status();
+            assert!(copied.unwrap().success());
+        };
+        copy(&scratch.file("a"), &backup);
+        let two = publish(store.as_ref(), "two");
+        fs::remove_file(scratch.file("a")).unwrap();
+        copy(&backup, &scratch.file("a"));
+        let all = if anew { vec!["one", "three"] } else { vec!["one"] };
+        if anew {
+            publish(store.as_ref(), "three");
+        }
+        let reading = read(store.as_ref(), Since::Cursor(two));
+        assert_eq!((texts(&reading), reading.gap), (all, true));
+        assert!(read(store.as_ref(), Since::Cursor(one)).gap == anew, "{anew}");
+    }
+}
+
+/// Who is told of a gap gets all there is, and then it is over: a subscriber
+/// that heard of the same gap again and again would never wait.
+#[test]
+fn a_gap_is_told_once() {
+    for limit in [0, 100, WHOLE] {
+        let scratch = Scratch::new();
+        let store = scratch.open();
+        let ids = ["one", "two", "three"].map(|data| publish(store.as_ref(), data));
+        // As a copy without its times is: another inode, made now.
+        let log = fs::read(scratch.file("a")).unwrap();
+        fs::remove_file(scratch.file("a")).unwrap();
+        fs::write(scratch.file("a"), log).unwrap();
+        let mut reading = store.read(&topic("a"), Since::Cursor(ids[0]), limit).unwrap();
+        let mut found = Vec::new();
+        assert!(reading.gap);
+        while !reading.messages.is_empty() {
+            found.extend(reading.messages.into_iter().map(|message| message.data));
+            reading = store.read(&topic("a"), Since::Cursor(reading.standing), limit).unwrap();
+            assert!(!reading.gap, "again");
+        }
+        assert_eq!(found, ["one", "two", "three"], "{limit}");
+    }
+}
+
+/// Lines out of their order, by a shell or two logs in one, hide no other.
+#[test]
+fn a_line_that_is_not_earlier_than_the_next_is_passed_over() {
+    let scratch = Scratch::new();
+    let store = scratch.keeping(Retention { age: Duration::MAX, ..KEEP_ALL });
+    let line = |id: &str| format!("{{\"id\":{id},\"data\":\"{id}\"}}\n");
+    let lines = ["1.5", "9999999999.5", "2.5", "2.5", "3.5"].map(line).concat();
+    fs::write(scratch.file("a"), lines).unwrap();
+    let id = publish(store.as_ref(), "now");
+    let reading = read(store.as_ref(), Since::Earliest);
+    assert_eq!((texts(&reading), reading.standing), (vec!["1.5", "2.5", "3.5", "now"], id));
+}
+
+/// JavaScript cannot tell such ids apart, or nothing comes after them.
+#[test]
+fn a_line_from_the_end_of_time_ends_no_topic() {
+    for id in ["18446744073709.551615", "253402300799.500001", "8589934592.000000"] {
+        let scratch = Scratch::new();
+        let store = scratch.open();
+        fs::write(scratch.file("a"), format!("{{\"id\":{id},\"data\":\"\"}}\n")).unwrap();
+        let event = store.publish(&topic("a"), None).unwrap();
+        let id = publish(store.as_ref(), "x");
+        assert!(event < id && id <= Cursor::now());
+        let reading = read(store.as_ref(), Since::Earliest);
+        assert_eq!((texts(&reading), reading.standing), (vec!["x"], id));
+    }
+}
+
+/// Nothing comes after the last cursor, so the topic begins again.
+#[test]
+fn a_topic_at_the_largest_cursor_begins_again() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let line = format!("{{\"id\":{},\"data\":\"last\"}}\n", Cursor::LARGEST);
+    fs::write(scratch.file("a"), line).unwrap();
+    let ids = ["one", "two"].map(|data| publish(store.as_ref(), data));
+    assert!(ids[0] < ids[1] && ids[1] <= Cursor::now());
+    let reading = read(store.as_ref(), Since::Cursor(Cursor::LARGEST));
+    assert_eq!((texts(&reading), reading.gap), (vec!["one", "two"], true));
+    let reading = read(store.as_ref(), Since::Cursor(ids[0]));
+    assert_eq!((texts(&reading), reading.gap), (vec!["two"], false));
+}
+
+/// JavaScript cannot tell such a time from the next either.
+#[test]
+fn a_file_from_the_end_of_time_has_no_known_time() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let one = publish(store.as_ref(), "one");
+    let far = filetime::FileTime::from_unix_time(253_402_300_799, 1_000);
+    filetime::set_file_times(scratch.file("a"), far, far).unwrap();
+    assert_eq!(read(store.as_ref(), Since::Cursor(one)), Reading::quiet(one));
+    let two = publish(store.as_ref(), "two");
+    assert!(two > one && two <= Cursor::now());
+    let reading = read(store.as_ref(), Since::Cursor(one));
+    assert_eq!((texts(&reading), reading.gap), (vec!["two"], false));
+}
+
+#[test]
+fn a_topic_that_is_gone_keeps_the_cursor_of_its_subscriber() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let id = publish(store.as_ref(), "one");
+    fs::remove_file(scratch.file("a")).unwrap();
+    assert_eq!(read(store.as_ref(), Since::Cursor(id)), Reading::quiet(id));
+}
+
+#[test]
+fn compaction_and_mending_begin_no_new_life() {
+    let scratch = Scratch::new();
+    let few = Retention { bytes: 300, ..KEEP_ALL };
+    let store = scratch.keeping(few);
+    let mut last = publish(store.as_ref(), "first");
+    for number in 0..100 {
+        let inode =
+            || std::os::unix::fs::MetadataExt::ino(&fs::metadata(scratch.file("a")).unwrap());
+        let before = inode();
+        let id = publish(store.as_ref(), &"x".repeat(number));
+        let reading = read(store.as_ref(), Since::Cursor(last));
+        assert_eq!((reading.messages.len(), reading.gap), (1, false), "{}", inode() == before);
+        last = id;
+    }
+    let mut log = File::options().append(true).open(scratch.file("a")).unwrap();
+    log.write_all(br#"{"id":1795415403.163846,"da"#).unwrap();
+    publish(store.as_ref(), "after");
+    let reading = read(store.as_ref(), Since::Cursor(last));
+    assert_eq!((texts(&reading), reading.gap), (vec!["after"], false));
+    let text = fs::read_to_string(scratch.file("a")).unwrap();
+    assert!(text.lines().skip(1).all(|line| serde_json::from_str::<Message>(line).is_ok()));
+}
+
+/// What a shell may do to a log: `echo`, and a line of one's own.
+#[test]
+fn lines_that_are_no_messages_are_passed_over() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    fs::write(scratch.file("a"), "hello\n{\"id\":1.5}\n{\"id\":2.5,\"data\":7}\n\n\0\n").unwrap();
+    let id = publish(store.as_ref(), "one");
+    let reading = read(store.as_ref(), Since::Earliest);
+    assert_eq!((texts(&reading), reading.standing), (vec!["one"], id));
+}
+
+#[test]
+fn a_log_cut_at_any_byte_has_its_whole_lines_and_takes_the_next() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let sent = ["one", "two \"quoted\"", "", "three\n"];
+    let ids: Vec<_> = sent.iter().map(|data| publish(store.as_ref(), data)).collect();
+    let whole = fs::read(scratch.file("a")).unwrap();
+    for length in 0..=whole.len() {
+        fs::write(scratch.file("a"), &whole[..length]).unwrap();
+        let feeds = whole[..length].split(|&byte| byte == b'\n').count() - 1;
+        let left = &sent[..feeds.saturating_sub(1)];
+        assert_eq!(texts(&read(store.as_ref(), Since::Earliest)), left, "{length}");
+        let id = publish(store.as_ref(), "next");
+        assert!(id > ids[3], "{length}");
+        let expected = [left, &["next"]].concat();
+        assert_eq!(texts(&read(store.as_ref(), Since::Earliest)), expected, "{length}");
+        let text = fs::read_to_string(scratch.file("a")).unwrap();
+        let is_json = |line| serde_json::from_str::<serde_json::Value>(line).is_ok();
+        assert!(text.ends_with('\n') && text.lines().all(is_json), "{length}: {text}");
+    }
+}

@@ -1,0 +1,219 @@
+//! The wire is the same over every store: the real binary, called with an
+//! environment, as in cgi.rs, but with nothing known of what is behind it.
+
+use std::process::Command;
+
+use crate::support::binary::{Answer, Call};
+use crate::support::host::not_run;
+use crate::support::store::{Backend, Kind, over_every_store};
+
+over_every_store! {
+    a_publish_is_confirmed
+    a_message_is_replayed_byte_for_byte
+    a_waiter_is_woken
+    a_quiet_wait_ends_where_the_topics_stand
+    what_is_lost_is_a_gap
+    a_stream_goes_on_where_it_ended
+    unusual_ids_are_topics_of_their_own
+    the_same_message_to_several_topics
+}
+
+/// An hour to wait and no safety look: only the store itself wakes it.
+fn call(backend: &Backend, query: &str) -> Call {
+    let call = Call::new().variable("NOVCOMET_STORE", &backend.url());
+    let call = call.variable("NOVCOMET_TRIES", "1").variable("NOVCOMET_SLEEP", "3600");
+    call.variable("NOVCOMET_POLL", "0.02").variable("QUERY_STRING", query)
+}
+
+fn get(backend: &Backend, query: &str) -> Answer {
+    let answer = call(backend, query).answer();
+    assert_eq!((answer.status(), answer.log.as_str()), (200, ""), "{query}");
+    answer
+}
+
+fn a_publish_is_confirmed(kind: Kind) {
+    let backend = Backend::start(kind);
+    assert_eq!(get(&backend, "publish=a").body, "true");
+    let posted = call(&backend, "").form("publish=a&data=x").answer();
+    let cursor = posted.cursor("a").1;
+    assert_eq!(posted.body, format!(r#"{{"s":1,"k":{{"a":{cursor}}}}}"#));
+    assert_eq!(get(&backend, "subscribed[a]=0&wait=0").cursor("a"), ('0', cursor));
+}
+
+fn a_message_is_replayed_byte_for_byte(kind: Kind) {
+    let backend = Backend::start(kind);
+    let post = |data: &str| {
+        let posted = call(&backend, "").form(&format!("publish=a&data={data}")).answer();
+        posted.cursor("a").1
+    };
+    let (one, two) = (post("one"), post("two%0A%22%C3%A9"));
+    let second = format!(r#"{{"id":{two},"data":"two\n\"é"}}"#);
+    let news = get(&backend, &format!("subscribed[a]={one}&subscribed[b]=0"));
+    assert_eq!(news.body, format!(r#"{{"s":1,"k":{{"a":{two}}},"m":{{"a":[{second}]}}}}"#));
+    let all = get(&backend, "subscribed[a]=earliest");
+    let both = format!(r#"[{{"id":{one},"data":"one"}},{second}]"#);
+    assert_eq!(all.body, format!(r#"{{"s":1,"k":{{"a":{two}}},"m":{{"a":{both}}}}}"#));
+}
+
+/// Not from now on: a process that talks to a server sleeps too, and may not
+/// have looked yet.
+fn a_waiter_is_woken(kind: Kind) {
+    let backend = Backend::start(kind);
+    let mut at = [("a", "0.1".to_owned()), ("b", "0.1".to_owned())];
+    for round in 0..6 {
+        let [a, b] = at.each_ref().map(|(_, cursor)| cursor);
+        let waiter = call(&backend, &format!("subscribed[a]={a}&subscribed[b]={b}")).waiting();
+        let (topic, cursor) = &mut at[round % 2];
+        get(&backend, &format!("publish={topic}&data={round}"));
+        let answer = waiter.answer();
+        assert!(answer.body.contains(&format!(r#""data":"{round}""#)), "{answer:?}");
+        *cursor = answer.cursor(topic).1;
+    }
+}
+
+fn a_quiet_wait_ends_where_the_topics_stand(kind: Kind) {
+    let backend = Backend::start(kind);
+    let at = call(&backend, "").form("publish=a").answer().cursor("a").1;
+    for wait in ["0", "0.2"] {
+        let query = format!("subscribed[a]={at}&subscribed[b]=&wait={wait}");
+        let body = format!(r#"{{"s":0,"k":{{"a":{at},"b":0.100000}}}}"#);
+        assert_eq!(get(&backend, &query).body, body);
+    }
+}
+
+/// A file that is gone is somebody's doing; in a server's memory it is a loss.
+fn what_is_lost_is_a_gap(kind: Kind) {
+    let backend = Backend::start(kind);
+    let at = call(&backend, "").form("publish=a&data=x").answer().cursor("a").1;
+    backend.lose_everything();
+    let lost = get(&backend, &format!("subscribed[a]={at}&wait=0")).body;
+    match kind {
+        Kind::File => assert_eq!(lost, format!(r#"{{"s":0,"k":{{"a":{at}}}}}"#)),
+        _ => assert_eq!(lost, r#"{"s":1,"k":{"a":0.100000},"gap":["a"]}"#),
+    }
+    let next = call(&backend, "").form("publish=a&data=y").answer().cursor("a").1;
+    let m = format!(r#""m":{{"a":[{{"id":{next},"data":"y"}}]}}"#);
+    let k = format!(r#""k":{{"a":{next}}}"#);
+    let since = |cursor: &str| get(&backend, &format!("subscribed[a]={cursor}")).body;
+    assert_eq!(since(&at), format!(r#"{{"s":1,{k},{m},"gap":["a"]}}"#));
+    assert_eq!(since("0.100000"), format!(r#"{{"s":1,{k},{m}}}"#));
+}
+
+fn a_stream_goes_on_where_it_ended(kind: Kind) {
+    let backend = Backend::start(kind);
+    get(&backend, "publish=a&data=one");
+    let query = "subscribed[a]=earliest&subscribed[b]=0&wait=0&stream=1";
+    let first = get(&backend, query).body;
+    assert!(first.ends_with("\ndata: one\n\n"), "{first}");
+    let id = first.rsplit_once("\nid: ").unwrap().1.split('\n').next().unwrap();
+    get(&backend, "publish=a&data=two");
+    let resumed = get(&backend, &format!("{query}&lastEventId={id}")).body;
+    assert!(resumed.ends_with("\ndata: two\n\n") && !resumed.contains("data: one"), "{resumed}");
+}
+
+fn unusual_ids_are_topics_of_their_own(kind: Kind) {
+    let backend = Backend::start(kind);
+    for id in ["a%2Fb", "..%2F..%2Fetc", "a%252Fb", "a%20b", "a%5D%5Bb", "%7Ba%7D", "%2A", "%24"] {
+        get(&backend, &format!("publish={id}&data={id}"));
+        let answer = get(&backend, &format!("subscribed[{id}]=earliest"));
+        assert_eq!(answer.body.matches("\"data\":").count(), 1, "{answer:?}");
+    }
+}
+
+fn the_same_message_to_several_topics(kind: Kind) {
+    let backend = Backend::start(kind);
+    let posted = call(&backend, "").form("publish=a&publish=b&data=x").answer();
+    let news = get(&backend, "subscribed[a]=earliest&subscribed[b]=earliest");
+    for id in ["a", "b"] {
+        assert_eq!(news.cursor(id), posted.cursor(id));
+    }
+}
+
+// Redis, from any language.
+
+#[test]
+fn a_plain_xadd_is_a_publish() {
+    let backend = Backend::start(Kind::Redis);
+    let mut at = "0.1".to_owned();
+    for round in 0..20 {
+        let waiter = call(&backend, &format!("subscribed[a]={at}")).waiting();
+        let id = backend.redis(&["XADD", "novcomet:a", "*", "data", "from afar"]);
+        let answer = waiter.answer();
+        let cursor = answer.cursor("a").1;
+        let message = format!(r#""m":{{"a":[{{"id":{cursor},"data":"from afar"}}]}}"#);
+        assert!(answer.body.contains(&message), "{round}: {answer:?}");
+        let (milliseconds, rest) = id.trim().split_once('-').unwrap();
+        let within: u64 = rest.parse().unwrap();
+        let shift = u64::from(milliseconds.ends_with("000"));
+        let micros = milliseconds.parse::<u64>().unwrap() * 1000 + within + shift;
+        assert_eq!(cursor, format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000));
+        at = call(&backend, "").form("publish=a&data=ours").answer().cursor("a").1;
+    }
+    let waiter = call(&backend, &format!("subscribed[a]={at}")).waiting();
+    backend.redis(&["XADD", "novcomet:a", "*", "hello", "world"]);
+    assert!(!waiter.answer().body.contains("\"m\""), "an event without a message");
+}
+
+/// In one moment of the server's, as a script or a transaction has them: more
+/// entries than a millisecond has microseconds, at the beginning of a second.
+#[test]
+fn a_burst_from_elsewhere_is_read_once_and_in_order() {
+    let backend = Backend::start(Kind::Redis);
+    for millisecond in ["1795415403000", "1795415403999"] {
+        backend.redis(&["DEL", "novcomet:a"]);
+        let add = format!("redis.call('XADD', KEYS[1], '{millisecond}-'..i, 'data', i)");
+        let script = format!("for i = 0, 1499 do {add} end return 'OK'");
+        assert_eq!(backend.redis(&["EVAL", &script, "1", "novcomet:a"]), "OK\n");
+        let mut cursor = "0.1".to_owned();
+        let mut next = 0;
+        while next < 1500 {
+            let query = format!("subscribed[a]={cursor}");
+            let call = call(&backend, &query).variable("NOVCOMET_KEEP", "10000");
+            let answer = call.variable("NOVCOMET_KEEP_AGE", "1e15").answer();
+            let body: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+            for message in body["m"]["a"].as_array().unwrap() {
+                assert_eq!(message["data"], next.to_string());
+                next += 1;
+            }
+            let (s, at) = answer.cursor("a");
+            assert!(s == '1' && !at.ends_with(".000000") && !answer.body.contains("gap"));
+            cursor = at;
+        }
+    }
+}
+
+#[test]
+fn a_prefix_and_a_database_keep_sites_apart() {
+    let backend = Backend::start(Kind::Redis);
+    let url = |rest: &str| format!("{}?{rest}", backend.url());
+    let ask = |url: &str, query: &str| {
+        call(&backend, query).variable("NOVCOMET_STORE", url).answer().body
+    };
+    let sites = [url("prefix=one:"), url("prefix=two:"), url("prefix=one:&db=1")];
+    for site in &sites {
+        assert_eq!(ask(site, "subscribed[a]=0&wait=0"), r#"{"s":0,"k":{"a":0.100000}}"#);
+        assert_eq!(ask(site, "publish=a&data=x"), "true");
+    }
+    assert_eq!(backend.redis(&["KEYS", "*"]).lines().count(), 2);
+}
+
+/// A name is looked up, by what the system has for that.
+#[test]
+fn a_server_has_a_name() {
+    let hostname = Command::new("uname").arg("-n").output().unwrap().stdout;
+    let hostname = String::from_utf8(hostname).unwrap();
+    let known = Command::new("getent").args(["ahosts", hostname.trim()]).output().unwrap();
+    if !known.status.success() {
+        not_run("a server by its name", "a host name that is known");
+        return;
+    }
+    let url = format!("redis://{}:1/0", hostname.trim());
+    let answer = Call::new().variable("NOVCOMET_STORE", &url);
+    let answer = answer.variable("QUERY_STRING", "publish=a").answer();
+    answer.assert_problem(503);
+    assert!(answer.log.contains("refused"), "{answer:?}");
+    let url = "redis://nowhere.invalid:1/0";
+    let answer = Call::new().variable("NOVCOMET_STORE", url);
+    let answer = answer.variable("QUERY_STRING", "publish=a").answer();
+    answer.assert_problem(503);
+}

@@ -1,0 +1,85 @@
+//! The three servers, and how each is told things.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::SOURCE;
+use crate::support::host::program;
+
+/// A web server and the module of it that runs CGIs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Apache, event MPM, `mod_cgid`.
+    ApacheEvent,
+    /// Apache, prefork MPM, `mod_cgi`.
+    ApachePrefork,
+    /// lighttpd, `mod_cgi`.
+    Lighttpd,
+}
+
+impl Kind {
+    /// Where the program is.
+    pub fn program(self) -> PathBuf {
+        program(match self {
+            Self::Lighttpd => "lighttpd",
+            Self::ApacheEvent | Self::ApachePrefork => "apache2",
+        })
+    }
+
+    /// The configuration of a private server, which includes the shipped file.
+    pub fn configuration(self) -> String {
+        let file = match self {
+            Self::Lighttpd => "tests/support/lighttpd.conf",
+            Self::ApacheEvent | Self::ApachePrefork => "demo/apache.conf",
+        };
+        std::fs::read_to_string(Path::new(SOURCE).join(file)).unwrap()
+    }
+
+    /// The server in the foreground, on a port of loopback, its files under
+    /// `root`, its configuration among them (`server.conf`). It has a process group of its own, for Apache's prefork MPM stops
+    /// by a signal to the whole group, and it stops when the tests are killed.
+    pub fn command(self, root: &Path, port: u16) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "TERM"]).arg(self.program()).process_group(0);
+        match self {
+            Self::Lighttpd => lighttpd(&mut command, root, port),
+            Self::ApacheEvent => apache(&mut command, root, port),
+            Self::ApachePrefork => apache(command.args(["-D", "PREFORK"]), root, port),
+        }
+        command
+    }
+
+    /// The line that puts a variable into the CGI's environment, also where the
+    /// shipped configuration has set it.
+    pub fn option(self, name: &str, value: &str) -> String {
+        match self {
+            Self::Lighttpd => format!("setenv.set-environment += ( \"{name}\" => \"{value}\" )\n"),
+            Self::ApacheEvent | Self::ApachePrefork => format!("SetEnv {name} \"{value}\"\n"),
+        }
+    }
+
+    /// What the server logs though nothing is wrong: that it starts and stops.
+    pub fn is_chatter(line: &str) -> bool {
+        [":notice]", ") server started", ") server stopped"].iter().any(|mark| line.contains(mark))
+    }
+}
+
+fn apache(command: &mut Command, root: &Path, port: u16) {
+    command.args(["-D", "FOREGROUND", "-f"]).arg(root.join("server.conf"));
+    for definition in [
+        format!("Define ROOT {}", root.display()),
+        format!("Define SOURCE {}", root.display()),
+        format!("Define PORT {port}"),
+    ] {
+        command.arg("-C").arg(definition);
+    }
+}
+
+fn lighttpd(command: &mut Command, root: &Path, port: u16) {
+    // Its modules are beside it, wherever it is unpacked.
+    let modules = program("lighttpd").ancestors().nth(2).unwrap().join("lib/lighttpd");
+    command.arg("-m").arg(modules);
+    command.args(["-D", "-f"]).arg(root.join("server.conf"));
+    command.env("ROOT", root).env("SOURCE", root).env("PORT", port.to_string());
+}
