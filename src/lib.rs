@@ -26,23 +26,20 @@ pub mod store;
 
 use std::env;
 use std::ffi::OsString;
-use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use auth::rights::{Pass, Rights};
-use cgi::{Caller, FieldValue, Request, Response};
+use cgi::{FieldValue, Request, Response};
 use config::{Config, Sandbox};
 use error::Error;
 use event::Cursor;
 use hub::{Alarm, Part, Patience, Subscription, Terms};
 use process::clock::{Clock, ProcessClock};
-use process::input::{BODY_DEADLINE, Input, Stdin};
-use process::output::{Output, Stdout};
 use process::random::Lots;
 use process::sandbox::FileSizeLimit;
 use process::slots::{Slot, Slots};
+use process::streams::Streams;
 use protocol::novcomet::Command;
 use protocol::novcomet::stream::{self, Format};
 use store::check::CheckStore;
@@ -119,83 +116,34 @@ pub fn serve() -> Option<u8> {
 type Own<'s> = Option<&'s dyn Fn() -> Box<dyn Store + 's>>;
 
 fn process(variable: impl Fn(&str) -> Option<OsString> + Copy, own: Own) -> Option<u8> {
-    match run(variable, Stdin, Stdout, io::stderr(), own) {
-        Served::NoRequest => None,
-        // A web server takes an exit status for a crash; a shell script wants one.
-        Served::Refused if !cgi::is_cgi(variable) => Some(FAILURE),
-        Served::Answered | Served::Refused => Some(SUCCESS),
-    }
+    process::sandbox::expect_signals();
+    let config = Config::from_env(variable);
+    let mut request = Request::from_env(variable)?;
+    let max_body = config.as_ref().map_or(0, Config::max_body);
+    let received = request.receive(process::streams::input(), max_body);
+    let origins = config.as_ref().map_or(&[][..], |config| &config.access.origins);
+    let reader = auth::rights::reader(origins, &request).map(|origin| origin.field_value().clone());
+    let (mut streams, mut alarm) = (Streams::new(), None);
+    let served = config.and_then(|config| {
+        received?;
+        let source = Source::find(&config, own)?;
+        let (request, reader) = (&request, reader.as_ref());
+        let (streams, alarm) = (&mut streams, &mut alarm);
+        Service { config, request, reader, streams, alarm, source }.serve()
+    });
+    served.as_ref().err().into_iter().for_each(|error| streams.log.report(error));
+    let is_refused = served.is_err();
+    let response = served.unwrap_or_else(|error| Some(protocol::novcomet::refusal(&error)));
+    let response = response.filter(|_| !streams.output.has_begun());
+    let answer = response.map(|response| response.readable_by(reader.as_ref()).bytes());
+    streams.finish(&answer.unwrap_or_default(), alarm);
+    // A web server takes an exit status for a crash; a shell script needs one.
+    Some(if is_refused && !request.is_cgi { FAILURE } else { SUCCESS })
 }
 
 /// The exit statuses of C (`EXIT_SUCCESS`, `EXIT_FAILURE`).
 const SUCCESS: u8 = 0;
 const FAILURE: u8 = 1;
-
-/// How a request ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Served {
-    /// There was none: neither a server nor a query called us.
-    NoRequest,
-    /// It was answered, or its client had gone.
-    Answered,
-    /// It was answered with an error.
-    Refused,
-}
-
-/// Serves the request that the environment describes: reads `stdin`, answers on
-/// `stdout`, reports faults of the installation on `log`, and closes the standard
-/// streams of the process. `own` is the store of a program with its own check.
-fn run(
-    variable: impl Fn(&str) -> Option<OsString> + Copy,
-    stdin: impl Read + AsFd,
-    stdout: impl Write + AsFd,
-    mut log: impl Write,
-    own: Own,
-) -> Served {
-    process::sandbox::expect_signals();
-    let config = Config::from_env(variable);
-    let max_body = config.as_ref().map_or(0, Config::max_body);
-    let stdin = Input::new(stdin, BODY_DEADLINE);
-    let request = match Request::from_env(variable, stdin, max_body) {
-        Ok(None) => return Served::NoRequest,
-        Ok(Some(request)) => Ok(request),
-        Err(error) => Err(error),
-    };
-    let caller = Caller::from_env(variable);
-    let origins = config.as_ref().map_or(&[][..], |config| &config.access.origins);
-    let reader = auth::rights::reader(origins, &caller).map(|origin| origin.field_value().clone());
-    let (mut output, mut alarm) = (Output::new(stdout), None);
-    let mut report = |error: &Error| {
-        if let Some(line) = error.log_line() {
-            // In one write(2): mod_cgi makes a line of each.
-            let _ = log.write_all(format!("novcomet: {line}\n").as_bytes());
-        }
-    };
-    let served = config.and_then(|config| {
-        let request = request?;
-        let source = Source::find(&config, own)?;
-        let (reader, output, alarm) = (reader.as_ref(), &mut output, &mut alarm);
-        let report = &mut report;
-        Service { config, caller, reader, output, alarm, report, source }.serve(&request)
-    });
-    served.as_ref().err().into_iter().for_each(report);
-    // The server waits for the end of these and of `output`, and may poll for
-    // ours if that comes late: all that is left to do is to write and to close.
-    process::sys::hang_up(&[libc::STDIN_FILENO, libc::STDERR_FILENO]);
-    let (response, served) = match served {
-        Ok(response) => (response, Served::Answered),
-        Err(error) => (Some(protocol::novcomet::refusal(&error)), Served::Refused),
-    };
-    if let Some(response) = response.filter(|_| !output.has_begun()) {
-        // Who does not listen any more loses nothing: the events are in the store.
-        let bytes = response.readable_by(reader.as_ref()).bytes();
-        let _ = output.send(&bytes, Instant::now() + process::output::ANSWER);
-    }
-    drop(output);
-    process::sys::hang_up(&[libc::STDOUT_FILENO]);
-    drop(alarm);
-    served
-}
 
 /// Whether a request may wait, and for how long.
 struct Place {
@@ -208,15 +156,13 @@ struct Place {
 }
 
 /// What it takes to serve one request.
-struct Service<'a, 's, W> {
+struct Service<'a, 's> {
     config: Config,
-    caller: Caller,
+    request: &'a Request,
     /// Whose page may read the answer, beside our own.
     reader: Option<&'a FieldValue>,
-    output: &'a mut Output<W>,
+    streams: &'a mut Streams,
     alarm: &'a mut Alarm,
-    /// Writes a fault of ours to the log.
-    report: &'a mut dyn FnMut(&Error),
     source: Source<'s>,
 }
 
@@ -237,17 +183,18 @@ impl<'s> Source<'s> {
     }
 }
 
-impl<'s, W: Write + AsFd> Service<'_, 's, W> {
+impl<'s> Service<'_, 's> {
     /// `None` when there is nobody left to answer: the client went away, or
     /// has had its stream.
-    fn serve(mut self, request: &Request) -> Result<Option<Response>, Error> {
+    fn serve(mut self) -> Result<Option<Response>, Error> {
         // Who has a check of its own may have opened what it looks at.
         if let Source::Named(_) = self.source {
             self.give_up(process::sandbox::limit_resources)?;
         }
+        let request = self.request;
         let mut retry_after = None;
         let command = protocol::novcomet::parse(request, self.config.max_data)?;
-        let pass = self.admit(request, &command)?;
+        let pass = self.admit(&command)?;
         let outcome = match command {
             Command::Head(command) => return Ok(Some(protocol::novcomet::head(&command))),
             Command::Options => {
@@ -260,7 +207,7 @@ impl<'s, W: Write + AsFd> Service<'_, 's, W> {
                 hub::publish(store.as_ref(), topics, data.as_deref())?
             }
             Command::Subscribe(subscriptions, wait) => {
-                let mut clock = ProcessClock::start(self.caller.under_server);
+                let mut clock = ProcessClock::start(self.request.is_cgi);
                 let patience = self.patience(wait, self.config.wait(), &pass);
                 let place = self.place(&request.address, patience)?;
                 retry_after = place.retry_after;
@@ -268,11 +215,12 @@ impl<'s, W: Write + AsFd> Service<'_, 's, W> {
                 self.give_up(|| process::sandbox::write_only_below(None))?;
                 let budget = Budget::new(protocol::novcomet::ANSWER, &protocol::novcomet::size);
                 let terms = Terms { patience, budget };
-                let (store, alarm, report) = (store.as_ref(), &mut *self.alarm, &mut *self.report);
+                let (store, alarm) = (store.as_ref(), &mut *self.alarm);
+                let report = &mut |error: &Error| self.streams.log.report(error);
                 hub::wait(store, &mut clock, alarm, subscriptions, terms, report)?
             }
             Command::Stream(subscriptions, wait, format) => {
-                let mut clock = ProcessClock::start(self.caller.under_server);
+                let mut clock = ProcessClock::start(self.request.is_cgi);
                 let patience = self.patience(wait, jittered(self.config.stream), &pass);
                 let place = self.place(&request.address, patience)?;
                 return self
@@ -291,11 +239,11 @@ impl<'s, W: Write + AsFd> Service<'_, 's, W> {
     fn place(&self, address: &str, patience: Patience) -> Result<Place, Error> {
         let Config { max_waiters: most, max_waiters_per_address: most_per_address, .. } =
             self.config;
-        if patience.total.is_zero() || !self.caller.under_server {
+        if patience.total.is_zero() || !self.request.is_cgi {
             return Ok(Place { patience, retry_after: None, _slot: None });
         }
         let slots = Slots { store: &self.config.store, most, most_per_address };
-        let is_foreign = Rights::new(&self.config.access, &self.caller).is_foreign();
+        let is_foreign = Rights::new(&self.config.access, self.request).is_foreign();
         let slot = if is_foreign { None } else { slots.take(address)? };
         Ok(match slot {
             Some(slot) => Place { patience, retry_after: None, _slot: Some(slot) },
@@ -308,18 +256,16 @@ impl<'s, W: Write + AsFd> Service<'_, 's, W> {
     }
 
     /// What the caller may hear of what `command` would tell.
-    fn admit(&self, request: &Request, command: &Command) -> Result<Pass, Error> {
-        let rights = Rights::new(&self.config.access, &self.caller);
+    fn admit(&self, command: &Command) -> Result<Pass, Error> {
+        let rights = Rights::new(&self.config.access, self.request);
         let now = Cursor::now();
         match command {
-            Command::Publish(topics, _) => {
-                rights.publish(request, topics, now).map(|()| Pass::default())
-            }
+            Command::Publish(topics, _) => rights.publish(topics, now).map(|()| Pass::default()),
             Command::Subscribe(subscriptions, _) | Command::Stream(subscriptions, ..) => {
                 let topics: Vec<_> = subscriptions.iter().map(|each| &each.topic).collect();
-                rights.subscribe(request, &topics, now)
+                rights.subscribe(&topics, now)
             }
-            Command::Head(command) => self.admit(request, command),
+            Command::Head(command) => self.admit(command),
             Command::Options => Ok(Pass::default()),
         }
     }
@@ -342,6 +288,8 @@ impl<'s, W: Write + AsFd> Service<'_, 's, W> {
         let patience = place.patience;
         // Its time is over then, and its reader has had a last chance.
         let until = Instant::now() + patience.total + process::output::PROGRESS;
+        let Streams { output, log } = &mut *self.streams;
+        let report = &mut |error: &Error| log.report(error);
         let mut send = |part: &Part| {
             allowed = pass.check(part.topics(), Cursor::now());
             if allowed.is_err() {
@@ -352,9 +300,9 @@ impl<'s, W: Write + AsFd> Service<'_, 's, W> {
                 Some(head) => head.begin(text).readable_by(self.reader).bytes(),
                 None => text.into_bytes(),
             };
-            self.output.send(&bytes, until).is_ok() && !writer.is_spent()
+            output.send(&bytes, until).is_ok() && !writer.is_spent()
         };
-        let (store, alarm, report) = (store.as_ref(), &mut *self.alarm, &mut *self.report);
+        let (store, alarm) = (store.as_ref(), &mut *self.alarm);
         let terms = Terms { patience, budget };
         hub::stream(store, clock, alarm, subscriptions, terms, &mut send, report)?;
         allowed

@@ -7,7 +7,7 @@ use url::form_urlencoded;
 
 use super::access::{Access, Origin, Publish, Subscribe, Topics};
 use crate::auth::token::{Grants, Key};
-use crate::cgi::{Body, Caller, Method, Request};
+use crate::cgi::{Body, Method, Request};
 use crate::error::Error;
 use crate::event::{Cursor, Topic};
 
@@ -30,7 +30,7 @@ const NO_CONSENT_TO_SUBSCRIBE: &str = "the token in the cookie subscribes from p
 /// What one caller may do.
 pub struct Rights<'a> {
     access: &'a Access,
-    caller: &'a Caller,
+    request: &'a Request,
 }
 
 /// What a subscriber may hear, and until when.
@@ -43,15 +43,15 @@ pub struct Pass {
 /// The configured origin that the caller's page has: only its pages may read
 /// our answers (CORS). It is the configuration's text, never the request's.
 #[must_use]
-pub fn reader<'a>(origins: &'a [Origin], caller: &Caller) -> Option<&'a Origin> {
-    find(origins, caller.origin.as_deref()?)
+pub fn reader<'a>(origins: &'a [Origin], request: &Request) -> Option<&'a Origin> {
+    find(origins, request.origin.as_deref()?)
 }
 
 impl<'a> Rights<'a> {
-    /// The rights of `caller`.
+    /// The rights of the client that sent `request`.
     #[must_use]
-    pub fn new(access: &'a Access, caller: &'a Caller) -> Self {
-        Self { access, caller }
+    pub fn new(access: &'a Access, request: &'a Request) -> Self {
+        Self { access, request }
     }
 
     /// Whether an event may be made to happen in each of `topics`.
@@ -59,16 +59,16 @@ impl<'a> Rights<'a> {
     /// # Errors
     /// 401 without a valid token where one is needed, 403 for whom it is
     /// forbidden, 503 when the key cannot be used.
-    pub fn publish(&self, request: &Request, topics: &[Topic], now: Cursor) -> Result<(), Error> {
-        let rule = if self.caller.under_server { self.access.publish } else { Publish::Any };
+    pub fn publish(&self, topics: &[Topic], now: Cursor) -> Result<(), Error> {
+        let rule = if self.request.is_cgi { self.access.publish } else { Publish::Any };
         match rule {
             Publish::Any => Ok(()),
             Publish::None => forbid("nobody publishes here"),
-            Publish::Post if request.method != Method::Post => forbid("publish by POST"),
+            Publish::Post if self.request.method != Method::Post => forbid("publish by POST"),
             Publish::Post | Publish::SameSite if self.site() != Site::Foreign => Ok(()),
             Publish::Post | Publish::SameSite => forbid(FOREIGN),
             Publish::Token => {
-                let (grants, from) = self.grants(request, now)?;
+                let (grants, from) = self.grants(now)?;
                 // A redirect passes our page's Referer on, so it is not enough here.
                 if from == Source::Cookie && self.sender() != Site::Ours {
                     return forbid(NO_CONSENT_TO_PUBLISH);
@@ -82,20 +82,15 @@ impl<'a> Rights<'a> {
     ///
     /// # Errors
     /// As for [`Rights::publish`].
-    pub fn subscribe(
-        &self,
-        request: &Request,
-        topics: &[&Topic],
-        now: Cursor,
-    ) -> Result<Pass, Error> {
+    pub fn subscribe(&self, topics: &[&Topic], now: Cursor) -> Result<Pass, Error> {
         let private = &self.access.private;
-        if self.caller.under_server && self.access.subscribe == Subscribe::None {
+        if self.request.is_cgi && self.access.subscribe == Subscribe::None {
             forbid("nobody subscribes at this URL")?;
         }
-        if !self.caller.under_server || !topics.iter().any(|topic| private.contains(topic)) {
+        if !self.request.is_cgi || !topics.iter().any(|topic| private.contains(topic)) {
             return Ok(Pass::default());
         }
-        let (grants, from) = self.grants(request, now)?;
+        let (grants, from) = self.grants(now)?;
         if from == Source::Cookie && self.site() != Site::Ours {
             forbid(NO_CONSENT_TO_SUBSCRIBE)?;
         }
@@ -114,12 +109,12 @@ impl<'a> Rights<'a> {
     /// does not pass on. Browsers send `Sec-Fetch-Site` by TLS and to the machine
     /// itself, and `Origin` with each POST and each request of another origin's script.
     fn sender(&self) -> Site {
-        match (self.caller.fetch_site.as_deref(), self.caller.origin.as_deref()) {
+        match (self.request.fetch_site.as_deref(), self.request.origin.as_deref()) {
             (_, Some(origin)) if self.is_trusted(origin) => Site::Ours,
             (Some(b"same-origin"), _) => Site::Ours,
             // Typed by a person, or a link in another program, a mail for instance.
             (Some(b"none"), _) | (None, None) => Site::Unsaid,
-            (None, Some(origin)) if is_at(origin, &self.caller.host) => Site::Ours,
+            (None, Some(origin)) if is_at(origin, &self.request.host) => Site::Ours,
             // A sibling host (same-site) is ours if it is configured.
             _ => Site::Foreign,
         }
@@ -127,7 +122,7 @@ impl<'a> Rights<'a> {
 
     /// The same, by `Referer` where a browser sends nothing better: by GET on plain HTTP.
     fn site(&self) -> Site {
-        match (self.sender(), &self.caller.fetch_site, origin_of(&self.caller.referer)) {
+        match (self.sender(), &self.request.fetch_site, origin_of(&self.request.referer)) {
             (Site::Unsaid, None, Some(origin)) if self.is_ours(origin) => Site::Ours,
             (Site::Unsaid, None, Some(_)) => Site::Foreign,
             (site, ..) => site,
@@ -135,7 +130,7 @@ impl<'a> Rights<'a> {
     }
 
     fn is_ours(&self, origin: &[u8]) -> bool {
-        self.is_trusted(origin) || is_at(origin, &self.caller.host)
+        self.is_trusted(origin) || is_at(origin, &self.request.host)
     }
 
     fn is_trusted(&self, origin: &[u8]) -> bool {
@@ -143,11 +138,11 @@ impl<'a> Rights<'a> {
     }
 
     /// What the caller's token grants, and where it was.
-    fn grants(&self, request: &Request, now: Cursor) -> Result<(Grants, Source), Error> {
+    fn grants(&self, now: Cursor) -> Result<(Grants, Source), Error> {
         let key = Key::read(self.access.token.as_ref().ok_or(Error::Unauthorized)?)?;
-        let is_bare = !has_token(&request.query)
-            && !matches!(&request.body, Body::Form(form) if has_token(form.as_bytes()));
-        let (token, source) = credential(self.caller).ok_or(Error::Unauthorized)?;
+        let is_bare = !has_token(&self.request.query)
+            && !matches!(&self.request.body, Body::Form(form) if has_token(form.as_bytes()));
+        let (token, source) = credential(self.request).ok_or(Error::Unauthorized)?;
         let grants = key.open(token, now).filter(|_| is_bare).ok_or(Error::Unauthorized)?;
         Ok((grants, source))
     }
@@ -197,14 +192,14 @@ enum Site {
 
 /// A Bearer header counts, and then no cookie. Another scheme is between the
 /// browser and the server (`Require valid-user`).
-fn credential(caller: &Caller) -> Option<(&[u8], Source)> {
+fn credential(request: &Request) -> Option<(&[u8], Source)> {
     const SCHEME: &[u8] = b"bearer";
-    let (scheme, token) = caller.authorization.split_at_checked(SCHEME.len()).unwrap_or_default();
+    let (scheme, token) = request.authorization.split_at_checked(SCHEME.len()).unwrap_or_default();
     match token {
         [] | [b' ', ..] if scheme.eq_ignore_ascii_case(SCHEME) => {
             Some((token.trim_ascii(), Source::Header))
         }
-        _ => cookie(&caller.cookie).map(|token| (token, Source::Cookie)),
+        _ => cookie(&request.cookie).map(|token| (token, Source::Cookie)),
     }
 }
 

@@ -140,8 +140,9 @@ impl<'a> Wire<'a> {
             };
             Some(OsString::from_vec(value.to_vec()))
         };
-        let request = Request::from_env(variable, self.0[6], 3 * MAX_DATA + 8_192)?;
-        Ok(request.expect("a query is a request"))
+        let mut request = Request::from_env(variable).expect("a query is a request");
+        request.receive(self.0[6], 3 * MAX_DATA + 8_192)?;
+        Ok(request)
     }
 
     /// Every parameter, decoded: those of the query, then those of a form.
