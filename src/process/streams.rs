@@ -1,19 +1,23 @@
 //! The standard streams of a process that serves one request, and their end.
 
+use std::any::Any;
 use std::io::{self, Write};
 use std::time::Instant;
 
 use super::input::{BODY_DEADLINE, Input, Stdin};
-use super::output::{ANSWER, Output, Stdout};
+use super::output::{ANSWER, Output};
 use super::sys;
 use crate::error::Error;
 
 /// Standard output and the error log.
 pub struct Streams {
     /// Where the client reads.
-    pub output: Output<Stdout>,
+    pub output: Output<'static>,
     /// Where the administrator reads.
     pub log: Log,
+    /// Dropped after all streams have ended. A watch: the kernel takes some 7 ms to
+    /// remove an inotify instance.
+    pub last: Option<Box<dyn Any>>,
 }
 
 /// The web server's error log: standard error.
@@ -33,23 +37,22 @@ impl Streams {
     /// The streams of this process; nothing is written yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { output: Output::new(Stdout), log: Log(io::stderr()) }
+        Self { output: Output::new(rustix::stdio::stdout()), log: Log(io::stderr()), last: None }
     }
 
-    /// Writes `answer` and ends the streams; drops `last` only then.
+    /// Writes `answer` and ends the streams.
     ///
     /// A server waits for the end of all three streams. `mod_cgid`, where input and
     /// output are one socket, may poll for an end that comes late; so input and
-    /// the log end before the answer is written. `last` is a watch: the kernel
-    /// takes some 7 ms to remove an inotify instance.
-    pub fn finish<T>(mut self, answer: &[u8], last: T) {
+    /// the log end before the answer is written.
+    pub fn finish(mut self, answer: &[u8]) {
         sys::hang_up(&[libc::STDIN_FILENO, libc::STDERR_FILENO]);
         if !answer.is_empty() {
             // A client that has gone loses nothing: the events are in the store.
             let _ = self.output.send(answer, Instant::now() + ANSWER);
         }
         sys::hang_up(&[libc::STDOUT_FILENO]);
-        drop(last);
+        drop(self.last);
     }
 }
 
