@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::auth::access::{Access, Algorithm, KeyFile, Origin, Publish, Subscribe, Topics};
+use crate::auth::access::{Algorithm, KeyFile, Origin, Policy, Publish, Subscribe, Topics};
 use crate::error::Error;
 
 /// Where events are kept: the directory of the PHP of 2011.
@@ -80,7 +80,7 @@ pub struct Config {
     /// `NOVCOMET_SANDBOX`: whether the process gives up what it does not need.
     pub sandbox: Sandbox,
     /// Who may what.
-    pub access: Access,
+    pub access: Policy,
     /// `NOVCOMET_MAX_WAITERS`: requests that wait at once, 0 for any number.
     pub max_waiters: u32,
     /// `NOVCOMET_MAX_WAITERS_PER_ADDRESS`: the same from one address.
@@ -198,13 +198,13 @@ fn setting<T>(
     }
 }
 
-fn access(read: impl Fn(&str) -> Option<OsString> + Copy) -> Result<Access, Error> {
+fn access(read: impl Fn(&str) -> Option<OsString> + Copy) -> Result<Policy, Error> {
     let publish = setting(read, "NOVCOMET_PUBLISH", PUBLISH, Publish::parse)?;
     let subscribe =
         setting(read, "NOVCOMET_SUBSCRIBE", SUBSCRIBE, Subscribe::parse)?.unwrap_or(Subscribe::Any);
     let private = setting(read, "NOVCOMET_PRIVATE", TOPICS, Topics::parse)?.unwrap_or_default();
     let origins = setting(read, "NOVCOMET_ORIGINS", ORIGINS, Origin::parse_list)?;
-    let access = Access {
+    let access = Policy {
         publish: publish.unwrap_or(Publish::SameSite),
         private: if subscribe == Subscribe::Token { Topics::all() } else { private },
         subscribe,

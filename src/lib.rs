@@ -26,30 +26,23 @@ pub mod store;
 
 use std::env;
 use std::ffi::OsString;
-use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
-use auth::rights::{Pass, Rights};
-use cgi::{Caller, FieldValue, Request, Response};
+use cgi::Request;
 use config::{Config, Sandbox};
 use error::Error;
 use event::Cursor;
-use hub::{Alarm, Part, Patience, Subscription, Terms};
+use hub::{Hub, Shared, Terms, Waiter, Wanted};
 use process::clock::{Clock, ProcessClock};
-use process::input::{BODY_DEADLINE, Input, Stdin};
-use process::output::{Output, Stdout};
-use process::random::Lots;
-use process::sandbox::FileSizeLimit;
-use process::slots::{Slot, Slots};
-use protocol::novcomet::Command;
-use protocol::novcomet::stream::{self, Format};
+use process::sandbox::{self, FileSizeLimit};
+use process::slots::Slots;
+use process::streams::Streams;
+use protocol::{Bounds, Step};
 use store::check::CheckStore;
-use store::{Budget, Limits, Retention, Store};
+use store::{Limits, Retention, Store};
 
-/// A CGI of one's own, over whatever can say when it changed last: every
-/// protocol of ours, and no event file.
+/// A CGI program with its own check for events, such as a file's time of change.
+/// It speaks every protocol and needs no event file.
 ///
 /// ```no_run
 /// use std::process::ExitCode;
@@ -68,33 +61,33 @@ pub struct NovComet {
 }
 
 impl NovComet {
-    /// With the settings of the environment, `NOVCOMET_*`.
+    /// A program with the settings of the environment, `NOVCOMET_*`.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How many looks a request takes, unless the environment says.
+    /// Sets how many times a request checks, unless the environment does.
     #[must_use]
     pub fn tries(mut self, tries: u32) -> Self {
         self.tries = Some(tries);
         self
     }
 
-    /// How many seconds are between two looks, unless the environment says.
+    /// Sets the seconds between two checks, unless the environment does.
     #[must_use]
     pub fn sleep(mut self, seconds: impl Into<f64>) -> Self {
         self.sleep = Some(seconds.into());
         self
     }
 
-    /// Serves the request of this process: a subscriber of a topic has news
-    /// when `check` gives a later time for it than before; `None` is a topic
+    /// Serves the request of this process. A topic has an event when `check`
+    /// returns a later time for it than before; it returns `None` for a topic
     /// without events. Any client can ask for any topic.
     pub fn check<T: Into<Cursor>>(self, check: impl Fn(&str) -> Option<T>) -> ExitCode {
         let check = |id: &str| check(id).map(Into::into);
         let variable = |name: &str| env::var_os(name).or_else(|| self.preset(name));
-        process(variable, Some(&|| Box::new(CheckStore(&check)))).unwrap_or(SUCCESS).into()
+        run(variable, Some(&|| Box::new(CheckStore(&check)))).unwrap_or(SUCCESS).into()
     }
 
     fn preset(self, name: &str) -> Option<OsString> {
@@ -107,128 +100,59 @@ impl NovComet {
 }
 
 /// Serves the request of this process, with its environment and standard
-/// streams, and gives its exit status; `None` when there is none. It needs
-/// nothing of what std does before a `main` of its own.
+/// streams. Returns the exit status, or `None` without a request. It needs
+/// nothing that std does before `main`.
 #[must_use]
 pub fn serve() -> Option<u8> {
-    process::sandbox::open_standard_streams();
-    process(|name| env::var_os(name), None)
+    sandbox::open_standard_streams();
+    run(|name| env::var_os(name), None)
 }
 
-/// A store of one's own, made when it is needed.
+/// Makes the store of a program with its own check.
 type Own<'s> = Option<&'s dyn Fn() -> Box<dyn Store + 's>>;
-
-fn process(variable: impl Fn(&str) -> Option<OsString> + Copy, own: Own) -> Option<u8> {
-    match run(variable, Stdin, Stdout, io::stderr(), own) {
-        Served::NoRequest => None,
-        // A web server takes an exit status for a crash; a shell script wants one.
-        Served::Refused if !cgi::is_cgi(variable) => Some(FAILURE),
-        Served::Answered | Served::Refused => Some(SUCCESS),
-    }
-}
 
 /// The exit statuses of C (`EXIT_SUCCESS`, `EXIT_FAILURE`).
 const SUCCESS: u8 = 0;
 const FAILURE: u8 = 1;
 
-/// How a request ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Served {
-    /// There was none: neither a server nor a query called us.
-    NoRequest,
-    /// It was answered, or its client had gone.
-    Answered,
-    /// It was answered with an error.
-    Refused,
-}
-
-/// Serves the request that the environment describes: reads `stdin`, answers on
-/// `stdout`, reports faults of the installation on `log`, and closes the standard
-/// streams of the process. `own` is the store of a program with its own check.
-fn run(
-    variable: impl Fn(&str) -> Option<OsString> + Copy,
-    stdin: impl Read + AsFd,
-    stdout: impl Write + AsFd,
-    mut log: impl Write,
-    own: Own,
-) -> Served {
-    process::sandbox::expect_signals();
+/// Serves the request that the environment describes, and ends the streams.
+fn run(variable: impl Fn(&str) -> Option<OsString> + Copy, own: Own) -> Option<u8> {
+    sandbox::expect_signals();
     let config = Config::from_env(variable);
+    let mut request = Request::from_env(variable)?;
     let max_body = config.as_ref().map_or(0, Config::max_body);
-    let stdin = Input::new(stdin, BODY_DEADLINE);
-    let request = match Request::from_env(variable, stdin, max_body) {
-        Ok(None) => return Served::NoRequest,
-        Ok(Some(request)) => Ok(request),
-        Err(error) => Err(error),
-    };
-    let caller = Caller::from_env(variable);
+    let received = request.receive(process::streams::input(), max_body);
+    let mut streams = Streams::new();
     let origins = config.as_ref().map_or(&[][..], |config| &config.access.origins);
-    let reader = auth::rights::reader(origins, &caller).map(|origin| origin.field_value().clone());
-    let (mut output, mut alarm) = (Output::new(stdout), None);
-    let mut report = |error: &Error| {
-        if let Some(line) = error.log_line() {
-            // In one write(2): mod_cgi makes a line of each.
-            let _ = log.write_all(format!("novcomet: {line}\n").as_bytes());
-        }
-    };
-    let served = config.and_then(|config| {
-        let request = request?;
+    let origin = auth::allowed_origin(origins, &request).cloned();
+    let answered = config.and_then(|config| {
+        received?;
         let source = Source::find(&config, own)?;
-        let (reader, output, alarm) = (reader.as_ref(), &mut output, &mut alarm);
-        let report = &mut report;
-        Service { config, caller, reader, output, alarm, report, source }.serve(&request)
+        Service { config, request: &request, source }.answer(&mut streams)
     });
-    served.as_ref().err().into_iter().for_each(report);
-    // The server waits for the end of these and of `output`, and may poll for
-    // ours if that comes late: all that is left to do is to write and to close.
-    process::sys::hang_up(&[libc::STDIN_FILENO, libc::STDERR_FILENO]);
-    let (response, served) = match served {
-        Ok(response) => (response, Served::Answered),
-        Err(error) => (Some(protocol::novcomet::refusal(&error)), Served::Refused),
-    };
-    if let Some(response) = response.filter(|_| !output.has_begun()) {
-        // Who does not listen any more loses nothing: the events are in the store.
-        let bytes = response.readable_by(reader.as_ref()).bytes();
-        let _ = output.send(&bytes, Instant::now() + process::output::ANSWER);
-    }
-    drop(output);
-    process::sys::hang_up(&[libc::STDOUT_FILENO]);
-    drop(alarm);
-    served
+    let is_refused = answered.is_err();
+    let answer = answered.unwrap_or_else(|error| {
+        streams.log.report(&error);
+        match streams.output.has_begun() {
+            // The client reconnects, and learns it then.
+            true => Vec::new(),
+            false => protocol::all::of(&request).refuse(&error).with_cors(origin.as_ref()).bytes(),
+        }
+    });
+    streams.finish(&answer);
+    // A web server takes an exit status for a crash; a shell script needs one.
+    Some(if is_refused && !request.is_cgi { FAILURE } else { SUCCESS })
 }
 
-/// Whether a request may wait, and for how long.
-struct Place {
-    patience: Patience,
-    /// In how many seconds a client that may not is to ask again.
-    retry_after: Option<u32>,
-    /// Held while it waits, and no longer: a client that has its answer may
-    /// come back before our process has ended.
-    _slot: Option<Slot>,
-}
-
-/// What it takes to serve one request.
-struct Service<'a, 's, W> {
-    config: Config,
-    caller: Caller,
-    /// Whose page may read the answer, beside our own.
-    reader: Option<&'a FieldValue>,
-    output: &'a mut Output<W>,
-    alarm: &'a mut Alarm,
-    /// Writes a fault of ours to the log.
-    report: &'a mut dyn FnMut(&Error),
-    source: Source<'s>,
-}
-
-/// What the store will be, once it is opened.
+/// Where the store is, before it is opened.
 enum Source<'s> {
     Own(&'s dyn Fn() -> Box<dyn Store + 's>),
     Named(store::open::Place),
 }
 
 impl<'s> Source<'s> {
-    /// A server's name is looked up here, by a process, of which there are none
-    /// when everything has been given up that the answer does not need.
+    /// Looks up a server's name. That may take another process, so it comes before
+    /// the limits of the sandbox.
     fn find(config: &Config, own: Own<'s>) -> Result<Self, Error> {
         match own {
             Some(own) => Ok(Self::Own(own)),
@@ -237,167 +161,82 @@ impl<'s> Source<'s> {
     }
 }
 
-impl<'s, W: Write + AsFd> Service<'_, 's, W> {
-    /// `None` when there is nobody left to answer: the client went away, or
-    /// has had its stream.
-    fn serve(mut self, request: &Request) -> Result<Option<Response>, Error> {
-        // Who has a check of its own may have opened what it looks at.
+/// What one request needs.
+struct Service<'a, 's> {
+    config: Config,
+    request: &'a Request,
+    source: Source<'s>,
+}
+
+impl<'s> Service<'_, 's> {
+    /// Returns the answer that is still to be written. It is empty after a stream,
+    /// and for a client that has gone.
+    fn answer(&self, streams: &mut Streams) -> Result<Vec<u8>, Error> {
+        // A program with its own check may have opened what it checks.
         if let Source::Named(_) = self.source {
-            self.give_up(process::sandbox::limit_resources)?;
+            self.confine(sandbox::limit_resources)?;
         }
-        let mut retry_after = None;
-        let command = protocol::novcomet::parse(request, self.config.max_data)?;
-        let pass = self.admit(request, &command)?;
-        let outcome = match command {
-            Command::Head(command) => return Ok(Some(protocol::novcomet::head(&command))),
-            Command::Options => {
-                return Ok(Some(protocol::novcomet::options(self.reader.is_some())));
-            }
-            Command::Publish(topics, data) => {
-                let store = self.store()?;
-                let _limit = self.give_up(|| FileSizeLimit::set(self.config.max_file()))?;
-                self.give_up(|| process::sandbox::write_only_below(store.directory()))?;
-                hub::publish(store.as_ref(), topics, data.as_deref())?
-            }
-            Command::Subscribe(subscriptions, wait) => {
-                let mut clock = ProcessClock::start(self.caller.under_server);
-                let patience = self.patience(wait, self.config.wait(), &pass);
-                let place = self.place(&request.address, patience)?;
-                retry_after = place.retry_after;
-                let (store, patience) = (self.store()?, place.patience);
-                self.give_up(|| process::sandbox::write_only_below(None))?;
-                let budget = Budget::new(protocol::novcomet::ANSWER, &protocol::novcomet::size);
-                let terms = Terms { patience, budget };
-                let (store, alarm, report) = (store.as_ref(), &mut *self.alarm, &mut *self.report);
-                hub::wait(store, &mut clock, alarm, subscriptions, terms, report)?
-            }
-            Command::Stream(subscriptions, wait, format) => {
-                let mut clock = ProcessClock::start(self.caller.under_server);
-                let patience = self.patience(wait, jittered(self.config.stream), &pass);
-                let place = self.place(&request.address, patience)?;
-                return self
-                    .stream(&mut clock, subscriptions, &place, format, &pass)
-                    .map(|()| None);
-            }
+        let bounds = Bounds { max_data: self.config.max_data };
+        let action = protocol::all::of(self.request).parse(self.request, &bounds)?;
+        let policy = &self.config.access;
+        let grant = auth::authorize(policy, self.request, &action.access(), Cursor::now())?;
+        let writes = action.writes();
+        let open = || self.open(writes);
+        let _limit = match writes {
+            true => self.confine(|| FileSizeLimit::set(self.config.max_file()))?,
+            false => None,
         };
-        pass.check(outcome.topics(), Cursor::now())?;
-        Ok(protocol::novcomet::answer(request.method, &outcome, retry_after))
+        match action.perform(&Hub::new(&grant, &open, self.terms()))? {
+            Step::Answer(response) => Ok(response.with_cors(grant.allowed_origin()).bytes()),
+            Step::Wait(wanted) => self.wait(wanted, streams),
+        }
     }
 
-    /// A slot for who is going to wait. Who gets none looks once, hears of what
-    /// there is, and is told when to come back: so it polls at intervals. A
-    /// shell's call holds no worker of a server and needs none. A foreign page
-    /// gets none: it would use up those of its visitor's address.
-    fn place(&self, address: &str, patience: Patience) -> Result<Place, Error> {
+    fn wait(&self, wanted: Wanted, streams: &mut Streams) -> Result<Vec<u8>, Error> {
+        let mut clock = ProcessClock::start(self.request.is_cgi);
+        let store = self.open(false)?;
+        let Streams { output, log, last } = streams;
+        let mut waiter = Waiter::new(wanted, output, clock.wall());
+        let report = &mut |error: &Error| log.report(error);
+        let mut shared = Shared::new(store.as_ref(), &mut clock, report);
+        let answer = shared.wait(&mut waiter);
+        *last = shared.into_watch().map(|watch| Box::new(watch) as _);
+        answer
+    }
+
+    fn terms(&self) -> Terms<'_> {
         let Config { max_waiters: most, max_waiters_per_address: most_per_address, .. } =
             self.config;
-        if patience.total.is_zero() || !self.caller.under_server {
-            return Ok(Place { patience, retry_after: None, _slot: None });
-        }
         let slots = Slots { store: &self.config.store, most, most_per_address };
-        let is_foreign = Rights::new(&self.config.access, &self.caller).is_foreign();
-        let slot = if is_foreign { None } else { slots.take(address)? };
-        Ok(match slot {
-            Some(slot) => Place { patience, retry_after: None, _slot: Some(slot) },
-            None => Place {
-                patience: Patience { total: Duration::ZERO, ..patience },
-                retry_after: Some(away()),
-                _slot: None,
-            },
-        })
-    }
-
-    /// What the caller may hear of what `command` would tell.
-    fn admit(&self, request: &Request, command: &Command) -> Result<Pass, Error> {
-        let rights = Rights::new(&self.config.access, &self.caller);
-        let now = Cursor::now();
-        match command {
-            Command::Publish(topics, _) => {
-                rights.publish(request, topics, now).map(|()| Pass::default())
-            }
-            Command::Subscribe(subscriptions, _) | Command::Stream(subscriptions, ..) => {
-                let topics: Vec<_> = subscriptions.iter().map(|each| &each.topic).collect();
-                rights.subscribe(request, &topics, now)
-            }
-            Command::Head(command) => self.admit(request, command),
-            Command::Options => Ok(Pass::default()),
+        Terms {
+            poll: self.config.wait(),
+            stream: self.config.stream,
+            interval: self.config.sleep,
+            slots: self.request.is_cgi.then_some(slots),
+            address: &self.request.address,
         }
     }
 
-    fn stream(
-        &mut self,
-        clock: &mut dyn Clock,
-        subscriptions: Vec<Subscription>,
-        place: &Place,
-        format: Format,
-        pass: &Pass,
-    ) -> Result<(), Error> {
-        let store = self.store()?;
-        self.give_up(|| process::sandbox::write_only_below(None))?;
-        let mut writer = stream::Writer::new(format, place.retry_after);
-        let mut head = Some(stream::head().retry_after(place.retry_after));
-        let mut allowed = Ok(());
-        let size = format.size(subscriptions.len());
-        let budget = Budget::new(protocol::novcomet::ANSWER, &size);
-        let patience = place.patience;
-        // Its time is over then, and its reader has had a last chance.
-        let until = Instant::now() + patience.total + process::output::PROGRESS;
-        let mut send = |part: &Part| {
-            allowed = pass.check(part.topics(), Cursor::now());
-            if allowed.is_err() {
-                return false;
-            }
-            let text = writer.write(part);
-            let bytes = match head.take() {
-                Some(head) => head.begin(text).readable_by(self.reader).bytes(),
-                None => text.into_bytes(),
-            };
-            self.output.send(&bytes, until).is_ok() && !writer.is_spent()
-        };
-        let (store, alarm, report) = (store.as_ref(), &mut *self.alarm, &mut *self.report);
-        let terms = Terms { patience, budget };
-        hub::stream(store, clock, alarm, subscriptions, terms, &mut send, report)?;
-        allowed
-    }
-
-    fn store(&self) -> Result<Box<dyn Store + 's>, Error> {
+    /// Opens the store; only its directory can be written to then, if at all.
+    fn open(&self, writes: bool) -> Result<Box<dyn Store + 's>, Error> {
         let Config { keep: messages, keep_bytes: bytes, keep_age: age, .. } = self.config;
-        let most = self.config.max_file();
-        let Config { max_topics: topics, keep_free: free, stale, .. } = self.config;
-        let (retention, limits) =
-            (Retention { messages, bytes, age, most }, Limits { topics, free, stale });
-        match &self.source {
-            Source::Own(own) => Ok(own()),
-            Source::Named(place) => place.open(retention, limits, self.config.poll),
-        }
+        let Config { max_topics: topics, keep_free: free, stale, poll, .. } = self.config;
+        let retention = Retention { messages, bytes, age, most: self.config.max_file() };
+        let store = match &self.source {
+            Source::Own(own) => own(),
+            Source::Named(place) => place.open(retention, Limits { topics, free, stale }, poll)?,
+        };
+        let directory = if writes { store.directory() } else { None };
+        self.confine(|| sandbox::write_only_below(directory))?;
+        Ok(store)
     }
 
-    /// Best effort, unless it is required.
-    fn give_up<T>(&self, step: impl FnOnce() -> Result<T, Error>) -> Result<Option<T>, Error> {
+    /// Takes a step of the sandbox: best effort, unless it is required.
+    fn confine<T>(&self, step: impl FnOnce() -> Result<T, Error>) -> Result<Option<T>, Error> {
         match self.config.sandbox {
             Sandbox::Off => Ok(None),
             Sandbox::On => Ok(step().ok()),
             Sandbox::Require => step().map(Some),
         }
     }
-
-    fn patience(&self, wait: Option<Duration>, longest: Duration, pass: &Pass) -> Patience {
-        let total = wait.unwrap_or(Duration::MAX).min(longest).min(pass.lasts(Cursor::now()));
-        Patience { total, look: self.config.sleep }
-    }
-}
-
-/// Up to a tenth less, so that streams that began together, after a restart
-/// say, do not end together.
-fn jittered(time: Duration) -> Duration {
-    time.saturating_sub(time / 10_000 * Lots::new().below(1000))
-}
-
-/// How long who gets no slot stays away, in seconds: so short that a page is
-/// told while its reader still looks at it, so long that a thousand of them are
-/// a hundred requests a second, and never all at once.
-fn away() -> u32 {
-    const LEAST: u32 = 5;
-    const MOST: u32 = 15;
-    LEAST + Lots::new().below(MOST - LEAST + 1)
 }

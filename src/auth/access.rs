@@ -1,5 +1,5 @@
-//! The words of access: who may publish, which topics are meant, which sites
-//! are ours. `rights.rs` judges by them.
+//! The rules of access: who may publish, which topics are private, which sites
+//! are trusted. `authorize.rs` applies them.
 
 use std::path::PathBuf;
 
@@ -8,9 +8,9 @@ use percent_encoding::percent_decode_str;
 use crate::cgi::FieldValue;
 use crate::event::Topic;
 
-/// Who may what.
+/// Who may publish and subscribe, as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Access {
+pub struct Policy {
     /// `NOVCOMET_PUBLISH`: who may publish.
     pub publish: Publish,
     /// `NOVCOMET_SUBSCRIBE`: who may subscribe.
@@ -18,7 +18,7 @@ pub struct Access {
     /// `NOVCOMET_PRIVATE`: the topics that need a grant to subscribe to. All of
     /// them do with `NOVCOMET_SUBSCRIBE=token`.
     pub private: Topics,
-    /// `NOVCOMET_ORIGINS`: the other sites that are ours.
+    /// `NOVCOMET_ORIGINS`: the other sites that are trusted.
     pub origins: Vec<Origin>,
     /// `NOVCOMET_TOKEN_KEY` and `NOVCOMET_TOKEN_ALGORITHM`.
     pub token: Option<KeyFile>,
@@ -27,20 +27,20 @@ pub struct Access {
 /// Who may publish through a web server (`NOVCOMET_PUBLISH`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Publish {
-    /// Whoever reaches the URL, as in 2011.
+    /// Every client that reaches the URL, as in 2011.
     Any,
-    /// Whoever does not come from a foreign site.
+    /// Every client that does not come from a foreign site.
     SameSite,
     /// The same, and only by POST.
     Post,
-    /// Whoever has a token that grants it.
+    /// The holder of a token that grants it.
     Token,
-    /// Nobody: only files and shell.
+    /// No client: only files and a shell publish.
     None,
 }
 
 impl Publish {
-    /// `None` for a word that is none of ours.
+    /// `None` for an unknown word.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         match word {
@@ -81,7 +81,7 @@ impl Subscribe {
 /// How tokens are signed (RFC 7518 §3, RFC 8037 §3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
-    /// HMAC with SHA-256: who can check can sign.
+    /// HMAC with SHA-256: the key that checks can also sign.
     Hs256,
     /// Ed25519.
     EdDsa,
@@ -92,7 +92,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// `None` for a name that is none of ours.
+    /// `None` for an unknown name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         [Self::Hs256, Self::EdDsa, Self::Es256, Self::Rs256]
@@ -112,8 +112,8 @@ impl Algorithm {
     }
 }
 
-/// Where the key of the tokens is. One key has one algorithm: a token that
-/// chose would have a public key taken for an HMAC's secret.
+/// Where the key of the tokens is. One key has one algorithm: a token that chose
+/// the algorithm could make a public key the secret of an HMAC.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyFile {
     /// An absolute path.
@@ -122,7 +122,7 @@ pub struct KeyFile {
     pub algorithm: Algorithm,
 }
 
-/// A set of topics: each by its name, or all with a prefix.
+/// Selects topics by name or by prefix.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Topics(Vec<Pattern>);
 
@@ -148,9 +148,9 @@ impl Pattern {
 }
 
 impl Topics {
-    /// What an administrator wrote: patterns between white space or commas, with
-    /// both, `%` and quotes percent-encoded. `None` for a pattern that no topic
-    /// matches, and for a `*` in the middle: they would protect nothing.
+    /// The topics of a setting: patterns between white space or commas, with both,
+    /// `%` and quotes percent-encoded. `None` for a pattern that no topic matches,
+    /// and for a `*` in the middle: such a pattern would protect nothing.
     #[must_use]
     pub fn parse(list: &str) -> Option<Self> {
         let patterns = words(list).map(Pattern::parse).collect::<Option<Vec<_>>>()?;
@@ -163,7 +163,7 @@ impl Topics {
         Self::granted(["*"])
     }
 
-    /// What a token grants. Whatever is no `prefix*` is a name.
+    /// The topics of a token's claim: `prefix*`, or a name.
     #[must_use]
     pub fn granted<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Self {
         let pattern = |text: &str| match text.strip_suffix('*') {
@@ -196,7 +196,7 @@ pub struct Origin(FieldValue);
 
 impl Origin {
     /// `scheme://host[:port]` as browsers send it: in lower case and without
-    /// the scheme's own port. Neither `*` nor `null`, which anybody is.
+    /// the scheme's own port. Not `*` or `null`, which any page can be.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (scheme, authority) = text.split_once("://")?;
@@ -213,7 +213,7 @@ impl Origin {
         FieldValue::new(text).filter(|_| is_ours).map(Self)
     }
 
-    /// A list of them between white space or commas.
+    /// A list of origins between white space or commas.
     #[must_use]
     pub fn parse_list(list: &str) -> Option<Vec<Self>> {
         words(list).map(Self::parse).collect()
@@ -225,7 +225,7 @@ impl Origin {
         &self.0
     }
 
-    /// The text of it.
+    /// The origin as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.0.as_str()
@@ -233,7 +233,7 @@ impl Origin {
 }
 
 fn words(list: &str) -> impl Iterator<Item = &str> {
-    // The last two are invisible, and no white space to Unicode: a byte order mark is one.
+    // The last two are invisible and not white space in Unicode; one is the byte order mark.
     let is_between = |c: char| c.is_whitespace() || matches!(c, ',' | '\u{200b}' | '\u{feff}');
     list.split(is_between).filter(|word| !word.is_empty())
 }

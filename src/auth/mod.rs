@@ -1,5 +1,8 @@
 //! Who may publish and subscribe.
 
 pub mod access;
-pub mod rights;
+mod authorize;
+pub mod grant;
 pub mod token;
+
+pub use authorize::{Access, allowed_origin, authorize};

@@ -1,5 +1,5 @@
 //! Tokens: a JWT (RFC 7519) in the compact form of a JWS (RFC 7515 §3.1),
-//! and the key that judges it. Why a token is refused nobody is told.
+//! and the key that checks it. No answer says why a token is refused.
 
 use std::fmt;
 use std::fs::File;
@@ -19,7 +19,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use crate::auth::access::{Algorithm, KeyFile, Topics};
+use super::access::{Algorithm, KeyFile, Topics};
 use crate::error::Error;
 use crate::event::{Cursor, Topic};
 
@@ -35,28 +35,28 @@ const MIN_RSA: usize = 256;
 /// How PEM begins, after whatever text its readers pass over (RFC 7468 §2).
 const PEM: &[u8] = b"-----BEGIN";
 
-/// What a token allows.
+/// What a token grants, and until when.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Grants {
+pub struct Claims {
     publish: Topics,
     subscribe: Topics,
     expires: Cursor,
 }
 
-impl Grants {
-    /// Whether it may be published to.
+impl Claims {
+    /// Whether the token grants publishing to `topic`.
     #[must_use]
     pub fn may_publish(&self, topic: &Topic) -> bool {
         self.publish.contains(topic)
     }
 
-    /// Whether it may be listened to.
+    /// Whether the token grants subscribing to `topic`.
     #[must_use]
     pub fn may_subscribe(&self, topic: &Topic) -> bool {
         self.subscribe.contains(topic)
     }
 
-    /// From when on it allows nothing (`exp`).
+    /// When the token expires (`exp`).
     #[must_use]
     pub fn expires(&self) -> Cursor {
         self.expires
@@ -74,10 +74,10 @@ enum Verify {
 }
 
 impl Key {
-    /// Reads it.
+    /// Reads the key from `file`.
     ///
     /// # Errors
-    /// [`Error::Key`] for a file that others can read or could have put
+    /// [`Error::Key`] for a file that other users can read or could have put
     /// there, and for one that holds no such key.
     pub fn read(file: &KeyFile) -> Result<Self, Error> {
         let refuse = |why| Error::Key { path: existing(&file.path), why };
@@ -113,28 +113,28 @@ impl Key {
         }
     }
 
-    /// What `token` allows at `now`; `None` for whatever is wrong with it.
+    /// The claims of `token` at `now`; `None` for an invalid token.
     #[must_use]
-    pub fn open(&self, token: &[u8], now: Cursor) -> Option<Grants> {
+    pub fn verify(&self, token: &[u8], now: Cursor) -> Option<Claims> {
         let token = std::str::from_utf8(token).ok().filter(|token| token.len() <= MAX_TOKEN)?;
         let (signed, signature) = token.rsplit_once('.')?;
         // A third point, as in a JWE, is no base64.
         let (header, claims) = signed.split_once('.')?;
         self.expects(&decoded(header)?)?;
-        self.verify(signed.as_bytes(), &decoded(signature)?)?;
-        grants(&decoded(claims)?, now)
+        self.verify_signature(signed.as_bytes(), &decoded(signature)?)?;
+        parse_claims(&decoded(claims)?, now)
     }
 
-    /// The header is judged before the key is used: no `none`, no algorithm
-    /// of the token's choice, and no `crit`, which says that who does not
-    /// understand must refuse (RFC 7515 §4.1.11).
+    /// The header is checked before the key is used: the algorithm is the key's, not
+    /// the token's choice or `none`. A `crit` is refused: a reader that does not
+    /// understand its extensions must refuse the token (RFC 7515 §4.1.11).
     fn expects(&self, header: &[u8]) -> Option<()> {
         let header = Object::parse(header)?;
         let algorithm: String = header.get("alg")?;
         (algorithm == self.algorithm().name() && !header.has("crit")).then_some(())
     }
 
-    fn verify(&self, signed: &[u8], signature: &[u8]) -> Option<()> {
+    fn verify_signature(&self, signed: &[u8], signature: &[u8]) -> Option<()> {
         match &self.0 {
             Verify::Hs256(secret) => {
                 let mut mac = Hmac::<Sha256>::new_from_slice(secret).ok()?;
@@ -158,7 +158,7 @@ impl Key {
     }
 }
 
-/// The path if something is there. If not it may be the secret itself: base64
+/// The path of an existing file. Any other text may be the secret itself: base64
 /// may begin with a slash.
 fn existing(path: &Path) -> Option<PathBuf> {
     path.symlink_metadata().is_ok().then(|| path.to_owned())
@@ -166,8 +166,8 @@ fn existing(path: &Path) -> Option<PathBuf> {
 
 /// The content of a file that no other user can read or have put there.
 fn private_bytes(path: &Path) -> Result<Vec<u8>, String> {
-    // Judged by what was opened, not by its name, which may change its meaning
-    // meanwhile; not through a link, and without waiting for a FIFO's writer.
+    // The checks are about the open file: its name may change meanwhile. A link is
+    // not followed, and a FIFO without a writer is not waited for.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|cause| match cause {
         rustix::io::Errno::LOOP => "is a symbolic link; name the file itself".to_owned(),
@@ -220,7 +220,7 @@ fn secret(mut bytes: Vec<u8>) -> Result<Vec<u8>, String> {
         bytes.pop();
     }
     match () {
-        // Whoever knows a public key could sign with it.
+        // With a public key as the secret every client could sign.
         () if bytes.windows(PEM.len()).any(|part| part == PEM) => {
             Err("holds PEM, and HS256 takes the bytes of a secret; set NOVCOMET_TOKEN_ALGORITHM"
                 .into())
@@ -238,9 +238,9 @@ fn decoded(text: &str) -> Option<Vec<u8>> {
     Base64UrlUnpadded::decode_vec(text).ok()
 }
 
-/// `exp` must be there and ahead, `nbf` not ahead; the grants are those of
-/// Mercure's claim.
-fn grants(claims: &[u8], now: Cursor) -> Option<Grants> {
+/// `exp` must be present and in the future, `nbf` not in the future. The grants
+/// are those of Mercure's claim.
+fn parse_claims(claims: &[u8], now: Cursor) -> Option<Claims> {
     let claims = Object::parse(claims)?;
     let expires = moment(claims.get("exp")?)?;
     let begins = match claims.has("nbf") {
@@ -251,12 +251,12 @@ fn grants(claims: &[u8], now: Cursor) -> Option<Grants> {
         true => claims.get("mercure")?,
         false => Object::default(),
     };
-    let grants = Grants {
+    let granted = Claims {
         publish: mercure.topics("publish")?,
         subscribe: mercure.topics("subscribe")?,
         expires,
     };
-    (begins <= now && now < expires).then_some(grants)
+    (begins <= now && now < expires).then_some(granted)
 }
 
 /// A `NumericDate`: seconds, with a fraction or without.
@@ -265,8 +265,8 @@ fn moment(seconds: f64) -> Option<Cursor> {
     Some(Cursor::from_micros(0).after(since))
 }
 
-/// An object of JSON in which no name comes twice: of two `exp` another reader
-/// may believe the other one.
+/// An object of JSON without duplicate names: of two `exp` another reader may
+/// believe the other one.
 #[derive(Default)]
 struct Object(Vec<(String, Box<RawValue>)>);
 

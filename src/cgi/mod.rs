@@ -3,5 +3,5 @@
 mod request;
 mod response;
 
-pub use request::{Body, Caller, MAX_QUERY, METHODS, Method, Request, is_cgi};
+pub use request::{Body, MAX_QUERY, METHODS, Method, Request};
 pub use response::{FieldValue, Head, Response, status_line};

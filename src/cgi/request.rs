@@ -24,25 +24,44 @@ pub enum Method {
     Head,
     /// As GET, with more parameters in the body.
     Post,
-    /// Which methods there are.
+    /// Asks which methods there are.
     Options,
+    /// Any other method; [`Request::receive`] refuses it.
+    Other,
 }
 
-/// What the server says of the request.
+/// A request: every meta-variable that `NovComet` reads (RFC 3875 §4.1), and the body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// `REQUEST_METHOD`; GET when a shell calls us with a query only.
+    /// A web server made the request, not a shell.
+    pub is_cgi: bool,
+    /// `REQUEST_METHOD`; GET when a shell sets a query only.
     pub method: Method,
     /// `QUERY_STRING`, still encoded.
     pub query: Vec<u8>,
-    /// What a POST brought.
-    pub body: Body,
     /// Whether the client wants an event stream (`Accept`, as `EventSource` sends it).
     pub accepts_events: bool,
-    /// `Last-Event-ID`, empty if there is none.
+    /// `Last-Event-ID`, empty without the header.
     pub last_event_id: Vec<u8>,
-    /// `REMOTE_ADDR`: whose request it is, empty if the server does not say.
+    /// `REMOTE_ADDR`: the client's address, empty if the server does not say.
     pub address: String,
+    /// `Host`: the host that the request was sent to.
+    pub host: Vec<u8>,
+    /// `Sec-Fetch-Site`: how the page that sent the request is related to that host.
+    pub fetch_site: Option<Vec<u8>>,
+    /// `Origin` of that page.
+    pub origin: Option<Vec<u8>>,
+    /// `Referer`: the URL of that page, empty without the header.
+    pub referer: Vec<u8>,
+    /// `Authorization`, empty without the header.
+    pub authorization: Vec<u8>,
+    /// `Cookie`, empty without the header.
+    pub cookie: Vec<u8>,
+    /// The body of a POST, once it has been received.
+    pub body: Body,
+    length: Vec<u8>,
+    content_type: Vec<u8>,
+    is_chunked: bool,
 }
 
 /// A request's body, in UTF-8.
@@ -52,134 +71,107 @@ pub enum Body {
     Empty,
     /// `application/x-www-form-urlencoded`, or of no type.
     Form(String),
-    /// Anything else.
+    /// Any other type.
     Text(String),
-}
-
-impl Request {
-    /// `None` when neither a server nor a query is there: a person at a shell.
-    /// A body has at most `max_body` bytes, and never more in memory.
-    ///
-    /// # Errors
-    /// What is wrong with the request as HTTP: 400, 405, 408, 411, 413, 414, 415.
-    pub fn from_env(
-        variable: impl Fn(&str) -> Option<OsString>,
-        stdin: impl Read,
-        max_body: usize,
-    ) -> Result<Option<Self>, Error> {
-        if !is_cgi(&variable) && variable("QUERY_STRING").is_none() {
-            return Ok(None);
-        }
-        let bytes = |name: &str| variable(name).unwrap_or_default().into_vec();
-        let declared = content_length(&bytes("CONTENT_LENGTH"), max_body).unwrap_or(MAX_DISCARD);
-        let mut stdin = stdin.take(declared as u64);
-        let request = Self::read(bytes, &mut stdin, max_body);
-        // Under mod_cgid stdin and stdout are one socket: to leave a part of
-        // the body in it would reset it, and our answer with it.
-        let _ = io::copy(&mut stdin, &mut io::sink());
-        request.map(Some)
-    }
-
-    fn read(
-        bytes: impl Fn(&str) -> Vec<u8>,
-        stdin: impl Read,
-        max_body: usize,
-    ) -> Result<Self, Error> {
-        let method = method(&bytes("REQUEST_METHOD"))?;
-        let query = bytes("QUERY_STRING");
-        if query.len() > MAX_QUERY {
-            return Err(Error::QueryTooLong(MAX_QUERY));
-        }
-        let accept = bytes("HTTP_ACCEPT");
-        Ok(Self {
-            method,
-            query,
-            accepts_events: accept.windows(EVENTS.len()).any(|part| part == EVENTS),
-            last_event_id: bytes("HTTP_LAST_EVENT_ID"),
-            address: String::from_utf8_lossy(&bytes("REMOTE_ADDR")).into_owned(),
-            body: match method {
-                Method::Post => body(bytes, stdin, max_body)?,
-                _ => Body::Empty,
-            },
-        })
-    }
-}
-
-/// Who calls, as the server and the browser say.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Caller {
-    /// A web server called us, not a shell.
-    pub under_server: bool,
-    /// `Host`: where the request was sent to.
-    pub host: Vec<u8>,
-    /// `Sec-Fetch-Site`: how the page that asks is related to it.
-    pub fetch_site: Option<Vec<u8>>,
-    /// `Origin`: where that page is from.
-    pub origin: Option<Vec<u8>>,
-    /// `Referer`: that page; empty if there is none.
-    pub referer: Vec<u8>,
-    /// `Authorization`
-    pub authorization: Vec<u8>,
-    /// `Cookie`
-    pub cookie: Vec<u8>,
-}
-
-impl Caller {
-    /// Reads the headers, each a meta-variable (RFC 3875 §4.1.18).
-    pub fn from_env(variable: impl Fn(&str) -> Option<OsString>) -> Self {
-        let header = |name: &str| variable(name).map(OsStringExt::into_vec);
-        Self {
-            under_server: is_cgi(&variable),
-            host: header("HTTP_HOST").unwrap_or_default(),
-            fetch_site: header("HTTP_SEC_FETCH_SITE"),
-            origin: header("HTTP_ORIGIN"),
-            referer: header("HTTP_REFERER").unwrap_or_default(),
-            authorization: header("HTTP_AUTHORIZATION").unwrap_or_default(),
-            cookie: header("HTTP_COOKIE").unwrap_or_default(),
-        }
-    }
 }
 
 const EVENTS: &[u8] = b"text/event-stream";
 
-/// Whether a web server called us (RFC 3875 §4.1.4, §4.1.12). Then our
-/// arguments come from the query string (§4.4) and mean nothing.
-pub fn is_cgi(variable: impl Fn(&str) -> Option<OsString>) -> bool {
-    variable("GATEWAY_INTERFACE").is_some() || variable("REQUEST_METHOD").is_some()
+impl Request {
+    /// Reads the meta-variables; a header is one too (RFC 3875 §4.1.18). `None`
+    /// without a server and without a query: a person at a shell.
+    ///
+    /// A request that cannot be served is read as well: its origin decides which
+    /// pages can read why.
+    pub fn from_env(variable: impl Fn(&str) -> Option<OsString>) -> Option<Self> {
+        let optional = |name: &str| variable(name).map(OsStringExt::into_vec);
+        let bytes = |name: &str| optional(name).unwrap_or_default();
+        let (method, query) = (optional("REQUEST_METHOD"), optional("QUERY_STRING"));
+        // RFC 3875 §4.1.4, §4.1.12: a server sets both.
+        let is_cgi = method.is_some() || variable("GATEWAY_INTERFACE").is_some();
+        if !is_cgi && query.is_none() {
+            return None;
+        }
+        let accept = bytes("HTTP_ACCEPT");
+        Some(Self {
+            is_cgi,
+            method: Method::named(&method.unwrap_or_default()),
+            query: query.unwrap_or_default(),
+            accepts_events: accept.windows(EVENTS.len()).any(|part| part == EVENTS),
+            last_event_id: bytes("HTTP_LAST_EVENT_ID"),
+            address: String::from_utf8_lossy(&bytes("REMOTE_ADDR")).into_owned(),
+            host: bytes("HTTP_HOST"),
+            fetch_site: optional("HTTP_SEC_FETCH_SITE"),
+            origin: optional("HTTP_ORIGIN"),
+            referer: bytes("HTTP_REFERER"),
+            authorization: bytes("HTTP_AUTHORIZATION"),
+            cookie: bytes("HTTP_COOKIE"),
+            body: Body::Empty,
+            length: bytes("CONTENT_LENGTH"),
+            content_type: bytes("CONTENT_TYPE"),
+            is_chunked: !bytes("HTTP_TRANSFER_ENCODING").is_empty(),
+        })
+    }
+
+    /// Reads the body from `stdin`: `max_body` bytes at most, and never more in
+    /// memory.
+    ///
+    /// # Errors
+    /// What is wrong with the request as HTTP: 400, 405, 408, 411, 413, 414, 415.
+    pub fn receive(&mut self, stdin: impl Read, max_body: usize) -> Result<(), Error> {
+        let declared = content_length(&self.length, max_body).unwrap_or(MAX_DISCARD);
+        let mut stdin = stdin.take(declared as u64);
+        let body = self.checked_body(&mut stdin, max_body);
+        // Under mod_cgid stdin and stdout are one socket: a part of the body that
+        // is left in it would reset it, and the answer with it.
+        let _ = io::copy(&mut stdin, &mut io::sink());
+        self.body = body?;
+        Ok(())
+    }
+
+    fn checked_body(&self, stdin: impl Read, max_body: usize) -> Result<Body, Error> {
+        match self.method {
+            Method::Other => Err(Error::MethodNotAllowed),
+            _ if self.query.len() > MAX_QUERY => Err(Error::QueryTooLong(MAX_QUERY)),
+            Method::Post => self.read_body(stdin, max_body),
+            _ => Ok(Body::Empty),
+        }
+    }
+
+    /// Reads as much as `CONTENT_LENGTH` promises (RFC 3875 §4.2), which is
+    /// checked before anything is read.
+    fn read_body(&self, stdin: impl Read, limit: usize) -> Result<Body, Error> {
+        if self.length.is_empty() && self.is_chunked {
+            return Err(Error::LengthRequired);
+        }
+        let length = content_length(&self.length, limit)?;
+        if length == 0 {
+            return Ok(Body::Empty);
+        }
+        let essence = self.content_type.split(|&byte| byte == b';').next().unwrap_or_default();
+        let essence = essence.trim_ascii().to_ascii_lowercase();
+        if essence.starts_with(b"multipart/") {
+            return Err(Error::UnsupportedBody);
+        }
+        let text = String::from_utf8(read_exactly(stdin, length)?);
+        let text = text.map_err(|_| Error::UnsupportedBody)?;
+        Ok(match essence.as_slice() {
+            b"" | b"application/x-www-form-urlencoded" => Body::Form(text),
+            _ => Body::Text(text),
+        })
+    }
 }
 
-fn method(name: &[u8]) -> Result<Method, Error> {
-    match name {
-        b"" | b"GET" => Ok(Method::Get),
-        b"HEAD" => Ok(Method::Head),
-        b"POST" => Ok(Method::Post),
-        b"OPTIONS" => Ok(Method::Options),
-        _ => Err(Error::MethodNotAllowed),
+impl Method {
+    fn named(name: &[u8]) -> Self {
+        match name {
+            b"" | b"GET" => Self::Get,
+            b"HEAD" => Self::Head,
+            b"POST" => Self::Post,
+            b"OPTIONS" => Self::Options,
+            _ => Self::Other,
+        }
     }
-}
-
-/// Reads as much as `CONTENT_LENGTH` promises (RFC 3875 §4.2), which is
-/// judged before anything is read.
-fn body(bytes: impl Fn(&str) -> Vec<u8>, stdin: impl Read, limit: usize) -> Result<Body, Error> {
-    let length = match bytes("CONTENT_LENGTH").as_slice() {
-        b"" if !bytes("HTTP_TRANSFER_ENCODING").is_empty() => return Err(Error::LengthRequired),
-        digits => content_length(digits, limit)?,
-    };
-    if length == 0 {
-        return Ok(Body::Empty);
-    }
-    let content_type = bytes("CONTENT_TYPE");
-    let essence = content_type.split(|&byte| byte == b';').next().unwrap_or_default();
-    let essence = essence.trim_ascii().to_ascii_lowercase();
-    if essence.starts_with(b"multipart/") {
-        return Err(Error::UnsupportedBody);
-    }
-    let text = String::from_utf8(read_exactly(stdin, length)?);
-    let text = text.map_err(|_| Error::UnsupportedBody)?;
-    Ok(match essence.as_slice() {
-        b"" | b"application/x-www-form-urlencoded" => Body::Form(text),
-        _ => Body::Text(text),
-    })
 }
 
 fn read_exactly(mut stdin: impl Read, length: usize) -> Result<Vec<u8>, Error> {
@@ -214,7 +206,9 @@ mod tests {
         let find = |name: &str| {
             variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into())
         };
-        Request::from_env(find, stdin.as_bytes(), 99)
+        let Some(mut request) = Request::from_env(find) else { return Ok(None) };
+        request.receive(stdin.as_bytes(), 99)?;
+        Ok(Some(request))
     }
 
     fn post(extra: &[Pair], stdin: &str) -> Result<Body, Error> {

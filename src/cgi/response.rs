@@ -1,10 +1,9 @@
-//! An answer as RFC 3875 §6 wants it: a [`Head`] first and only then a body.
+//! An answer (RFC 3875 §6): a [`Head`] first and only then a body.
 
 use std::borrow::Cow;
 
-/// The head of an answer (a document response, RFC 3875 §6.2.1). Names and
-/// values are ours, known at compile time, configured, or numbers: nothing from
-/// a request gets in.
+/// The head of an answer (a document response, RFC 3875 §6.2.1). Names and values
+/// are fixed, configured, or numbers: no text of a request gets into a header.
 pub struct Head {
     status: u16,
     headers: Vec<(&'static str, FieldValue)>,
@@ -40,7 +39,7 @@ impl From<&'static str> for FieldValue {
 }
 
 impl Head {
-    /// A head that no cache keeps and no browser takes for something else.
+    /// A head that no cache keeps and no browser reads as another type.
     /// `Status` is always sent: without it a server may turn a 200 into a 304.
     #[must_use]
     pub fn new(status: u16, content_type: &'static str) -> Self {
@@ -55,14 +54,14 @@ impl Head {
         Self { status, headers, retry_after: None }
     }
 
-    /// One header more.
+    /// Adds a header.
     #[must_use]
     pub fn header(mut self, name: &'static str, value: impl Into<FieldValue>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 
-    /// In how many seconds the client is to ask again (RFC 9110 §10.2.3).
+    /// Sets after how many seconds the client asks again (RFC 9110 §10.2.3).
     #[must_use]
     pub fn retry_after(mut self, seconds: Option<u32>) -> Self {
         self.retry_after = seconds;
@@ -72,13 +71,13 @@ impl Head {
     /// The head is complete; what follows is the body.
     #[must_use]
     pub fn body(self, body: impl Into<Vec<u8>>) -> Response {
-        Response { head: self, body: body.into(), is_whole: true }
+        Response { head: self, body: body.into(), has_length: true }
     }
 
-    /// As `body`, but there is more to come.
+    /// As `body`, but more of the body follows.
     #[must_use]
-    pub fn begin(self, body: impl Into<Vec<u8>>) -> Response {
-        Response { is_whole: false, ..self.body(body) }
+    pub fn start_stream(self, body: impl Into<Vec<u8>>) -> Response {
+        Response { has_length: false, ..self.body(body) }
     }
 }
 
@@ -86,14 +85,14 @@ impl Head {
 pub struct Response {
     head: Head,
     body: Vec<u8>,
-    is_whole: bool,
+    has_length: bool,
 }
 
 impl Response {
-    /// Lets the pages of `origin` read it, with what their user may (CORS,
-    /// WHATWG Fetch §3.3).
+    /// Lets the pages of `origin` read the answer, with their user's credentials
+    /// (CORS, WHATWG Fetch §3.3).
     #[must_use]
-    pub fn readable_by(mut self, origin: Option<&FieldValue>) -> Self {
+    pub fn with_cors(mut self, origin: Option<&FieldValue>) -> Self {
         if let Some(origin) = origin.cloned() {
             let headers = &mut self.head.headers;
             headers.push(("Access-Control-Allow-Origin", origin));
@@ -104,9 +103,9 @@ impl Response {
         self
     }
 
-    /// All of it as one, so that the server passes it on as one; with its
-    /// length, so that the client need not wait for the server to see our end
-    /// (`mod_cgid` may look for that only every 10 ms).
+    /// The whole answer in one piece, so that the server sends it in one. With its
+    /// length the client need not wait until the server sees the end of this process
+    /// (`mod_cgid` may check that only every 10 ms).
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
         let mut out = format!("Status: {}\r\n", status_line(self.head.status)).into_bytes();
@@ -118,7 +117,7 @@ impl Response {
         if let Some(seconds) = self.head.retry_after {
             out.extend_from_slice(format!("Retry-After: {seconds}\r\n").as_bytes());
         }
-        if !self.body.is_empty() && self.is_whole {
+        if !self.body.is_empty() && self.has_length {
             out.extend_from_slice(format!("Content-Length: {}\r\n", self.body.len()).as_bytes());
         }
         out.extend_from_slice(b"\r\n");

@@ -1,12 +1,14 @@
 //! Publishing and waiting; knows no wire and no disk.
 
-mod publish;
+mod facade;
 mod subscription;
+mod subscriptions;
 mod update;
-mod view;
 mod wait;
+mod waiter;
 
-pub use publish::publish;
-pub use subscription::{Patience, Subscription, Terms};
-pub use update::{News, Outcome, Part};
-pub use wait::{Alarm, stream, wait};
+pub use facade::{Hub, Terms};
+pub use subscription::Subscription;
+pub use update::{Piece, Update};
+pub use wait::Shared;
+pub use waiter::{Renderer, Until, Waiter, Wanted};

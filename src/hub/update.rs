@@ -1,13 +1,13 @@
-//! What a request comes to, and what a stream brings.
+//! What a subscriber receives.
 
-use crate::event::{Cursor, Event, Message, Topic};
+use crate::event::{Cursor, Message, Topic};
 
-/// What has happened in a topic.
+/// The new events of one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct News {
-    /// Where.
+pub struct Update {
+    /// The topic.
     pub topic: Topic,
-    /// Where its subscriber stands after it.
+    /// The subscriber's cursor after the update.
     pub cursor: Cursor,
     /// The messages among the events, oldest first.
     pub messages: Vec<Message>,
@@ -15,52 +15,35 @@ pub struct News {
     pub gap: bool,
 }
 
-/// What came of a request.
+/// A piece of an answer: all of a poll's, or the next part of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// The events have happened.
-    Published(Vec<Event>),
-    /// These topics have an event that the client has not seen.
-    News(Vec<News>),
-    /// Nothing has happened; this is where the client stands.
-    Quiet(Vec<(Topic, Cursor)>),
-    /// Nobody is there to read an answer.
-    ClientGone,
+pub enum Piece {
+    /// The start of a stream.
+    Start {
+        /// The client's cursor in every topic. Empty when one could not be known
+        /// in time; then nothing follows.
+        cursors: Vec<(Topic, Cursor)>,
+        /// When the client is to reconnect after the end, in seconds, if not soon.
+        retry_after: Option<u32>,
+    },
+    /// New events.
+    Updates(Vec<Update>),
+    /// A stream had no event for some time.
+    Heartbeat,
+    /// A poll ends without an event; these are the client's cursors.
+    Timeout(Vec<(Topic, Cursor)>),
 }
 
-/// A part of a stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Part {
-    /// Its beginning: where the client stands in every topic. Empty when that
-    /// could not be known in time; then nothing follows.
-    Begin(Vec<(Topic, Cursor)>),
-    /// What has happened since the last part.
-    News(Vec<News>),
-    /// Nothing has, for the time between two signs of life.
-    Alive,
-}
-
-impl Outcome {
-    /// The topics of which it tells.
+impl Piece {
+    /// The topics that it names.
     #[must_use]
     pub fn topics(&self) -> Vec<&Topic> {
         match self {
-            Self::Published(events) => events.iter().map(|event| &event.topic).collect(),
-            Self::News(news) => news.iter().map(|news| &news.topic).collect(),
-            Self::Quiet(topics) => topics.iter().map(|(topic, _)| topic).collect(),
-            Self::ClientGone => Vec::new(),
-        }
-    }
-}
-
-impl Part {
-    /// The topics of which it tells.
-    #[must_use]
-    pub fn topics(&self) -> Vec<&Topic> {
-        match self {
-            Self::Begin(topics) => topics.iter().map(|(topic, _)| topic).collect(),
-            Self::News(news) => news.iter().map(|news| &news.topic).collect(),
-            Self::Alive => Vec::new(),
+            Self::Start { cursors, .. } | Self::Timeout(cursors) => {
+                cursors.iter().map(|(topic, _)| topic).collect()
+            }
+            Self::Updates(updates) => updates.iter().map(|update| &update.topic).collect(),
+            Self::Heartbeat => Vec::new(),
         }
     }
 }

@@ -1,160 +1,108 @@
-//! Waiting for events: arm the watch, look, sleep.
+//! The waiting loop of polls and streams: arm the watch, read, sleep.
 
 use std::time::Duration;
 
-use super::subscription::{Patience, Subscription, Terms};
-use super::update::{Outcome, Part};
-use super::view::View;
+use super::waiter::{Found, Next, Waiter};
 use crate::error::Error;
 use crate::process::clock::{Clock, Wake};
-use crate::store::{Budget, Store, Watch};
+use crate::store::{Store, Watch};
 
-/// How often a stream gives a sign of life. Servers and proxies cut what is
-/// silent for 30 s or more.
-const HEARTBEAT: Duration = Duration::from_secs(15);
-
-/// What a subscriber is woken by. It outlives the wait: to take down an inotify
-/// instance costs the kernel some 7 ms, and nobody shall wait for that.
-pub type Alarm = Option<Box<dyn Watch>>;
-
-/// Waits until one of `subscriptions` has news, and gives as much of that as
-/// `terms` allow. A topic that cannot be read is left out and told to `report`.
-///
-/// # Errors
-/// The store's.
-pub fn wait(
-    store: &dyn Store,
-    clock: &mut dyn Clock,
-    alarm: &mut Alarm,
-    subscriptions: Vec<Subscription>,
-    terms: Terms,
-    report: &mut dyn FnMut(&Error),
-) -> Result<Outcome, Error> {
-    let Terms { patience, budget } = terms;
-    let view = View::new(subscriptions, clock.wall());
-    let mut subscriber = Subscriber { store, clock, alarm, view, patience, budget, report };
-    Ok(match subscriber.hear(patience.total)? {
-        Heard::News => Outcome::News(subscriber.view.take_news()),
-        Heard::Silence | Heard::Terminated => Outcome::Quiet(subscriber.view.stand()),
-        Heard::ClientGone => Outcome::ClientGone,
-    })
-}
-
-/// Hands everything that happens to `send`, in parts as large as `terms` allow,
-/// until the time is over, SIGTERM comes, or `send` says with `false` that nobody
-/// listens. A topic that cannot be read is told to `report`, and listened to again
-/// when it can.
-///
-/// # Errors
-/// The store's; only before the first part is sent is there somebody to tell.
-pub fn stream(
-    store: &dyn Store,
-    clock: &mut dyn Clock,
-    alarm: &mut Alarm,
-    subscriptions: Vec<Subscription>,
-    terms: Terms,
-    send: &mut dyn FnMut(&Part) -> bool,
-    report: &mut dyn FnMut(&Error),
-) -> Result<(), Error> {
-    let Terms { patience, budget } = terms;
-    let view = View::new(subscriptions, clock.wall());
-    let mut subscriber = Subscriber { store, clock, alarm, view, patience, budget, report };
-    let mut heard = subscriber.hear(Duration::ZERO)?;
-    let standing = subscriber.view.stand_everywhere();
-    if standing.is_empty() {
-        heard = Heard::Terminated;
-    }
-    let mut listening = send(&Part::Begin(standing));
-    while listening {
-        listening = match heard {
-            Heard::News => send(&Part::News(subscriber.view.take_news())),
-            Heard::Silence => subscriber.elapsed() < HEARTBEAT || send(&Part::Alive),
-            Heard::Terminated | Heard::ClientGone => false,
-        };
-        if listening && !subscriber.is_over() {
-            let next_beat = subscriber.elapsed() + HEARTBEAT;
-            heard = subscriber.hear(next_beat.min(patience.total))?;
-        } else {
-            listening = false;
-        }
-    }
-    Ok(())
-}
-
-/// A client that listens.
-struct Subscriber<'a> {
+/// What all waiters of a process share.
+pub struct Shared<'a> {
     store: &'a dyn Store,
     clock: &'a mut dyn Clock,
-    alarm: &'a mut Alarm,
-    view: View,
-    patience: Patience,
-    /// What one answer may hold.
-    budget: Budget<'a>,
     report: &'a mut dyn FnMut(&Error),
+    watch: Option<Box<dyn Watch>>,
 }
 
-enum Heard {
-    News,
-    Silence,
-    Terminated,
-    ClientGone,
-}
-
-impl Subscriber<'_> {
-    fn elapsed(&self) -> Duration {
-        self.clock.elapsed()
+impl<'a> Shared<'a> {
+    /// No watch is made yet: many an answer is known at once. A topic that cannot
+    /// be read is told to `report`.
+    pub fn new(
+        store: &'a dyn Store,
+        clock: &'a mut dyn Clock,
+        report: &'a mut dyn FnMut(&Error),
+    ) -> Self {
+        Self { store, clock, report, watch: None }
     }
 
-    /// Whether the time is over, or somebody ended it: who always has news
-    /// never sleeps.
-    fn is_over(&mut self) -> bool {
-        let wake = self.clock.sleep(None, Duration::ZERO);
-        self.elapsed() >= self.patience.total || matches!(wake, Wake::Terminated | Wake::ClientGone)
+    /// The watch, to be dropped after the answer is written: the kernel takes some
+    /// 7 ms to remove an inotify instance.
+    #[must_use]
+    pub fn into_watch(self) -> Option<Box<dyn Watch>> {
+        self.watch
     }
 
-    /// Waits for news: arm, look, sleep.
+    /// Serves a waiter until its end. Returns the answer of a poll, which is still
+    /// to be written; it is empty after a stream and for a client that has gone.
     ///
-    /// The watch is armed before the look, so an event between the look and the
+    /// # Errors
+    /// The store's, and 401 when the token expires before a piece is delivered.
+    pub fn wait(&mut self, waiter: &mut Waiter) -> Result<Vec<u8>, Error> {
+        let mut until = waiter.first_timeout();
+        loop {
+            let found = self.find(waiter, until)?;
+            match waiter.deliver(found, self.clock)? {
+                Next::End(answer) => return Ok(answer),
+                Next::Continue if self.is_over(waiter) => return Ok(Vec::new()),
+                Next::Continue => {}
+            }
+            until = waiter.next_timeout(self.clock.elapsed());
+        }
+    }
+
+    /// Whether the time is over, or SIGTERM or the client ended it: a stream that
+    /// always has updates never sleeps.
+    fn is_over(&mut self, waiter: &Waiter) -> bool {
+        let wake = self.clock.sleep(None, Duration::ZERO);
+        let is_ended = matches!(wake, Wake::Terminated | Wake::ClientGone);
+        is_ended || self.clock.elapsed() >= waiter.timeout
+    }
+
+    /// Waits for updates: arm, read, sleep.
+    ///
+    /// The watch is armed before the read, so an event between the read and the
     /// sleep ends the sleep. A wake-up is only a hint: the store is read after
-    /// each, and every `patience.look` without any. There is no watch before the
-    /// first look: many an answer is known at once.
-    fn hear(&mut self, until: Duration) -> Result<Heard, Error> {
+    /// each, and at every interval without any. There is no watch before the
+    /// first read.
+    fn find(&mut self, waiter: &mut Waiter, until: Duration) -> Result<Found, Error> {
         let mut is_woken = false;
         loop {
-            if let Some(watch) = self.alarm {
+            if let Some(watch) = &mut self.watch {
                 watch.arm();
             }
-            self.view.look(self.store, self.clock.elapsed(), &self.budget, self.report)?;
-            if self.view.is_settled() && self.view.has_news() {
-                return Ok(Heard::News);
+            waiter.read(self.store, self.clock.elapsed(), self.report)?;
+            let (topics, is_settled) = (&waiter.subscriptions, waiter.subscriptions.is_settled());
+            if is_settled && topics.has_updates() {
+                return Ok(Found::Updates);
             }
-            if self.view.is_settled() && self.clock.elapsed() >= until {
-                return Ok(Heard::Silence);
+            if is_settled && self.clock.elapsed() >= until {
+                return Ok(Found::Nothing);
             }
-            if self.alarm.is_none() && self.patience.total > Duration::ZERO {
-                *self.alarm = Some(self.store.watch(&self.view.topics())?);
+            if self.watch.is_none() && waiter.timeout > Duration::ZERO {
+                self.watch = Some(self.store.watch(&topics.topics())?);
                 continue;
             }
-            if is_woken && self.view.is_settled() {
-                if let Some(watch) = self.alarm {
-                    watch.in_vain();
-                }
+            if let Some(watch) = self.watch.as_mut().filter(|_| is_woken && is_settled) {
+                watch.in_vain();
             }
-            let wake = self.sleep(until);
+            let wake = self.sleep(waiter, until);
             is_woken = wake == Wake::Changed;
             match wake {
-                Wake::ClientGone => return Ok(Heard::ClientGone),
-                Wake::Terminated if self.view.has_news() => return Ok(Heard::News),
-                Wake::Terminated => return Ok(Heard::Terminated),
+                Wake::ClientGone => return Ok(Found::ClientGone),
+                Wake::Terminated if waiter.subscriptions.has_updates() => {
+                    return Ok(Found::Updates);
+                }
+                Wake::Terminated => return Ok(Found::Terminated),
                 Wake::Due | Wake::Changed => {}
             }
         }
     }
 
-    /// Until the next look; deaf to the watch for as long as it is to rest. What
-    /// that tells of meanwhile ends the sleep afterwards.
-    fn sleep(&mut self, until: Duration) -> Wake {
-        let rest = self.alarm.as_ref().map_or(Duration::ZERO, |watch| watch.rest());
+    /// Sleeps until the next read, and ignores the watch while that is to rest. A
+    /// change during the rest ends the sleep afterwards.
+    fn sleep(&mut self, waiter: &Waiter, until: Duration) -> Wake {
+        let rest = self.watch.as_ref().map_or(Duration::ZERO, |watch| watch.rest());
         if !rest.is_zero() {
             let wake = self.clock.sleep(None, until.min(self.clock.elapsed() + rest));
             if wake != Wake::Due {
@@ -162,22 +110,22 @@ impl Subscriber<'_> {
             }
         }
         loop {
-            let wake = self.listen(until);
-            let watch = self.alarm.as_mut().filter(|_| wake == Wake::Changed);
+            let wake = self.sleep_watching(waiter, until);
+            let watch = self.watch.as_mut().filter(|_| wake == Wake::Changed);
             if watch.is_none_or(|watch| watch.concerns_us()) {
                 return wake;
             }
         }
     }
 
-    fn listen(&mut self, until: Duration) -> Wake {
+    fn sleep_watching(&mut self, waiter: &Waiter, until: Duration) -> Wake {
         let now = self.clock.elapsed();
-        let pause = self.alarm.as_ref().map_or(Duration::MAX, |watch| watch.pause());
-        let next_look = self.view.next_look(now, until, self.patience);
-        let next_look = next_look.min(now.saturating_add(pause));
-        let within = next_look.saturating_sub(now);
-        let fd = self.alarm.as_mut().and_then(|watch| watch.fd(within));
-        self.clock.sleep(fd, next_look)
+        let pause = self.watch.as_ref().map_or(Duration::MAX, |watch| watch.pause());
+        let next_read = waiter.subscriptions.next_read(now, until, waiter.interval);
+        let next_read = next_read.min(now.saturating_add(pause));
+        let within = next_read.saturating_sub(now);
+        let fd = self.watch.as_mut().and_then(|watch| watch.fd(within));
+        self.clock.sleep(fd, next_read)
     }
 }
 
@@ -185,18 +133,23 @@ impl Subscriber<'_> {
 mod tests {
     use std::cell::RefCell;
     use std::collections::VecDeque;
-    use std::os::fd::BorrowedFd;
+    use std::fs::File;
+    use std::os::fd::{AsFd, BorrowedFd};
     use std::rc::Rc;
 
     use super::*;
+    use crate::auth::grant::Grant;
+    use crate::cgi::Head;
     use crate::event::{Cursor, Message, Since, Topic};
-    use crate::hub::update::News;
-    use crate::hub::view::{UNSETTLED_LIMIT, UNSETTLED_PAUSE};
-    use crate::store::{Reading, Readings};
+    use crate::hub::subscription::Subscription;
+    use crate::hub::subscriptions::{UNSETTLED_LIMIT, UNSETTLED_PAUSE};
+    use crate::hub::update::{Piece, Update};
+    use crate::hub::waiter::{Renderer, Until, Wanted};
+    use crate::process::output::Output;
+    use crate::store::{Budget, Reading, Readings};
 
     const SECOND: Duration = Duration::from_secs(1);
-    const PATIENCE: Patience =
-        Patience { total: Duration::from_secs(40), look: Duration::from_secs(2) };
+    const TIMEOUT: Duration = Duration::from_secs(40);
 
     /// A store whose readings are written down beforehand; the last one stays.
     struct Script {
@@ -291,26 +244,76 @@ mod tests {
         Topic::new("a").unwrap()
     }
 
-    fn run(store: &Script, clock: &mut FakeClock, since: Since) -> Outcome {
+    fn run(store: &Script, clock: &mut FakeClock, since: Since) -> Piece {
         let subscriptions = vec![Subscription { topic: topic(), since }];
-        wait(store, clock, &mut None, subscriptions, terms(), &mut no_report).unwrap()
+        pieces_of(store, clock, Until::FirstUpdate, subscriptions, 1).pop().unwrap()
     }
 
-    /// A script has no messages to be counted.
-    fn terms() -> Terms<'static> {
-        Terms { patience: PATIENCE, budget: Budget::new(0, &|_, _| 0) }
+    /// Keeps the pieces, until it has `enough`.
+    struct Recorder {
+        pieces: Rc<RefCell<Vec<Piece>>>,
+        enough: usize,
     }
 
-    fn run_script(readings: &[Reading], since: Since) -> Outcome {
+    impl Renderer for Recorder {
+        fn head(&self) -> Head {
+            Head::new(200, "text/plain")
+        }
+
+        fn render(&mut self, piece: &Piece) -> Vec<u8> {
+            self.pieces.borrow_mut().push(piece.clone());
+            Vec::new()
+        }
+
+        fn size(&self, _: &Topic, _: &Message) -> usize {
+            0
+        }
+
+        fn is_done(&self) -> bool {
+            self.pieces.borrow().len() >= self.enough
+        }
+    }
+
+    fn pieces_of(
+        store: &Script,
+        clock: &mut FakeClock,
+        until: Until,
+        subscriptions: Vec<Subscription>,
+        enough: usize,
+    ) -> Vec<Piece> {
+        let pieces = Rc::default();
+        let wanted = Wanted {
+            subscriptions,
+            until,
+            timeout: TIMEOUT,
+            interval: 2 * SECOND,
+            retry_after: None,
+            grant: Grant::to_subscribe(),
+            renderer: Box::new(Recorder { pieces: Rc::clone(&pieces), enough }),
+            slot: None,
+        };
+        let null: &'static File =
+            Box::leak(Box::new(File::options().write(true).open("/dev/null").unwrap()));
+        let mut output = Output::new(null.as_fd());
+        let mut waiter = Waiter::new(wanted, &mut output, clock.wall());
+        Shared::new(store, clock, &mut no_report).wait(&mut waiter).unwrap();
+        pieces.take()
+    }
+
+    fn run_script(readings: &[Reading], since: Since) -> Piece {
         run(&script(readings), &mut FakeClock::default(), since)
     }
 
-    fn news(cursor: Cursor) -> Outcome {
-        Outcome::News(vec![News { topic: topic(), cursor, messages: vec![], gap: false }])
+    fn updates(cursor: Cursor) -> Piece {
+        Piece::Updates(vec![Update { topic: topic(), cursor, messages: vec![], gap: false }])
     }
 
-    fn quiet(cursor: Cursor) -> Outcome {
-        Outcome::Quiet(vec![(topic(), cursor)])
+    fn timeout(cursor: Cursor) -> Piece {
+        Piece::Timeout(vec![(topic(), cursor)])
+    }
+
+    fn start(cursors: Vec<(Topic, Cursor)>) -> Piece {
+        Piece::Start { cursors, retry_after: None }
     }
 
     #[test]
@@ -332,7 +335,7 @@ mod tests {
     fn without_a_wake_up_it_looks_after_each_sleep() {
         let store = script(&[settled(at(900))]);
         let mut clock = FakeClock::default();
-        assert_eq!(run(&store, &mut clock, Since::Cursor(at(900))), quiet(at(900)));
+        assert_eq!(run(&store, &mut clock, Since::Cursor(at(900))), timeout(at(900)));
         assert_eq!(clock.sleeps, [2 * SECOND; 20]);
         assert_eq!(store.said.borrow().len(), 1 + 2 * 21);
     }
@@ -341,29 +344,29 @@ mod tests {
     fn an_event_at_the_last_moment_is_seen() {
         let mut readings = vec![settled(at(900)); 21];
         readings.push(settled(at(1040)));
-        assert_eq!(run_script(&readings, Since::Now), news(at(1040)));
+        assert_eq!(run_script(&readings, Since::Now), updates(at(1040)));
     }
 
     #[test]
     fn from_now_on_is_resolved_once_even_from_a_future_time() {
         let readings = [settled(at(5000)), settled(at(5000)), settled(at(5001))];
         for since in [Since::Now, Since::Second(1000), Since::Second(9999)] {
-            assert_eq!(run_script(&readings, since), news(at(5001)));
+            assert_eq!(run_script(&readings, since), updates(at(5001)));
         }
     }
 
     #[test]
     fn the_first_event_of_a_topic_counts_whatever_the_clock_says() {
         let readings = [settled(Cursor::SMALLEST), settled(at(3))];
-        assert_eq!(run_script(&readings, Since::Now), news(at(3)));
+        assert_eq!(run_script(&readings, Since::Now), updates(at(3)));
     }
 
     #[test]
     fn a_gap_is_news_even_where_the_cursor_goes_back() {
         let gap = Reading { gap: true, ..settled(at(800)) };
-        let expected = News { topic: topic(), cursor: at(800), messages: Vec::new(), gap: true };
+        let expected = Update { topic: topic(), cursor: at(800), messages: Vec::new(), gap: true };
         let outcome = run_script(&[settled(at(900)), gap], Since::Cursor(at(900)));
-        assert_eq!(outcome, Outcome::News(vec![expected]));
+        assert_eq!(outcome, Piece::Updates(vec![expected]));
     }
 
     #[test]
@@ -372,18 +375,20 @@ mod tests {
         let found = Reading { messages: vec![message.clone()], ..settled(at(950)) };
         for since in [Since::Earliest, Since::Cursor(at(900))] {
             match run_script(&[settled(at(900)), found.clone()], since) {
-                Outcome::News(news) => assert_eq!(news[0].messages, std::slice::from_ref(&message)),
+                Piece::Updates(all) => {
+                    assert_eq!(all[0].messages, std::slice::from_ref(&message));
+                }
                 other => panic!("{other:?}"),
             }
         }
-        assert_eq!(run_script(&[settled(at(900))], Since::Earliest), quiet(at(900)));
+        assert_eq!(run_script(&[settled(at(900))], Since::Earliest), timeout(at(900)));
     }
 
     #[test]
     fn a_publisher_at_work_is_waited_for_by_the_millisecond() {
         let mut clock = FakeClock::default();
         let store = script(&[vec![at_work(at(900)); 3].as_slice(), &[settled(at(950))]].concat());
-        assert_eq!(run(&store, &mut clock, Since::Cursor(at(900))), news(at(950)));
+        assert_eq!(run(&store, &mut clock, Since::Cursor(at(900))), updates(at(950)));
         assert_eq!(clock.sleeps, [UNSETTLED_PAUSE; 2]);
         let store = script(&[vec![at_work(at(900)); 5].as_slice(), &[settled(at(950))]].concat());
         clock.sleeps.clear();
@@ -396,62 +401,52 @@ mod tests {
         let mut clock = FakeClock::default();
         let store = script(&[at_work(at(900))]);
         // The time may yet be replaced: the cursor stays.
-        assert_eq!(run(&store, &mut clock, Since::Cursor(at(900))), news(at(900)));
+        assert_eq!(run(&store, &mut clock, Since::Cursor(at(900))), updates(at(900)));
         assert!(clock.time == UNSETTLED_LIMIT);
     }
 
     #[test]
     fn terminated_it_answers_with_what_has_settled() {
         let end = |reading| run(&script(&[reading]), &mut woken_by(Wake::Terminated), Since::Now);
-        assert_eq!(end(settled(at(900))), quiet(at(900)));
-        assert_eq!(end(at_work(at(900))), Outcome::Quiet(vec![]));
+        assert_eq!(end(settled(at(900))), timeout(at(900)));
+        assert_eq!(end(at_work(at(900))), Piece::Timeout(vec![]));
     }
 
     #[test]
     fn a_client_that_has_gone_gets_nothing() {
         let mut clock = woken_by(Wake::ClientGone);
-        let outcome = run(&script(&[settled(at(900))]), &mut clock, Since::Now);
-        assert_eq!(outcome, Outcome::ClientGone);
+        let subscriptions = vec![Subscription { topic: topic(), since: Since::Now }];
+        let store = script(&[settled(at(900))]);
+        assert_eq!(pieces_of(&store, &mut clock, Until::FirstUpdate, subscriptions, 1), []);
     }
 
-    /// What a stream sends, until it ends or `enough` parts are sent.
-    fn parts(store: &Script, clock: &mut FakeClock, since: Since, enough: usize) -> Vec<Part> {
-        let mut sent = Vec::new();
+    /// The pieces of a stream, until it ends or there are `enough`.
+    fn stream(store: &Script, clock: &mut FakeClock, since: Since, enough: usize) -> Vec<Piece> {
         let subscriptions = vec![Subscription { topic: topic(), since }];
-        let mut listen = |part: &Part| {
-            sent.push(part.clone());
-            sent.len() < enough
-        };
-        let alarm = &mut None;
-        stream(store, clock, alarm, subscriptions, terms(), &mut listen, &mut no_report).unwrap();
-        sent
+        pieces_of(store, clock, Until::Deadline, subscriptions, enough)
     }
 
     #[test]
-    fn a_stream_says_where_it_stands_and_goes_on_after_each_event() {
+    fn a_stream_begins_with_its_cursors_and_goes_on_after_each_event() {
         let readings = [settled(at(900)), settled(at(950)), settled(at(950)), settled(at(960))];
-        let sent = parts(&script(&readings), &mut FakeClock::default(), Since::Now, 3);
-        let part = |outcome| match outcome {
-            Outcome::News(news) => Part::News(news),
-            other => panic!("{other:?}"),
-        };
-        let begin = Part::Begin(vec![(topic(), at(900))]);
-        assert_eq!(sent, [begin, part(news(at(950))), part(news(at(960)))]);
+        let sent = stream(&script(&readings), &mut FakeClock::default(), Since::Now, 3);
+        let begin = start(vec![(topic(), at(900))]);
+        assert_eq!(sent, [begin, updates(at(950)), updates(at(960))]);
     }
 
     #[test]
     fn a_stream_gives_signs_of_life_and_ends_when_its_time_is_over() {
         let mut clock = FakeClock::default();
-        let sent = parts(&script(&[settled(at(900))]), &mut clock, Since::Now, 99);
-        assert_eq!(sent[1..], [Part::Alive, Part::Alive, Part::Alive]);
-        assert_eq!(clock.time, PATIENCE.total);
+        let sent = stream(&script(&[settled(at(900))]), &mut clock, Since::Now, 99);
+        assert_eq!(sent[1..], [Piece::Heartbeat, Piece::Heartbeat, Piece::Heartbeat]);
+        assert_eq!(clock.time, TIMEOUT);
     }
 
     #[test]
     fn a_stream_that_always_has_news_ends_when_it_is_told_to() {
         let busy = Reading { gap: true, ..settled(at(900)) };
         let mut clock = woken_by(Wake::Terminated);
-        assert_eq!(parts(&script(&[busy]), &mut clock, Since::Cursor(at(1)), 99).len(), 2);
+        assert_eq!(stream(&script(&[busy]), &mut clock, Since::Cursor(at(1)), 99).len(), 2);
     }
 
     /// To a client that comes back with fewer cursors than topics we say 400,
@@ -459,29 +454,23 @@ mod tests {
     #[test]
     fn a_stream_that_ends_before_it_has_begun_says_nothing_of_where_it_stands() {
         let mut clock = woken_by(Wake::Terminated);
-        let sent = parts(&script(&[at_work(at(900))]), &mut clock, Since::Now, 99);
-        assert_eq!(sent, [Part::Begin(Vec::new())]);
+        let sent = stream(&script(&[at_work(at(900))]), &mut clock, Since::Now, 99);
+        assert_eq!(sent, [start(Vec::new())]);
         let subscription =
             |name: &str| Subscription { topic: Topic::new(name).unwrap(), since: Since::Now };
         let news = Reading { gap: true, ..settled(at(950)) };
         let store = script(&[at_work(at(900)), news]);
-        let mut sent = Vec::new();
         let topics = vec![subscription("a"), subscription("b")];
         let mut clock = woken_by(Wake::Terminated);
-        let mut listen = |part: &Part| {
-            sent.push(part.clone());
-            true
-        };
-        let alarm = &mut None;
-        stream(&store, &mut clock, alarm, topics, terms(), &mut listen, &mut no_report).unwrap();
-        assert_eq!(sent, [Part::Begin(Vec::new())]);
+        let sent = pieces_of(&store, &mut clock, Until::Deadline, topics, 99);
+        assert_eq!(sent, [start(Vec::new())]);
     }
 
     #[test]
     fn a_stream_tells_of_a_hanging_publisher_once() {
         let mut clock = FakeClock::default();
-        let sent = parts(&script(&[at_work(at(900))]), &mut clock, Since::Cursor(at(900)), 99);
-        let told = sent.iter().filter(|part| matches!(part, Part::News(_)));
+        let sent = stream(&script(&[at_work(at(900))]), &mut clock, Since::Cursor(at(900)), 99);
+        let told = sent.iter().filter(|part| matches!(part, Piece::Updates(_)));
         assert_eq!(told.count(), 1, "{sent:?}");
     }
 }

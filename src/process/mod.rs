@@ -6,4 +6,5 @@ pub mod output;
 pub mod random;
 pub mod sandbox;
 pub mod slots;
+pub mod streams;
 pub mod sys;

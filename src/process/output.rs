@@ -1,10 +1,11 @@
 //! Standard output, and how long a slow reader may hold it.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 
 use crate::process::sys;
 
@@ -24,39 +25,23 @@ const FAREWELL: Duration = Duration::from_millis(100);
 /// change it for everybody who shares it: a shell's terminal, say.
 const PIPE_BUF: usize = 4096;
 
-/// Standard output as it is: `io::stdout` would write line by line, and wake
-/// the server twice; to duplicate it takes a descriptor, and none may be left.
-pub struct Stdout;
-
-impl Write for Stdout {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(rustix::io::write(self, bytes)?)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl AsFd for Stdout {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        rustix::stdio::stdout()
-    }
-}
-
-/// Somebody's output.
-pub struct Output<W> {
-    to: W,
+/// A stream that a client reads. It writes to the descriptor itself: `io::stdout`
+/// would write line by line, and wake the server twice; to duplicate the descriptor
+/// takes one more, and none may be left.
+pub struct Output<'fd> {
+    to: BorrowedFd<'fd>,
     begun: bool,
 }
 
-impl<W: Write + AsFd> Output<W> {
+impl<'fd> Output<'fd> {
     /// Nothing has been written yet.
-    pub fn new(to: W) -> Self {
+    #[must_use]
+    pub fn new(to: BorrowedFd<'fd>) -> Self {
         Self { to, begun: false }
     }
 
     /// Whether something has been written.
+    #[must_use]
     pub fn has_begun(&self) -> bool {
         self.begun
     }
@@ -72,9 +57,19 @@ impl<W: Write + AsFd> Output<W> {
         self.begun = true;
         for part in bytes.chunks(PIPE_BUF) {
             self.await_reader(&mut until)?;
-            self.to.write_all(part)?;
+            self.write_all(part)?;
         }
-        self.to.flush()
+        Ok(())
+    }
+
+    fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match retry_on_intr(|| rustix::io::write(self.to, bytes))? {
+                0 => return Err(ErrorKind::WriteZero.into()),
+                written => bytes = &bytes[written..],
+            }
+        }
+        Ok(())
     }
 
     /// Until the reader takes more. SIGTERM, which the clock has taken, brings
@@ -113,17 +108,11 @@ impl<W: Write + AsFd> Output<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::File;
-    use std::io::{PipeWriter, Read, pipe};
-    use std::os::fd::OwnedFd;
+    use std::io::{Read, pipe};
     use std::thread;
 
     /// More than a pipe holds.
     const LARGE: usize = 1_000_000;
-
-    fn into(writer: PipeWriter) -> Output<File> {
-        Output::new(File::from(OwnedFd::from(writer)))
-    }
 
     #[test]
     fn a_slow_reader_ends_at_the_deadline() {
@@ -133,11 +122,11 @@ mod tests {
                 thread::sleep(Duration::from_millis(20));
             }
         });
-        let mut output = into(writer);
+        let mut output = Output::new(writer.as_fd());
         let until = Instant::now() + Duration::from_millis(200);
         let sent = output.send(&vec![0; LARGE], until);
         assert_eq!(sent.unwrap_err().kind(), ErrorKind::TimedOut);
-        drop(output);
+        drop(writer);
         slow.join().unwrap();
     }
 
@@ -145,9 +134,9 @@ mod tests {
     fn a_reader_in_time_gets_all() {
         let (mut reader, writer) = pipe().unwrap();
         let reading = thread::spawn(move || reader.read_to_end(&mut Vec::new()).unwrap());
-        let mut output = into(writer);
+        let mut output = Output::new(writer.as_fd());
         output.send(&vec![0; LARGE], Instant::now() + ANSWER).unwrap();
-        drop(output);
+        drop(writer);
         assert_eq!(reading.join().unwrap(), LARGE);
     }
 }

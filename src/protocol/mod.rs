@@ -1,3 +1,56 @@
-//! What is spoken: one folder a protocol.
+//! The protocols: one folder and one line in `all.rs` each.
 
+pub mod all;
 pub mod novcomet;
+mod problem;
+mod sse;
+
+use crate::auth::Access;
+use crate::cgi::{Request, Response};
+use crate::error::Error;
+use crate::hub::{Hub, Wanted};
+
+/// The limits of a request, as configured.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Longest message, in bytes.
+    pub max_data: usize,
+}
+
+/// A protocol between a client and a server.
+pub trait Protocol {
+    /// Whether `request` is one of this protocol.
+    fn speaks(&self, request: &Request) -> bool;
+
+    /// What `request` asks for.
+    ///
+    /// # Errors
+    /// What is wrong with the request (400, 413).
+    fn parse(&self, request: &Request, bounds: &Bounds) -> Result<Box<dyn Action>, Error>;
+
+    /// The answer to a request that cannot be served.
+    fn refuse(&self, error: &Error) -> Response;
+}
+
+/// What a request asks for.
+pub trait Action {
+    /// What has to be authorised before it is performed.
+    fn access(&self) -> Access<'_>;
+
+    /// Whether it writes to the store: the sandbox leaves that open.
+    fn writes(&self) -> bool;
+
+    /// Performs it; `hub` is the only way to the store.
+    ///
+    /// # Errors
+    /// Those of the hub and the store.
+    fn perform(self: Box<Self>, hub: &Hub) -> Result<Step, Error>;
+}
+
+/// What comes after an action.
+pub enum Step {
+    /// The answer.
+    Answer(Response),
+    /// To wait for events.
+    Wait(Wanted),
+}

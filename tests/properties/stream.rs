@@ -3,8 +3,8 @@
 
 use arbitrary::{Result, Unstructured};
 use novcomet::event::{Cursor, Message, Since, Topic};
-use novcomet::hub::{News, Part, Subscription};
-use novcomet::protocol::novcomet::stream::{Format, Writer, resume};
+use novcomet::hub::{Piece, Renderer, Subscription, Update};
+use novcomet::protocol::novcomet::{EventStream, Format, resume};
 use serde_json::{Value, json};
 
 use super::cursor::EXACT;
@@ -15,8 +15,9 @@ const SHORT: usize = 150;
 pub fn holds(input: &[u8]) {
     let mut u = Unstructured::new(input);
     let Ok((format, parts)) = story(&mut u) else { return };
-    let mut writer = Writer::new(format, None);
-    let text: String = parts.iter().map(|part| writer.write(part)).collect();
+    let mut stream = EventStream::new(format, 3);
+    let bytes = parts.iter().flat_map(|part| stream.render(part)).collect();
+    let text = String::from_utf8(bytes).unwrap();
     let (expected, topics) = Expected::of(format, &parts);
     assert!(!text.contains('\r') && text.ends_with("\n\n"));
     let heard = EventSource::hear(&[text.as_bytes()]);
@@ -34,7 +35,7 @@ pub fn case(u: &mut Unstructured) -> Result<Vec<u8>> {
     u.bytes(length).map(<[u8]>::to_vec)
 }
 
-fn story(u: &mut Unstructured) -> Result<(Format, Vec<Part>)> {
+fn story(u: &mut Unstructured) -> Result<(Format, Vec<Piece>)> {
     let format = match u.int_in_range(0..=3)? {
         0 => Format::Json,
         1 => Format::Events { named: false },
@@ -50,17 +51,17 @@ fn story(u: &mut Unstructured) -> Result<(Format, Vec<Part>)> {
             standing.push((topic, Cursor::from_micros(u.int_in_range(0..=EXACT / 2)?)));
         }
     }
-    let mut parts = vec![Part::Begin(standing.clone())];
+    let mut parts = vec![Piece::Start { cursors: standing.clone(), retry_after: None }];
     for _ in 0..u.int_in_range(0..=4)? {
         parts.push(match u.ratio(1, 5)? {
-            true => Part::Alive,
-            false => Part::News(news(u, &mut standing)?),
+            true => Piece::Heartbeat,
+            false => Piece::Updates(news(u, &mut standing)?),
         });
     }
     Ok((format, parts))
 }
 
-fn news(u: &mut Unstructured, standing: &mut [(Topic, Cursor)]) -> Result<Vec<News>> {
+fn news(u: &mut Unstructured, standing: &mut [(Topic, Cursor)]) -> Result<Vec<Update>> {
     let mut all = Vec::new();
     for (topic, cursor) in standing {
         if u.ratio(1, 3)? {
@@ -75,7 +76,7 @@ fn news(u: &mut Unstructured, standing: &mut [(Topic, Cursor)]) -> Result<Vec<Ne
         if messages.is_empty() || u.ratio(1, 3)? {
             *cursor = Cursor::from_micros(cursor.micros() + 1);
         }
-        all.push(News { topic: topic.clone(), cursor: *cursor, messages, gap });
+        all.push(Update { topic: topic.clone(), cursor: *cursor, messages, gap });
     }
     Ok(all)
 }
@@ -96,10 +97,10 @@ struct Expected {
 }
 
 impl Expected {
-    fn of(format: Format, parts: &[Part]) -> (Self, Vec<Topic>) {
+    fn of(format: Format, parts: &[Piece]) -> (Self, Vec<Topic>) {
         let mut expected = Self { events: Vec::new(), standings: Vec::new() };
         let (topics, mut at): (Vec<_>, Vec<_>) = match &parts[0] {
-            Part::Begin(standing) => standing.iter().cloned().unzip(),
+            Piece::Start { cursors, .. } => cursors.iter().cloned().unzip(),
             other => panic!("{other:?}"),
         };
         if format == Format::Json {
@@ -108,8 +109,8 @@ impl Expected {
             expected.push("message", json!({"s": 0, "k": k}), &at);
         }
         let news = parts.iter().filter_map(|part| match part {
-            Part::News(all) => Some(all),
-            Part::Begin(_) | Part::Alive => None,
+            Piece::Updates(all) => Some(all),
+            _ => None,
         });
         for all in news {
             for news in all {
@@ -127,7 +128,7 @@ impl Expected {
         self.standings.push(at.to_vec());
     }
 
-    fn news(&mut self, format: Format, topics: &[Topic], at: &mut [Cursor], news: &News) {
+    fn news(&mut self, format: Format, topics: &[Topic], at: &mut [Cursor], news: &Update) {
         if format == Format::Json {
             *place(topics, at, news) = news.cursor;
             return;
@@ -150,16 +151,16 @@ impl Expected {
     }
 }
 
-fn place<'a>(topics: &[Topic], at: &'a mut [Cursor], news: &News) -> &'a mut Cursor {
+fn place<'a>(topics: &[Topic], at: &'a mut [Cursor], news: &Update) -> &'a mut Cursor {
     let place = topics.iter().position(|topic| *topic == news.topic).unwrap();
     &mut at[place]
 }
 
 /// The answer of a poll, with its numbers as JavaScript has them.
-fn poll(all: &[News]) -> Value {
-    let k = |news: &News| (news.topic.as_str().to_owned(), number(news.cursor));
+fn poll(all: &[Update]) -> Value {
+    let k = |news: &Update| (news.topic.as_str().to_owned(), number(news.cursor));
     let mut poll = json!({"s": 1, "k": all.iter().map(k).collect::<Value>()});
-    let messages = |news: &News| -> Value {
+    let messages = |news: &Update| -> Value {
         let message = |it: &Message| json!({"id": number(it.id), "data": it.data});
         news.messages.iter().map(message).collect()
     };

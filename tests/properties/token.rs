@@ -9,7 +9,7 @@ use arbitrary::{Result, Unstructured};
 use base64ct::{Base64UrlUnpadded, Encoding};
 use hmac::{Hmac, Mac};
 use novcomet::auth::access::{Algorithm, KeyFile};
-use novcomet::auth::token::{Grants, Key};
+use novcomet::auth::token::{Claims, Key};
 use novcomet::event::{Cursor, Topic};
 use sha2::Sha256;
 
@@ -97,8 +97,8 @@ fn keys() -> &'static [Key] {
     })
 }
 
-fn opened(key: &Key, token: &[u8]) -> Option<Grants> {
-    key.open(token, Cursor::at(1_800_000_000, 0))
+fn opened(key: &Key, token: &[u8]) -> Option<Claims> {
+    key.verify(token, Cursor::at(1_800_000_000, 0))
 }
 
 /// Whatever is signed is understood as another reader of JSON understands it.
@@ -145,7 +145,7 @@ impl Meant {
         })
     }
 
-    fn assert(&self, grants: Option<&Grants>) {
+    fn assert(&self, grants: Option<&Claims>) {
         let is_close = |moment: f64| (moment - NOW).abs() < CLOSE;
         if !is_close(self.begins) && !is_close(self.expires) {
             assert_eq!(grants.is_some(), self.begins < NOW && NOW < self.expires);

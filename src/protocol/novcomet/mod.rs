@@ -1,10 +1,34 @@
-//! The wire of 2011 and after. docs/protocol.md has every byte of it.
+//! The protocol of 2011, and what has been added. docs/protocol.md has every byte
+//! of it.
 
-mod answer;
+mod action;
+mod json;
 mod parse;
-mod state;
-pub mod stream;
+mod poll;
+mod stream;
 
-pub use answer::{answer, head, options, refusal};
-pub use parse::{Command, MAX_TOPICS, parse};
-pub use state::{ANSWER, size};
+pub use action::Command;
+pub use parse::{MAX_TOPICS, parse};
+pub use stream::{EventStream, Format, resume};
+
+use super::problem::problem;
+use super::{Action, Bounds, Protocol};
+use crate::cgi::{Request, Response};
+use crate::error::Error;
+
+/// The protocol.
+pub struct NovComet;
+
+impl Protocol for NovComet {
+    fn speaks(&self, _: &Request) -> bool {
+        true
+    }
+
+    fn parse(&self, request: &Request, bounds: &Bounds) -> Result<Box<dyn Action>, Error> {
+        Ok(Box::new(parse(request, bounds.max_data)?))
+    }
+
+    fn refuse(&self, error: &Error) -> Response {
+        problem(error)
+    }
+}

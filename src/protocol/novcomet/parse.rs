@@ -6,32 +6,17 @@ use std::time::Duration;
 use percent_encoding::percent_decode;
 use url::form_urlencoded;
 
-use super::stream::{self, Format};
+use super::action::Command;
+use super::stream::{Format, resume};
 use crate::cgi::{Body, Method, Request};
 use crate::error::Error;
 use crate::event::{Since, Topic};
 use crate::hub::Subscription;
 
-/// How many topics a request names at most. A name that is said again is
-/// looked for among those before it, and each topic costs a waiter a watch and
-/// a look: a form has room for tens of thousands, seconds of processor time.
+/// How many topics a request names at most. Each name is compared with those
+/// before it, and each topic costs a watch and a read of the store: a form has room
+/// for tens of thousands, which take seconds of processor time.
 pub const MAX_TOPICS: usize = 64;
-
-/// What the client wants.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
-    /// To make these events happen, with a message or without.
-    Publish(Vec<Topic>, Option<String>),
-    /// To hear of these topics, waiting at most this long if it says so.
-    Subscribe(Vec<Subscription>, Option<Duration>),
-    /// To hear of these topics again and again, for at most so long.
-    Stream(Vec<Subscription>, Option<Duration>, Format),
-    /// The head of an answer to GET (RFC 9110 §9.3.2), which would want this.
-    /// HEAD is a safe method: it publishes nothing and waits for nothing.
-    Head(Box<Command>),
-    /// To know which methods there are (RFC 9110 §9.3.7).
-    Options,
-}
 
 /// Reads the query and the form; `publish` wins over `subscribed`, as in 2011.
 /// A message has at most `max_data` bytes.
@@ -43,9 +28,10 @@ pub fn parse(request: &Request, max_data: usize) -> Result<Command, Error> {
         return Ok(Command::Options);
     }
     let mut parameters = Parameters::default();
-    parameters.take_all(&request.query)?;
+    parameters.add_all(&request.query)?;
     match &request.body {
-        Body::Form(form) if parameters.take_all(form.as_bytes())? || parameters.is_idle() => {}
+        Body::Form(form)
+            if parameters.add_all(form.as_bytes())? || parameters.publish.is_empty() => {}
         Body::Form(text) | Body::Text(text) => parameters.data = Some(text.clone()),
         Body::Empty => {}
     }
@@ -75,20 +61,19 @@ impl Parameters {
     fn command(mut self, request: &Request) -> Result<Command, Error> {
         match (self.publish.is_empty(), self.subscribed.is_empty()) {
             (true, true) => bad("say what: publish=ID or subscribed[ID]=CURSOR"),
-            (false, _) => Ok(Command::Publish(self.publish, self.data)),
+            (false, _) => Ok(Command::Publish {
+                topics: self.publish,
+                data: self.data,
+                is_brief: request.method == Method::Get,
+            }),
             (true, false) => match self.format(request.accepts_events)? {
-                None => Ok(Command::Subscribe(self.subscribed, self.wait)),
+                None => Ok(Command::Poll(self.subscribed, self.wait)),
                 Some(format) => {
                     self.resume(&request.last_event_id)?;
                     Ok(Command::Stream(self.subscribed, self.wait, format))
                 }
             },
         }
-    }
-
-    /// Whether no topic to publish to has been named.
-    fn is_idle(&self) -> bool {
-        self.publish.is_empty()
     }
 
     fn format(&self, accepts_events: bool) -> Result<Option<Format>, Error> {
@@ -102,28 +87,28 @@ impl Parameters {
         }
     }
 
-    /// The last `id` that the client has seen takes the place of its cursors;
-    /// the header is newer than the parameter.
+    /// The last `id` that the client has seen replaces its cursors; the header is
+    /// newer than the parameter.
     fn resume(&mut self, header: &[u8]) -> Result<(), Error> {
         let header = String::from_utf8_lossy(header);
         let id = if header.is_empty() { self.last_event_id.take() } else { Some(header.into()) };
         match id {
-            Some(id) if !id.is_empty() => stream::resume(&id, &mut self.subscribed),
+            Some(id) if !id.is_empty() => resume(&id, &mut self.subscribed),
             _ => Ok(()),
         }
     }
 
-    /// Takes every parameter; whether one was ours.
-    fn take_all(&mut self, encoded: &[u8]) -> Result<bool, Error> {
+    /// Adds every parameter. Returns whether one was known.
+    fn add_all(&mut self, encoded: &[u8]) -> Result<bool, Error> {
         let mut found = false;
         for pair in encoded.split(|&byte| byte == b'&') {
-            found |= self.take(pair)?;
+            found |= self.add(pair)?;
         }
         Ok(found)
     }
 
-    /// Takes one `name=value`; whatever has another name is junk.
-    fn take(&mut self, pair: &[u8]) -> Result<bool, Error> {
+    /// Adds one `name=value`; other names are ignored.
+    fn add(&mut self, pair: &[u8]) -> Result<bool, Error> {
         let Some((name, value)) = form_urlencoded::parse(pair).next() else {
             return Ok(false);
         };
@@ -186,15 +171,15 @@ impl Parameters {
     }
 }
 
-/// The topic in `subscribed[ID]`. Brackets that stand for themselves in `pair`
-/// delimit; a client that encodes the id and not the outer brackets, as ours
-/// does, can have any id, `][` too.
+/// The topic in `subscribed[ID]`. Brackets that are not encoded in `pair` delimit.
+/// A client that encodes the id and not the outer brackets, as `NovComet.js` does,
+/// can have any id, even `][`.
 fn topic_of(name: &str, pair: &[u8]) -> Result<Topic, Error> {
     let raw = pair.split(|&byte| byte == b'=').next().unwrap_or_default();
     let literal = raw.strip_prefix(b"subscribed[").and_then(|rest| rest.strip_suffix(b"]"));
     let id: Cow<'_, str> = match literal {
         Some(id) if id.windows(2).any(|two| two == b"][") => return nested(),
-        // The name is UTF-8 by now, and so is every part between brackets.
+        // The name has been checked: it is UTF-8, and so is each part of it.
         Some(id) => form_urlencoded::parse(id).next().map_or("".into(), |(id, _)| id),
         None => match name.strip_prefix("subscribed[").and_then(|rest| rest.strip_suffix(']')) {
             Some(id) if id.contains("][") => return nested(),
@@ -213,7 +198,7 @@ fn nested<T>() -> Result<T, Error> {
     bad("subscribed[ID] has one pair of brackets")
 }
 
-/// `form_urlencoded` puts U+FFFD in the place of what is not UTF-8, silently.
+/// `form_urlencoded` silently replaces bytes that are not UTF-8 by U+FFFD.
 fn utf8(pair: &[u8]) -> Result<(), Error> {
     match percent_decode(pair).decode_utf8() {
         Ok(_) => Ok(()),

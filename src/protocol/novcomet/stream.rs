@@ -1,29 +1,28 @@
-//! Server-Sent Events (WHATWG HTML §9.2): the parts of a stream become blocks
-//! of lines, and an `id` becomes cursors again.
+//! The answer of a stream: events, or the JSON of polls in events. An `id` has the
+//! cursors of all topics.
 
-use std::fmt::Write;
-
-use super::state::{newest, quiet, size};
+use super::json::{message_size, timeout_json, updates_json};
 use crate::cgi::Head;
 use crate::error::Error;
 use crate::event::{Cursor, Message, Since, Topic};
-use crate::hub::{News, Part, Subscription};
+use crate::hub::{Piece, Renderer, Subscription, Update};
+use crate::protocol::sse;
 
 /// How long a client waits before it reconnects, in seconds.
 const RETRY: u32 = 1;
 
-/// How much of one stream its `id`s take, in bytes; then the client comes back
-/// with the last. Each has the cursors of all topics: without an end one request
+/// How much of one stream its `id`s take, in bytes; then the client reconnects
+/// with the last. Each has the cursors of all topics: without an end, one request
 /// for messages of a byte would be answered with hundreds of times as much.
 const IDS: usize = 4_194_304;
 
 /// A cursor in an `id`, and the `-` after it, in bytes.
 const CURSOR: usize = "hof6g6si4m-".len();
 
-/// What a stream begins with. Apache's `mod_deflate` holds an answer back until
-/// it has 69 bytes of it or its end, even one that it is told not to compress:
-/// with this line the beginning is never shorter.
-const GREETING: &str = ": novcomet: events as they happen; a colon alone is a sign of life";
+/// The first comment. Apache's `mod_deflate` holds an answer back until it has 69
+/// bytes of it or its end, even one that it is told not to compress: with this
+/// line the start is never shorter.
+const GREETING: &str = "novcomet: events as they happen; a colon alone is a sign of life";
 
 /// How the events of a stream look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,33 +36,10 @@ pub enum Format {
     Json,
 }
 
-impl Format {
-    /// What a message takes in a stream of so many topics, in bytes.
-    pub fn size(self, topics: usize) -> impl Fn(&Topic, &Message) -> usize {
-        let id = "id: ".len() + topics * CURSOR;
-        move |topic, message| {
-            let name = match self {
-                Self::Json => return size(topic, message),
-                Self::Events { named: true } => "event: \n".len() + topic.as_str().len(),
-                Self::Events { named: false } => 0,
-            };
-            let line = |line: &str| "data: \n".len() - usize::from(line.is_empty()) + line.len();
-            name + id + lines(&message.data).map(line).sum::<usize>() + 1
-        }
-    }
-}
-
-/// The head of a stream.
-#[must_use]
-pub fn head() -> Head {
-    // nginx, in front of us, would collect the stream otherwise.
-    Head::new(200, "text/event-stream").header("X-Accel-Buffering", "no")
-}
-
-/// Takes the cursors of an `id` of ours for those of `subscribed`.
+/// Replaces the cursors of `subscribed` by those of an `id`.
 ///
 /// # Errors
-/// [`Error::BadRequest`] if it is none, or one of other topics.
+/// [`Error::BadRequest`] if it is not an `id` of a stream of these topics.
 pub fn resume(id: &str, subscribed: &mut [Subscription]) -> Result<(), Error> {
     let cursors: Option<Vec<_>> = id.split('-').map(cursor).collect();
     match cursors {
@@ -80,104 +56,108 @@ pub fn resume(id: &str, subscribed: &mut [Subscription]) -> Result<(), Error> {
     }
 }
 
-/// Writes a stream; knows where its client stands.
-pub struct Writer {
+/// The renderer of a stream; knows the client's cursors.
+pub struct EventStream {
     format: Format,
-    retry: u32,
-    standing: Vec<(Topic, Cursor)>,
+    /// How many topics it has.
+    topics: usize,
+    cursors: Vec<(Topic, Cursor)>,
     /// What its `id`s have taken, in bytes.
     ids: usize,
 }
 
-impl Writer {
-    /// A stream that has not begun; after its end the client is to reconnect
-    /// in `retry_after` seconds, if it is not to do so soon.
+impl EventStream {
+    /// A stream of so many topics that has not started.
     #[must_use]
-    pub fn new(format: Format, retry_after: Option<u32>) -> Self {
-        Self { format, retry: retry_after.unwrap_or(RETRY), standing: Vec::new(), ids: 0 }
+    pub fn new(format: Format, topics: usize) -> Self {
+        Self { format, topics, cursors: Vec::new(), ids: 0 }
     }
 
-    /// Whether this stream has said enough.
-    #[must_use]
-    pub fn is_spent(&self) -> bool {
-        self.ids >= IDS
-    }
-
-    /// The lines of one part.
-    pub fn write(&mut self, part: &Part) -> String {
+    fn text(&mut self, piece: &Piece) -> String {
         let mut text = String::new();
-        match part {
-            Part::Begin(standing) => {
-                self.standing.clone_from(standing);
-                let _ = write!(text, "{GREETING}\nretry: {}000\n", self.retry);
-                let data = (self.format == Format::Json).then(|| quiet(standing));
-                self.block(&mut text, None, data.as_deref());
+        match piece {
+            Piece::Start { cursors, retry_after } => {
+                self.cursors.clone_from(cursors);
+                sse::comment(&mut text, GREETING);
+                sse::retry(&mut text, retry_after.unwrap_or(RETRY));
+                let data = (self.format == Format::Json).then(|| timeout_json(cursors));
+                self.event(&mut text, None, data.as_deref());
             }
-            Part::Alive => text.push_str(":\n\n"),
-            Part::News(news) if self.format == Format::Json => {
-                for News { topic, cursor, .. } in news {
+            Piece::Updates(updates) if self.format == Format::Json => {
+                for Update { topic, cursor, .. } in updates {
                     self.advance(topic, *cursor);
                 }
-                self.block(&mut text, None, Some(&newest(news)));
+                self.event(&mut text, None, Some(&updates_json(updates)));
             }
-            Part::News(news) => news.iter().for_each(|news| self.news(&mut text, news)),
+            Piece::Updates(updates) => {
+                for update in updates {
+                    self.update(&mut text, update);
+                }
+            }
+            Piece::Heartbeat => text.push_str(sse::HEARTBEAT),
+            // The end of a poll only.
+            Piece::Timeout(_) => {}
         }
         text
     }
 
-    fn news(&mut self, text: &mut String, news: &News) {
-        let name = news.topic.as_str();
+    fn update(&mut self, text: &mut String, update: &Update) {
+        let name = update.topic.as_str();
         let event = (self.format == Format::Events { named: true }).then_some(name);
-        if news.gap {
-            self.block(text, Some("gap"), Some(name));
+        if update.gap {
+            self.event(text, Some("gap"), Some(name));
         }
-        for message in &news.messages {
-            self.advance(&news.topic, message.id);
-            self.block(text, event, Some(&message.data));
+        for message in &update.messages {
+            self.advance(&update.topic, message.id);
+            self.event(text, event, Some(&message.data));
         }
-        if news.messages.last().is_none_or(|last| last.id < news.cursor) {
-            self.advance(&news.topic, news.cursor);
+        if update.messages.last().is_none_or(|last| last.id < update.cursor) {
+            self.advance(&update.topic, update.cursor);
             // After a gap and no message there may have been no event either.
-            if !news.gap || !news.messages.is_empty() {
-                self.block(text, event, Some(""));
+            if !update.gap || !update.messages.is_empty() {
+                self.event(text, event, Some(""));
             }
         }
     }
 
     fn advance(&mut self, topic: &Topic, cursor: Cursor) {
-        for (known, standing) in &mut self.standing {
+        for (known, last) in &mut self.cursors {
             if known == topic {
-                *standing = cursor;
+                *last = cursor;
             }
         }
     }
 
-    /// `event:`, `id:`, a `data:` for each line, and the empty line that
-    /// dispatches them. An empty `id:` would make the client forget its last.
-    fn block(&mut self, text: &mut String, event: Option<&str>, data: Option<&str>) {
-        if let Some(event) = event {
-            let _ = writeln!(text, "event: {event}");
-        }
-        let ids: Vec<_> = self.standing.iter().map(|(_, cursor)| Base36(*cursor).text()).collect();
-        if !ids.is_empty() {
-            let id = ids.join("-");
-            self.ids += id.len();
-            let _ = writeln!(text, "id: {id}");
-        }
-        for line in data.into_iter().flat_map(lines) {
-            let _ = match line {
-                "" => writeln!(text, "data:"),
-                line => writeln!(text, "data: {line}"),
-            };
-        }
-        text.push('\n');
+    fn event(&mut self, text: &mut String, event: Option<&str>, data: Option<&str>) {
+        let ids: Vec<_> = self.cursors.iter().map(|(_, cursor)| Base36(*cursor).text()).collect();
+        let id = (!ids.is_empty()).then(|| ids.join("-"));
+        self.ids += id.as_ref().map_or(0, String::len);
+        sse::event(text, event, id.as_deref(), data);
     }
 }
 
-/// The lines of a message, as the receiver will put them together again: it
-/// takes CRLF, LF and CR alike for their ends.
-fn lines(data: &str) -> impl Iterator<Item = &str> {
-    data.split("\r\n").flat_map(|part| part.split(['\n', '\r']))
+impl Renderer for EventStream {
+    fn head(&self) -> Head {
+        sse::head()
+    }
+
+    fn render(&mut self, piece: &Piece) -> Vec<u8> {
+        self.text(piece).into_bytes()
+    }
+
+    fn size(&self, topic: &Topic, message: &Message) -> usize {
+        let name = match self.format {
+            Format::Json => return message_size(message),
+            Format::Events { named: true } => "event: \n".len() + topic.as_str().len(),
+            Format::Events { named: false } => 0,
+        };
+        let id = "id: ".len() + self.topics * CURSOR;
+        name + id + sse::data_size(&message.data) + 1
+    }
+
+    fn is_done(&self) -> bool {
+        self.ids >= IDS
+    }
 }
 
 /// A cursor's microseconds in base 36, as JavaScript's `toString(36)` has it.
@@ -204,7 +184,6 @@ fn cursor(text: &str) -> Option<Cursor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Message;
 
     fn at(micros: u64) -> Cursor {
         Cursor::from_micros(1_795_415_403_000_000 + micros)
@@ -214,17 +193,21 @@ mod tests {
         Topic::new(name).unwrap()
     }
 
-    fn begun(format: Format) -> Writer {
-        let mut writer = Writer::new(format, None);
-        let standing = vec![(topic("a"), at(163_846)), (topic("b"), Cursor::SMALLEST)];
-        let _ = writer.write(&Part::Begin(standing));
-        writer
+    fn start(cursors: Vec<(Topic, Cursor)>) -> Piece {
+        Piece::Start { cursors, retry_after: None }
     }
 
-    fn news(messages: &[(u64, &str)], cursor: u64, gap: bool) -> Part {
+    fn begun(format: Format) -> EventStream {
+        let mut stream = EventStream::new(format, 2);
+        let cursors = vec![(topic("a"), at(163_846)), (topic("b"), Cursor::SMALLEST)];
+        let _ = stream.text(&start(cursors));
+        stream
+    }
+
+    fn update(messages: &[(u64, &str)], cursor: u64, gap: bool) -> Piece {
         let message = |&(id, data): &(u64, &str)| Message { id: at(id), data: data.into() };
         let messages = messages.iter().map(message).collect();
-        Part::News(vec![News { topic: topic("a"), cursor: at(cursor), messages, gap }])
+        Piece::Updates(vec![Update { topic: topic("a"), cursor: at(cursor), messages, gap }])
     }
 
     #[test]
@@ -241,21 +224,20 @@ mod tests {
 
     #[test]
     fn the_beginning_is_long_enough_for_mod_deflate() {
-        let text =
-            Writer::new(Format::Events { named: true }, None).write(&Part::Begin(Vec::new()));
+        let text = EventStream::new(Format::Events { named: true }, 0).text(&start(Vec::new()));
         assert!(text.len() > 68, "{text}");
     }
 
     #[test]
     fn without_a_place_to_stand_there_is_no_id() {
-        let text = Writer::new(Format::Json, None).write(&Part::Begin(Vec::new()));
-        assert_eq!(text, format!("{GREETING}\nretry: 1000\ndata: {{\"s\":0,\"k\":{{}}}}\n\n"));
+        let text = EventStream::new(Format::Json, 0).text(&start(Vec::new()));
+        assert_eq!(text, format!(": {GREETING}\nretry: 1000\ndata: {{\"s\":0,\"k\":{{}}}}\n\n"));
     }
 
     #[test]
     fn a_message_has_a_data_line_for_each_of_its_lines() {
-        let mut writer = begun(Format::Events { named: false });
-        let text = writer.write(&news(&[(163_847, "\none\r\ntwo\rthree\n")], 163_847, false));
+        let mut stream = begun(Format::Events { named: false });
+        let text = stream.text(&update(&[(163_847, "\none\r\ntwo\rthree\n")], 163_847, false));
         assert_eq!(
             text,
             "id: hof6g6si4n-255s\ndata:\ndata: one\ndata: two\ndata: three\ndata:\n\n"
@@ -266,29 +248,29 @@ mod tests {
     fn a_size_is_what_is_sent() {
         for named in [true, false] {
             let format = Format::Events { named };
-            let mut writer = begun(format);
-            let standing = vec![(topic("a"), at(163_846)), (topic("b"), at(163_846))];
-            let _ = writer.write(&Part::Begin(standing));
+            let mut stream = begun(format);
+            let cursors = vec![(topic("a"), at(163_846)), (topic("b"), at(163_846))];
+            let _ = stream.text(&start(cursors));
             for data in ["", "one", "\none\r\ntwo\rthree\n", "\n\n\n"] {
-                let text = writer.write(&news(&[(163_847, data)], 163_847, false));
+                let text = stream.text(&update(&[(163_847, data)], 163_847, false));
                 let message = Message { id: at(163_847), data: data.into() };
-                assert_eq!(format.size(2)(&topic("a"), &message), text.len(), "{text:?}");
+                assert_eq!(stream.size(&topic("a"), &message), text.len(), "{text:?}");
             }
         }
     }
 
     #[test]
     fn a_gap_comes_before_what_there_is() {
-        let mut writer = begun(Format::Events { named: true });
-        let text = writer.write(&news(&[(163_847, "one")], 163_847, true));
+        let mut stream = begun(Format::Events { named: true });
+        let text = stream.text(&update(&[(163_847, "one")], 163_847, true));
         let gap = "event: gap\nid: hof6g6si4m-255s\ndata: a\n\n";
         assert_eq!(text, format!("{gap}event: a\nid: hof6g6si4n-255s\ndata: one\n\n"));
     }
 
     #[test]
     fn an_event_without_a_message_has_no_data() {
-        let mut writer = begun(Format::Events { named: true });
-        let text = writer.write(&news(&[], 163_847, false));
+        let mut stream = begun(Format::Events { named: true });
+        let text = stream.text(&update(&[], 163_847, false));
         assert_eq!(text, "event: a\nid: hof6g6si4n-255s\ndata:\n\n");
     }
 }

@@ -3,26 +3,24 @@
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::event::{Cursor, Message, Topic};
-use crate::hub::News;
+use crate::hub::Update;
 
-/// How much the answer of a poll holds, or a part of a stream, in bytes as they
-/// are sent and for all its topics. A process that had more would be large, and
-/// slow to write; what is left follows.
-pub const ANSWER: usize = 262_144;
+pub const JSON: &str = "application/json; charset=utf-8";
 
 /// `{"s":1,"k":{…},"m":{…},"gap":[…]}`, without what is empty.
-pub fn newest(news: &[News]) -> String {
-    let with_messages = news.iter().filter(|news| !news.messages.is_empty());
+pub fn updates_json(updates: &[Update]) -> String {
+    let with_messages = updates.iter().filter(|update| !update.messages.is_empty());
     to_json(&State {
         s: 1,
-        k: Map(news.iter().map(|news| (&news.topic, &news.cursor))),
-        m: Map(with_messages.map(|news| (&news.topic, &news.messages))),
-        gap: news.iter().filter(|news| news.gap).map(|news| &news.topic).collect(),
+        k: Map(updates.iter().map(|update| (&update.topic, &update.cursor))),
+        m: Map(with_messages.map(|update| (&update.topic, &update.messages))),
+        gap: updates.iter().filter(|update| update.gap).map(|update| &update.topic).collect(),
     })
 }
 
-pub fn quiet(topics: &[(Topic, Cursor)]) -> String {
-    state(0, topics.iter().map(|(topic, cursor)| (topic, cursor)))
+/// `{"s":0,"k":{…}}`
+pub fn timeout_json(cursors: &[(Topic, Cursor)]) -> String {
+    state(0, cursors.iter().map(|(topic, cursor)| (topic, cursor)))
 }
 
 /// `{"s":…,"k":{…}}`: the state of 2011, and the cursors.
@@ -32,8 +30,7 @@ pub fn state<'a>(s: u8, k: impl Iterator<Item = (&'a Topic, &'a Cursor)> + Clone
 }
 
 /// What a message takes in the answer of a poll, in bytes.
-#[must_use]
-pub fn size(_: &Topic, message: &Message) -> usize {
+pub fn message_size(message: &Message) -> usize {
     const ENVELOPE: usize = r#"{"id":1795415403.163847,"data":""},"#.len();
     ENVELOPE + message.data.bytes().map(escaped).sum::<usize>()
 }
@@ -88,13 +85,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_size_is_what_is_sent() {
+    fn a_size_is_that_of_the_json() {
         let text: String = (0..=0x100).filter_map(char::from_u32).collect();
         for data in ["", "one", &text] {
             let id = Cursor::from_micros(1_795_415_403_163_847);
             let message = Message { id, data: data.into() };
-            let topic = Topic::new("a").unwrap();
-            assert_eq!(size(&topic, &message), to_json(&message).len() + 1, "{data:?}");
+            assert_eq!(message_size(&message), to_json(&message).len() + 1, "{data:?}");
         }
     }
 }

@@ -1,0 +1,231 @@
+//! Who may publish, and who may subscribe. A shell may do both: it can open the
+//! event files without this program.
+
+use url::form_urlencoded;
+
+use super::access::{Origin, Policy, Publish, Subscribe, Topics};
+use super::grant::{Grant, Granted};
+use super::token::{Claims, Key};
+use crate::cgi::{Body, FieldValue, Method, Request};
+use crate::error::Error;
+use crate::event::{Cursor, Topic};
+
+/// The cookie in which the libraries of Mercure put a token.
+const COOKIE: &[u8] = b"mercureAuthorization=";
+
+/// Parameters that carry a token elsewhere. Logs and histories keep URLs, so a
+/// token in a URL is refused.
+const IN_URLS: [&str; 3] = ["authorization", "access_token", "token"];
+
+const FOREIGN: &str = "the request comes from a foreign site";
+// A browser sends the cookie with a request that any site causes.
+const NO_CONSENT_TO_PUBLISH: &str = "the token in the cookie publishes from pages of this site: \
+    send Sec-Fetch-Site: same-origin or this site's Origin (a POST has it), \
+    or the token in Authorization: Bearer";
+const NO_CONSENT_TO_SUBSCRIBE: &str = "the token in the cookie subscribes from pages of this site: \
+    send Sec-Fetch-Site: same-origin or this site's Origin or Referer, \
+    or the token in Authorization: Bearer";
+
+/// What a request asks for, and has to be allowed to do.
+pub enum Access<'a> {
+    /// Nothing that a store knows.
+    None,
+    /// To publish to these topics.
+    Publish(&'a [Topic]),
+    /// To subscribe to these topics.
+    Subscribe(Vec<&'a Topic>),
+}
+
+/// Whether `policy` allows the client that sent `request` what it asks for.
+///
+/// # Errors
+/// 401 without a valid token where one is needed, 403 for what is forbidden, 503
+/// when the key cannot be used.
+pub fn authorize(
+    policy: &Policy,
+    request: &Request,
+    access: &Access,
+    now: Cursor,
+) -> Result<Grant, Error> {
+    let rights = Rights { policy, request };
+    let origin = allowed_origin(&policy.origins, request).cloned();
+    let (action, claims) = match access {
+        Access::None => (Granted::Nothing, None),
+        Access::Publish(_) => (Granted::Publish, rights.publish(now)?),
+        Access::Subscribe(topics) => (Granted::Subscribe, rights.subscribe(topics, now)?),
+    };
+    let private = if claims.is_some() { policy.private.clone() } else { Topics::default() };
+    let grant = Grant::new(action, private, claims, rights.is_foreign(), origin);
+    match access {
+        Access::None => {}
+        Access::Publish(topics) => grant.check_publish(topics)?,
+        Access::Subscribe(topics) => grant.check_subscribe(topics.iter().copied(), now)?,
+    }
+    Ok(grant)
+}
+
+/// The configured origin of the page that sent `request`: only its pages may read
+/// the answer (CORS). It is the configuration's text, never the request's.
+#[must_use]
+pub fn allowed_origin<'a>(origins: &'a [Origin], request: &Request) -> Option<&'a FieldValue> {
+    find(origins, request.origin.as_deref()?).map(Origin::field_value)
+}
+
+/// A policy, applied to one request.
+struct Rights<'a> {
+    policy: &'a Policy,
+    request: &'a Request,
+}
+
+impl Rights<'_> {
+    /// The claims that publishing needs, if it does; their topics are not checked.
+    fn publish(&self, now: Cursor) -> Result<Option<Claims>, Error> {
+        let rule = if self.request.is_cgi { self.policy.publish } else { Publish::Any };
+        match rule {
+            Publish::Any => Ok(None),
+            Publish::None => forbid("nobody publishes here"),
+            Publish::Post if self.request.method != Method::Post => forbid("publish by POST"),
+            Publish::Post | Publish::SameSite if self.site() != Site::Foreign => Ok(None),
+            Publish::Post | Publish::SameSite => forbid(FOREIGN),
+            Publish::Token => {
+                let (claims, from) = self.claims(now)?;
+                // A redirect passes this site's Referer on, so that is not enough here.
+                if from == TokenLocation::Cookie && self.sender() != Site::Trusted {
+                    return forbid(NO_CONSENT_TO_PUBLISH);
+                }
+                Ok(Some(claims))
+            }
+        }
+    }
+
+    /// The claims that subscribing needs, if one of `topics` is private.
+    fn subscribe(&self, topics: &[&Topic], now: Cursor) -> Result<Option<Claims>, Error> {
+        let private = &self.policy.private;
+        if self.request.is_cgi && self.policy.subscribe == Subscribe::None {
+            return forbid("nobody subscribes at this URL");
+        }
+        if !self.request.is_cgi || !topics.iter().any(|topic| private.contains(topic)) {
+            return Ok(None);
+        }
+        let (claims, from) = self.claims(now)?;
+        if from == TokenLocation::Cookie && self.site() != Site::Trusted {
+            return forbid(NO_CONSENT_TO_SUBSCRIBE);
+        }
+        Ok(Some(claims))
+    }
+
+    /// Whether a browser says that a foreign site caused the request.
+    fn is_foreign(&self) -> bool {
+        self.sender() == Site::Foreign
+    }
+
+    /// The site that caused the request, by headers that a redirect does not pass on. Browsers send `Sec-Fetch-Site` by TLS and to the machine
+    /// itself, and `Origin` with each POST and each request of another origin's script.
+    fn sender(&self) -> Site {
+        match (self.request.fetch_site.as_deref(), self.request.origin.as_deref()) {
+            (_, Some(origin)) if self.is_trusted(origin) => Site::Trusted,
+            (Some(b"same-origin"), _) => Site::Trusted,
+            // A typed URL, or a link in another program, such as a mail.
+            (Some(b"none"), _) | (None, None) => Site::Unknown,
+            (None, Some(origin)) if is_at(origin, &self.request.host) => Site::Trusted,
+            // A sibling host (same-site) is trusted only if it is configured.
+            _ => Site::Foreign,
+        }
+    }
+
+    /// The same, by `Referer` where a browser sends nothing better: by GET on plain HTTP.
+    fn site(&self) -> Site {
+        match (self.sender(), &self.request.fetch_site, origin_of(&self.request.referer)) {
+            (Site::Unknown, None, Some(origin)) if self.is_this_site(origin) => Site::Trusted,
+            (Site::Unknown, None, Some(_)) => Site::Foreign,
+            (site, ..) => site,
+        }
+    }
+
+    fn is_this_site(&self, origin: &[u8]) -> bool {
+        self.is_trusted(origin) || is_at(origin, &self.request.host)
+    }
+
+    fn is_trusted(&self, origin: &[u8]) -> bool {
+        find(&self.policy.origins, origin).is_some()
+    }
+
+    /// What the client's token claims, and where it was.
+    fn claims(&self, now: Cursor) -> Result<(Claims, TokenLocation), Error> {
+        let key = Key::read(self.policy.token.as_ref().ok_or(Error::Unauthorized)?)?;
+        let is_bare = !has_token(&self.request.query)
+            && !matches!(&self.request.body, Body::Form(form) if has_token(form.as_bytes()));
+        let (token, source) = credential(self.request).ok_or(Error::Unauthorized)?;
+        let claims = key.verify(token, now).filter(|_| is_bare).ok_or(Error::Unauthorized)?;
+        Ok((claims, source))
+    }
+}
+
+/// Where a token was.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TokenLocation {
+    Header,
+    Cookie,
+}
+
+/// The site of the page that caused the request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Site {
+    /// The host that the request was sent to, or an origin that is configured.
+    Trusted,
+    Foreign,
+    /// No header says so: a script, an old browser, or a page that suppresses it.
+    Unknown,
+}
+
+/// A Bearer header counts, and then no cookie. Another scheme is between the
+/// browser and the server (`Require valid-user`).
+fn credential(request: &Request) -> Option<(&[u8], TokenLocation)> {
+    const SCHEME: &[u8] = b"bearer";
+    let (scheme, token) = request.authorization.split_at_checked(SCHEME.len()).unwrap_or_default();
+    match token {
+        [] | [b' ', ..] if scheme.eq_ignore_ascii_case(SCHEME) => {
+            Some((token.trim_ascii(), TokenLocation::Header))
+        }
+        _ => cookie(&request.cookie).map(|token| (token, TokenLocation::Cookie)),
+    }
+}
+
+/// Of two cookies with the name, one was set by another host of the domain: none counts.
+fn cookie(cookies: &[u8]) -> Option<&[u8]> {
+    let parts = cookies.split(|&byte| byte == b';');
+    let mut found = parts.filter_map(|part| part.trim_ascii().strip_prefix(COOKIE));
+    found.next().filter(|_| found.next().is_none())
+}
+
+/// Whether a query or a form has a parameter that carries a token elsewhere.
+fn has_token(encoded: &[u8]) -> bool {
+    form_urlencoded::parse(encoded).any(|(name, _)| IN_URLS.contains(&name.as_ref()))
+}
+
+fn forbid<T>(why: &'static str) -> Result<T, Error> {
+    Err(Error::Forbidden(why))
+}
+
+fn find<'a>(origins: &'a [Origin], origin: &[u8]) -> Option<&'a Origin> {
+    origins.iter().find(|known| known.as_str().as_bytes() == origin)
+}
+
+/// The origin in the URL of a page.
+fn origin_of(referer: &[u8]) -> Option<&[u8]> {
+    let path = referer.windows(3).position(|three| three == b"://").map_or(0, |at| at + 3);
+    let ends = |byte: &u8| b"/?#".contains(byte);
+    let length = referer[path..].iter().position(ends).map_or(referer.len(), |at| path + at);
+    (!referer.is_empty()).then(|| &referer[..length])
+}
+
+/// Whether `origin` is on the host that the request was sent to. Its scheme
+/// does not count: a proxy may have ended TLS.
+fn is_at(origin: &[u8], host: &[u8]) -> bool {
+    let is_at = |scheme: &[u8], port: &[u8]| {
+        let bare = |authority: &[u8]| authority.strip_suffix(port).unwrap_or(authority).to_vec();
+        let authority = origin.strip_prefix(scheme).filter(|authority| !authority.is_empty());
+        authority.is_some_and(|authority| bare(authority).eq_ignore_ascii_case(&bare(host)))
+    };
+    is_at(b"http://", b":80") || is_at(b"https://", b":443")
+}

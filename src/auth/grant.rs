@@ -1,0 +1,106 @@
+//! What one request may do.
+
+use std::time::Duration;
+
+use super::access::Topics;
+use super::token::Claims;
+use crate::cgi::FieldValue;
+use crate::error::Error;
+use crate::event::{Cursor, Topic};
+
+/// What was authorised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Granted {
+    Nothing,
+    Publish,
+    Subscribe,
+}
+
+/// What one request may do, and until when. Only [`authorize`](super::authorize)
+/// grants something.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    action: Granted,
+    /// The topics that need a claim to subscribe to.
+    private: Topics,
+    /// `None` when the request needs no token.
+    claims: Option<Claims>,
+    is_foreign: bool,
+    allowed_origin: Option<FieldValue>,
+}
+
+impl Grant {
+    pub(super) fn new(
+        action: Granted,
+        private: Topics,
+        claims: Option<Claims>,
+        is_foreign: bool,
+        allowed_origin: Option<FieldValue>,
+    ) -> Self {
+        Self { action, private, claims, is_foreign, allowed_origin }
+    }
+
+    /// To subscribe to any topic, without an end.
+    #[cfg(test)]
+    #[must_use]
+    pub fn to_subscribe() -> Self {
+        Self::new(Granted::Subscribe, Topics::default(), None, false, None)
+    }
+
+    /// Nothing.
+    #[cfg(test)]
+    #[must_use]
+    pub fn of_nothing() -> Self {
+        Self::new(Granted::Nothing, Topics::default(), None, false, None)
+    }
+
+    /// Whether the request may publish to each of `topics`.
+    ///
+    /// # Errors
+    /// 403 if not.
+    pub fn check_publish(&self, topics: &[Topic]) -> Result<(), Error> {
+        let may = |topic| self.claims.as_ref().is_none_or(|claims| claims.may_publish(topic));
+        granted(self.action == Granted::Publish && topics.iter().all(may))
+    }
+
+    /// Whether the request may still receive events of `topics`.
+    ///
+    /// # Errors
+    /// 401 when the token has expired, 403 for a topic that it does not grant.
+    pub fn check_subscribe<'t>(
+        &self,
+        topics: impl IntoIterator<Item = &'t Topic>,
+        now: Cursor,
+    ) -> Result<(), Error> {
+        granted(self.action == Granted::Subscribe)?;
+        let Some(claims) = &self.claims else { return Ok(()) };
+        if claims.expires() <= now {
+            return Err(Error::Unauthorized);
+        }
+        let may = |topic| !self.private.contains(topic) || claims.may_subscribe(topic);
+        granted(topics.into_iter().all(may))
+    }
+
+    /// How long the token is valid.
+    #[must_use]
+    pub fn expires_in(&self, now: Cursor) -> Duration {
+        self.claims.as_ref().map_or(Duration::MAX, |claims| now.age(claims.expires()))
+    }
+
+    /// Whether a browser says that a foreign site caused the request. Such a
+    /// subscriber cannot read the answer and takes no slot.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        self.is_foreign
+    }
+
+    /// The origin whose pages may read the answer, besides this site's own.
+    #[must_use]
+    pub fn allowed_origin(&self) -> Option<&FieldValue> {
+        self.allowed_origin.as_ref()
+    }
+}
+
+fn granted(all: bool) -> Result<(), Error> {
+    if all { Ok(()) } else { Err(Error::Forbidden("the token does not grant this")) }
+}

@@ -1,0 +1,184 @@
+//! The only way from a request to a store; everything on it is authorised.
+
+use std::time::Duration;
+
+use super::subscription::Subscription;
+use super::waiter::{Renderer, Until, Wanted};
+use crate::auth::grant::Grant;
+use crate::error::Error;
+use crate::event::{Cursor, Event, Topic};
+use crate::process::random::Lots;
+use crate::process::slots::{Slot, Slots};
+use crate::store::Store;
+
+/// Opens the store.
+type Open<'a, 's> = &'a dyn Fn() -> Result<Box<dyn Store + 's>, Error>;
+
+/// How long a subscriber may wait, and how many may wait at once.
+pub struct Terms<'a> {
+    /// The longest poll.
+    pub poll: Duration,
+    /// The longest stream.
+    pub stream: Duration,
+    /// How often the store is read when nothing wakes the process.
+    pub interval: Duration,
+    /// `None` for a shell: it holds no worker of a server and needs no slot.
+    pub slots: Option<Slots<'a>>,
+    /// The client's address.
+    pub address: &'a str,
+}
+
+/// What an action of a protocol can do.
+pub struct Hub<'a, 's> {
+    grant: &'a Grant,
+    open: Open<'a, 's>,
+    terms: Terms<'a>,
+}
+
+impl<'a, 's> Hub<'a, 's> {
+    /// A hub for one request. `open` is called when the store is needed.
+    #[must_use]
+    pub fn new(grant: &'a Grant, open: Open<'a, 's>, terms: Terms<'a>) -> Self {
+        Self { grant, open, terms }
+    }
+
+    /// Publishes to every topic, in order.
+    ///
+    /// # Errors
+    /// 403 for a topic that is not granted, before anything is published. The
+    /// store's, at the first topic that fails; those before it are published.
+    pub fn publish(&self, topics: Vec<Topic>, data: Option<&str>) -> Result<Vec<Event>, Error> {
+        self.grant.check_publish(&topics)?;
+        let store = (self.open)()?;
+        let publish = |topic: Topic| {
+            let cursor = store.publish(&topic, data)?;
+            Ok(Event { topic, cursor })
+        };
+        topics.into_iter().map(publish).collect()
+    }
+
+    /// Admits a subscriber, for at most `wait`. A subscriber that gets no slot
+    /// reads the store once and is told when to come back; so it polls.
+    ///
+    /// # Errors
+    /// 401 when the token has expired, 403 for a topic that is not granted, 503
+    /// when slots cannot be counted.
+    pub fn subscribe(
+        &self,
+        subscriptions: Vec<Subscription>,
+        until: Until,
+        wait: Option<Duration>,
+        renderer: Box<dyn Renderer>,
+    ) -> Result<Wanted, Error> {
+        let now = Cursor::now();
+        self.grant.check_subscribe(subscriptions.iter().map(|each| &each.topic), now)?;
+        let longest = match until {
+            Until::FirstUpdate => self.terms.poll,
+            Until::Deadline => jittered(self.terms.stream),
+        };
+        let timeout = wait.unwrap_or(Duration::MAX).min(longest).min(self.grant.expires_in(now));
+        let (timeout, retry_after, slot) = match self.take_slot(timeout)? {
+            Admission::Refused => (Duration::ZERO, Some(retry_after_seconds()), None),
+            Admission::Unlimited => (timeout, None, None),
+            Admission::Slot(slot) => (timeout, None, Some(slot)),
+        };
+        let (interval, grant) = (self.terms.interval, self.grant.clone());
+        Ok(Wanted { subscriptions, until, timeout, interval, retry_after, grant, renderer, slot })
+    }
+
+    /// The page whose script may read the answer asks from a configured origin.
+    #[must_use]
+    pub fn is_cross_origin(&self) -> bool {
+        self.grant.allowed_origin().is_some()
+    }
+
+    /// The page of a foreign site gets no slot: it would use up those of its
+    /// visitor's address.
+    fn take_slot(&self, timeout: Duration) -> Result<Admission, Error> {
+        match &self.terms.slots {
+            Some(_) if !timeout.is_zero() && self.grant.is_foreign() => Ok(Admission::Refused),
+            Some(slots) if !timeout.is_zero() => {
+                let slot = slots.take(self.terms.address)?;
+                Ok(slot.map_or(Admission::Refused, Admission::Slot))
+            }
+            _ => Ok(Admission::Unlimited),
+        }
+    }
+}
+
+enum Admission {
+    Refused,
+    /// No slot is needed.
+    Unlimited,
+    Slot(Slot),
+}
+
+/// Up to a tenth less, so that streams that began together, after a restart
+/// say, do not end together.
+fn jittered(time: Duration) -> Duration {
+    time.saturating_sub(time / 10_000 * Lots::new().below(1000))
+}
+
+/// When a subscriber without a slot is to come back, in seconds: so soon that a
+/// user still looks at the page, so late that a thousand of them are a hundred
+/// requests a second, and never all at once.
+fn retry_after_seconds() -> u32 {
+    const LEAST: u32 = 5;
+    const MOST: u32 = 15;
+    LEAST + Lots::new().below(MOST - LEAST + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgi::Head;
+    use crate::event::{Message, Since};
+    use crate::hub::update::Piece;
+
+    struct NoRenderer;
+
+    impl Renderer for NoRenderer {
+        fn head(&self) -> Head {
+            Head::new(200, "text/plain")
+        }
+
+        fn render(&mut self, _: &Piece) -> Vec<u8> {
+            Vec::new()
+        }
+
+        fn size(&self, _: &Topic, _: &Message) -> usize {
+            0
+        }
+    }
+
+    fn terms() -> Terms<'static> {
+        let second = Duration::from_secs(1);
+        Terms { poll: second, stream: second, interval: second, slots: None, address: "" }
+    }
+
+    fn topic() -> Topic {
+        Topic::new("a").unwrap()
+    }
+
+    fn subscribe(grant: &Grant) -> Result<Wanted, Error> {
+        let open = || unreachable!("a subscription opens no store");
+        let subscriptions = vec![Subscription { topic: topic(), since: Since::Now }];
+        let hub = Hub::new(grant, &open, terms());
+        hub.subscribe(subscriptions, Until::FirstUpdate, None, Box::new(NoRenderer))
+    }
+
+    #[test]
+    fn publish_without_grant_reaches_no_store() {
+        for grant in [Grant::of_nothing(), Grant::to_subscribe()] {
+            let open = || unreachable!("the store is opened");
+            let hub = Hub::new(&grant, &open, terms());
+            assert_eq!(hub.publish(vec![topic()], None).unwrap_err().status(), 403);
+        }
+    }
+
+    #[test]
+    fn subscribe_without_grant_is_forbidden() {
+        assert!(subscribe(&Grant::to_subscribe()).is_ok());
+        assert_eq!(subscribe(&Grant::of_nothing()).err().map(|error| error.status()), Some(403));
+    }
+}

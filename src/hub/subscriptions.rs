@@ -1,0 +1,217 @@
+//! What a subscriber has received, and what the store holds for it.
+
+use std::time::Duration;
+
+use super::subscription::Subscription;
+use super::update::Update;
+use crate::error::Error;
+use crate::event::{Cursor, Since, Topic};
+use crate::store::{Budget, Reading, Store};
+
+/// How soon a topic is read again while a publisher works on it: a publish takes
+/// less than 40 µs. The pause doubles, so that many readers leave the processor to
+/// that publisher.
+pub const UNSETTLED_PAUSE: Duration = Duration::from_millis(1);
+
+/// How long a publisher may work before its topic is taken as it is: there is an
+/// event, but no client learns its time.
+pub const UNSETTLED_LIMIT: Duration = Duration::from_secs(2);
+
+/// The topics of one subscriber.
+pub struct Subscriptions {
+    topics: Vec<TopicState>,
+    /// Since when some topic has been unsettled.
+    unsettled: Option<Duration>,
+    /// Whether that has lasted too long to wait longer.
+    overdue: bool,
+    /// Whether the log has a line on a topic that cannot be read.
+    is_reported: bool,
+}
+
+struct TopicState {
+    topic: Topic,
+    /// What the subscriber has received; `Now` until the first read.
+    since: Since,
+    /// The update that it would receive now.
+    update: Option<Update>,
+    /// An event that it learns of without its time: a publisher hangs.
+    pending: Option<Cursor>,
+    /// Whether the last read could open it.
+    is_readable: bool,
+}
+
+impl Subscriptions {
+    pub fn new(subscriptions: Vec<Subscription>, now: Cursor) -> Self {
+        let known = |Subscription { topic, since }| TopicState {
+            topic,
+            since: since.judged_at(now),
+            update: None,
+            pending: None,
+            is_readable: true,
+        };
+        let topics = subscriptions.into_iter().map(known).collect();
+        Self { topics, unsettled: None, overdue: false, is_reported: false }
+    }
+
+    pub fn topics(&self) -> Vec<Topic> {
+        self.topics.iter().map(|state| state.topic.clone()).collect()
+    }
+
+    /// Reads every topic anew, until there are updates enough for one piece. The
+    /// topic whose cursor is oldest comes first. A cursor that is served moves on,
+    /// so each topic has its turn.
+    /// A topic that cannot be read stays as it was; the first such fault is
+    /// reported, once a request.
+    ///
+    /// # Errors
+    /// The store's, the client's own, and that of the first topic if no topic can
+    /// be read.
+    pub fn read(
+        &mut self,
+        store: &dyn Store,
+        now: Duration,
+        budget: &Budget,
+        report: &mut dyn FnMut(&Error),
+    ) -> Result<(), Error> {
+        let lasting = |since| now.saturating_sub(since);
+        self.overdue = self.unsettled.is_some_and(|since| lasting(since) >= UNSETTLED_LIMIT);
+        while !self.read_once(store, now, *budget, report)?
+            && self.is_settled()
+            && !self.has_updates()
+        {}
+        Ok(())
+    }
+
+    /// Whether every topic was reached.
+    fn read_once(
+        &mut self,
+        store: &dyn Store,
+        now: Duration,
+        mut budget: Budget,
+        report: &mut dyn FnMut(&Error),
+    ) -> Result<bool, Error> {
+        let mut state: Vec<_> = self.topics.iter_mut().collect();
+        // "From now on" comes first: a later read would be another now.
+        state.sort_by_key(|state| state.since.cursor());
+        let wanted: Vec<_> = state.iter().map(|state| (&state.topic, state.since)).collect();
+        let found = store.look(&wanted, &mut budget)?;
+        let (mut settled, mut whole, mut failure) = (true, true, None);
+        for (state, found) in state.into_iter().zip(found) {
+            whole &= found.is_some();
+            match found.transpose() {
+                Ok(found) => settled &= state.apply(found, self.overdue),
+                Err(error) if error.status() < 500 => return Err(error),
+                Err(error) => {
+                    state.fail();
+                    failure = failure.or(Some(error));
+                }
+            }
+        }
+        self.unsettled = if settled { None } else { self.unsettled.or(Some(now)) };
+        self.keep_failure(failure, report)?;
+        Ok(whole)
+    }
+
+    fn keep_failure(
+        &mut self,
+        failure: Option<Error>,
+        report: &mut dyn FnMut(&Error),
+    ) -> Result<(), Error> {
+        match failure {
+            Some(error) if !self.topics.iter().any(|state| state.is_readable) => Err(error),
+            Some(error) if !self.is_reported => {
+                self.is_reported = true;
+                report(&error);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether every topic was read while no publisher worked on it. One such
+    /// publisher holds back all topics: publishers are quick.
+    pub fn is_settled(&self) -> bool {
+        self.unsettled.is_none() || self.overdue
+    }
+
+    pub fn has_updates(&self) -> bool {
+        self.topics.iter().any(|state| state.update.is_some())
+    }
+
+    /// Takes the updates: from now on the subscriber has them.
+    pub fn take_updates(&mut self) -> Vec<Update> {
+        let take = |state: &mut TopicState| {
+            let update = state.update.take()?;
+            state.since = Since::Cursor(update.cursor);
+            Some(update)
+        };
+        self.topics.iter_mut().filter_map(take).collect()
+    }
+
+    /// The subscriber's cursors, without its updates. A topic that has not settled
+    /// since the beginning is left out. So is one that cannot be read and was
+    /// subscribed to without a cursor.
+    pub fn cursors(&self) -> Vec<(Topic, Cursor)> {
+        let cursor = |state: &TopicState| Some((state.topic.clone(), state.since.cursor()?));
+        self.topics.iter().filter_map(cursor).collect()
+    }
+
+    /// The same, and nothing if a topic would be left out. A stream has a cursor
+    /// for each topic: that of a topic that cannot be read is the smallest.
+    pub fn all_cursors(&self) -> Vec<(Topic, Cursor)> {
+        let cursor = |state: &TopicState| {
+            let unread = (!state.is_readable).then_some(Cursor::SMALLEST);
+            Some((state.topic.clone(), state.since.cursor().or(unread)?))
+        };
+        self.topics.iter().map(cursor).collect::<Option<_>>().unwrap_or_default()
+    }
+
+    pub fn next_read(&self, now: Duration, until: Duration, interval: Duration) -> Duration {
+        match self.unsettled {
+            Some(since) => {
+                let doubled = now + now.saturating_sub(since).max(UNSETTLED_PAUSE);
+                doubled.min((since + UNSETTLED_LIMIT).max(now + UNSETTLED_PAUSE))
+            }
+            None => until.min(now + interval),
+        }
+    }
+}
+
+impl TopicState {
+    /// The topic cannot be read, and has no update.
+    fn fail(&mut self) {
+        self.is_readable = false;
+        self.update = None;
+    }
+
+    /// Returns `false` when a publisher is at work. A topic that was not reached
+    /// stays as it is.
+    fn apply(&mut self, found: Option<Reading>, overdue: bool) -> bool {
+        self.update = None;
+        let Some(found) = found else { return true };
+        self.is_readable = true;
+        let is_new = |&time: &Cursor| self.since == Since::Now || self.since.precedes(time);
+        let pending = found.pending.filter(is_new).filter(|_| found.pending != self.pending);
+        if pending.is_some() && !overdue {
+            return false;
+        }
+        let is_known = pending.is_some() && self.since != Since::Now;
+        self.pending = found.pending;
+        if is_known || self.is_update(&found) {
+            self.update = Some(Update {
+                topic: self.topic.clone(),
+                cursor: found.standing,
+                messages: found.messages,
+                gap: found.gap,
+            });
+        } else {
+            self.since = Since::Cursor(found.standing);
+        }
+        pending.is_none()
+    }
+
+    fn is_update(&self, found: &Reading) -> bool {
+        let has_event = self.since != Since::Earliest && self.since.precedes(found.standing);
+        has_event || found.gap || !found.messages.is_empty()
+    }
+}

@@ -1,0 +1,14 @@
+//! Every protocol.
+
+use super::{Protocol, novcomet};
+use crate::cgi::Request;
+
+/// The last one speaks everything that the others do not.
+static ALL: [&(dyn Protocol + Sync); 1] = [&novcomet::NovComet];
+
+/// The protocol of `request`.
+#[must_use]
+pub fn of(request: &Request) -> &'static (dyn Protocol + Sync) {
+    let [first @ .., last] = &ALL;
+    *first.iter().find(|protocol| protocol.speaks(request)).unwrap_or(last)
+}

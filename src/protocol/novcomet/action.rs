@@ -1,0 +1,99 @@
+//! What a request asks for, and how it is done.
+
+use std::time::Duration;
+
+use super::json::{JSON, state};
+use super::poll::Poll;
+use super::stream::{EventStream, Format};
+use crate::auth::Access;
+use crate::cgi::{Head, METHODS, Response};
+use crate::error::Error;
+use crate::event::{Event, Topic};
+use crate::hub::{Hub, Subscription, Until};
+use crate::protocol::{Action, Step, sse};
+
+/// What a request asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// To publish an event to each topic.
+    Publish {
+        /// The topics.
+        topics: Vec<Topic>,
+        /// The message, if there is one.
+        data: Option<String>,
+        /// Whether the answer is `true`, as in 2011, and not the cursors.
+        is_brief: bool,
+    },
+    /// To wait for the first event of these topics, for at most so long.
+    Poll(Vec<Subscription>, Option<Duration>),
+    /// To receive every event of these topics, for at most so long.
+    Stream(Vec<Subscription>, Option<Duration>, Format),
+    /// To receive the head of the answer to this command (RFC 9110 §9.3.2). HEAD
+    /// is a safe method: it publishes nothing and waits for nothing.
+    Head(Box<Command>),
+    /// To know the methods (RFC 9110 §9.3.7).
+    Options,
+}
+
+impl Action for Command {
+    fn access(&self) -> Access<'_> {
+        match self {
+            Self::Publish { topics, .. } => Access::Publish(topics),
+            Self::Poll(subscriptions, _) | Self::Stream(subscriptions, ..) => {
+                Access::Subscribe(subscriptions.iter().map(|each| &each.topic).collect())
+            }
+            Self::Head(command) => command.access(),
+            Self::Options => Access::None,
+        }
+    }
+
+    fn writes(&self) -> bool {
+        matches!(self, Self::Publish { .. })
+    }
+
+    fn perform(self: Box<Self>, hub: &Hub) -> Result<Step, Error> {
+        match *self {
+            Self::Publish { topics, data, is_brief } => {
+                let events = hub.publish(topics, data.as_deref())?;
+                Ok(Step::Answer(published(&events, is_brief)))
+            }
+            Self::Poll(subscriptions, wait) => {
+                let poll = Box::new(Poll);
+                hub.subscribe(subscriptions, Until::FirstUpdate, wait, poll).map(Step::Wait)
+            }
+            Self::Stream(subscriptions, wait, format) => {
+                let stream = Box::new(EventStream::new(format, subscriptions.len()));
+                hub.subscribe(subscriptions, Until::Deadline, wait, stream).map(Step::Wait)
+            }
+            Self::Head(command) => Ok(Step::Answer(head(&command))),
+            Self::Options => Ok(Step::Answer(options(hub.is_cross_origin()))),
+        }
+    }
+}
+
+fn published(events: &[Event], is_brief: bool) -> Response {
+    let cursors = events.iter().map(|Event { topic, cursor }| (topic, cursor));
+    let body = if is_brief { "true".to_owned() } else { state(1, cursors) };
+    Head::new(200, JSON).body(body)
+}
+
+fn head(command: &Command) -> Response {
+    match command {
+        Command::Stream(..) => sse::head().body(""),
+        _ => Head::new(200, JSON).body(""),
+    }
+}
+
+/// To the page of a configured origin it is the answer to a preflight (WHATWG
+/// Fetch §3.3.1), and says what that page may send.
+fn options(preflight: bool) -> Response {
+    let head = Head::new(204, JSON).header("Allow", METHODS);
+    let head = match preflight {
+        true => head
+            .header("Access-Control-Allow-Methods", METHODS)
+            .header("Access-Control-Allow-Headers", "Authorization, Content-Type, Last-Event-ID")
+            .header("Access-Control-Max-Age", "600"),
+        false => head,
+    };
+    head.body("")
+}

@@ -1,0 +1,28 @@
+//! The answer of a poll.
+
+use super::json::{JSON, message_size, timeout_json, updates_json};
+use crate::cgi::Head;
+use crate::event::{Message, Topic};
+use crate::hub::{Piece, Renderer};
+
+/// One object of JSON.
+pub struct Poll;
+
+impl Renderer for Poll {
+    fn head(&self) -> Head {
+        Head::new(200, JSON)
+    }
+
+    fn render(&mut self, piece: &Piece) -> Vec<u8> {
+        match piece {
+            Piece::Updates(updates) => updates_json(updates).into_bytes(),
+            Piece::Timeout(cursors) => timeout_json(cursors).into_bytes(),
+            // Pieces of streams only.
+            Piece::Start { .. } | Piece::Heartbeat => Vec::new(),
+        }
+    }
+
+    fn size(&self, _: &Topic, message: &Message) -> usize {
+        message_size(message)
+    }
+}

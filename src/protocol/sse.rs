@@ -1,0 +1,56 @@
+//! The format of an event stream (Server-Sent Events, WHATWG HTML §9.2.6).
+
+use std::fmt::Write;
+
+use crate::cgi::Head;
+
+/// A block that no client takes for an event: it keeps the connection open.
+pub const HEARTBEAT: &str = ":\n\n";
+
+/// The head of an event stream.
+#[must_use]
+pub fn head() -> Head {
+    // A proxy such as nginx would collect the stream otherwise.
+    Head::new(200, "text/event-stream").header("X-Accel-Buffering", "no")
+}
+
+/// Writes a comment, which a client ignores.
+pub fn comment(text: &mut String, comment: &str) {
+    let _ = writeln!(text, ": {comment}");
+}
+
+/// Writes after how many seconds a client reconnects.
+pub fn retry(text: &mut String, seconds: u32) {
+    let _ = writeln!(text, "retry: {seconds}000");
+}
+
+/// Writes an event: `event:`, `id:`, a `data:` for each line, and the empty line
+/// that dispatches them. Without an `id` the client keeps its last; an empty `id:`
+/// would make it forget that.
+pub fn event(text: &mut String, event: Option<&str>, id: Option<&str>, data: Option<&str>) {
+    if let Some(event) = event {
+        let _ = writeln!(text, "event: {event}");
+    }
+    if let Some(id) = id {
+        let _ = writeln!(text, "id: {id}");
+    }
+    for line in data.into_iter().flat_map(lines) {
+        let _ = match line {
+            "" => writeln!(text, "data:"),
+            line => writeln!(text, "data: {line}"),
+        };
+    }
+    text.push('\n');
+}
+
+/// What the `data:` lines of a text take, in bytes.
+#[must_use]
+pub fn data_size(data: &str) -> usize {
+    let size = |line: &str| "data: \n".len() - usize::from(line.is_empty()) + line.len();
+    lines(data).map(size).sum()
+}
+
+/// The lines of a text, as a client joins them again: CRLF, LF and CR alike end one.
+fn lines(data: &str) -> impl Iterator<Item = &str> {
+    data.split("\r\n").flat_map(|part| part.split(['\n', '\r']))
+}
