@@ -40,7 +40,7 @@ use hub::{Alarm, Part, Patience, Subscription, Terms};
 use process::clock::{Clock, ProcessClock};
 use process::input::{BODY_DEADLINE, Input, Stdin};
 use process::output::{Output, Stdout};
-use process::random::Lots;
+use process::random::Random;
 use process::sandbox::FileSizeLimit;
 use process::slots::{Slot, Slots};
 use protocol::novcomet::Command;
@@ -181,7 +181,7 @@ fn run(
     served.as_ref().err().into_iter().for_each(report);
     // The server waits for the end of these and of `output`, and may poll for
     // ours if that comes late: all that is left to do is to write and to close.
-    process::sys::hang_up(&[libc::STDIN_FILENO, libc::STDERR_FILENO]);
+    process::sys::close_standard_streams(&[libc::STDIN_FILENO, libc::STDERR_FILENO]);
     let (response, served) = match served {
         Ok(response) => (response, Served::Answered),
         Err(error) => (Some(protocol::novcomet::refusal(&error)), Served::Refused),
@@ -192,7 +192,7 @@ fn run(
         let _ = output.send(&bytes, Instant::now() + process::output::ANSWER);
     }
     drop(output);
-    process::sys::hang_up(&[libc::STDOUT_FILENO]);
+    process::sys::close_standard_streams(&[libc::STDOUT_FILENO]);
     drop(alarm);
     served
 }
@@ -341,7 +341,7 @@ impl<'s, W: Write + AsFd> Service<'_, 's, W> {
         let budget = Budget::new(protocol::novcomet::ANSWER, &size);
         let patience = place.patience;
         // Its time is over then, and its reader has had a last chance.
-        let until = Instant::now() + patience.total + process::output::PROGRESS;
+        let until = Instant::now() + patience.total + process::output::READ_TIMEOUT;
         let mut send = |part: &Part| {
             allowed = pass.check(part.topics(), Cursor::now());
             if allowed.is_err() {
@@ -390,7 +390,7 @@ impl<'s, W: Write + AsFd> Service<'_, 's, W> {
 /// Up to a tenth less, so that streams that began together, after a restart
 /// say, do not end together.
 fn jittered(time: Duration) -> Duration {
-    time.saturating_sub(time / 10_000 * Lots::new().below(1000))
+    time.saturating_sub(time / 10_000 * Random::new().below(1000))
 }
 
 /// How long who gets no slot stays away, in seconds: so short that a page is
@@ -399,5 +399,5 @@ fn jittered(time: Duration) -> Duration {
 fn away() -> u32 {
     const LEAST: u32 = 5;
     const MOST: u32 = 15;
-    LEAST + Lots::new().below(MOST - LEAST + 1)
+    LEAST + Random::new().below(MOST - LEAST + 1)
 }

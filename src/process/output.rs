@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::process::sys;
 
 /// How long a reader may take nothing.
-pub const PROGRESS: Duration = Duration::from_secs(10);
+pub const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the answer of a poll may take in all, however its reader dawdles:
 /// 256 KiB are 9 kB a second, and what lies between holds most of them.
@@ -17,7 +17,7 @@ pub const ANSWER: Duration = Duration::from_secs(30);
 
 /// How long the rest may take after SIGTERM: enough for a client that reads to
 /// get the rest of an event.
-const FAREWELL: Duration = Duration::from_millis(100);
+const SHUTDOWN_GRACE: Duration = Duration::from_millis(100);
 
 /// A pipe or socket that poll(2) calls writable takes so many bytes without
 /// blocking (`PIPE_BUF` in pipe(7)). To make it non-blocking instead would
@@ -71,7 +71,7 @@ impl<W: Write + AsFd> Output<W> {
     pub fn send(&mut self, bytes: &[u8], mut until: Instant) -> io::Result<()> {
         self.begun = true;
         for part in bytes.chunks(PIPE_BUF) {
-            self.await_reader(&mut until)?;
+            self.wait_until_writable(&mut until)?;
             self.to.write_all(part)?;
         }
         self.to.flush()
@@ -79,7 +79,7 @@ impl<W: Write + AsFd> Output<W> {
 
     /// Until the reader takes more. SIGTERM, which the clock has taken, brings
     /// `until` near: a server that stops waits for us.
-    fn await_reader(&self, until: &mut Instant) -> io::Result<()> {
+    fn wait_until_writable(&self, until: &mut Instant) -> io::Result<()> {
         if self.is_writable(Duration::ZERO, None) {
             return Ok(());
         }
@@ -87,12 +87,12 @@ impl<W: Write + AsFd> Output<W> {
         let begin = Instant::now();
         let signals = sys::signal_fd(&[libc::SIGTERM]).ok();
         let told = signals.as_ref().map(AsFd::as_fd);
-        let patience = PROGRESS.min(left(*until));
-        if self.is_writable(patience, told) {
+        let timeout = READ_TIMEOUT.min(left(*until));
+        if self.is_writable(timeout, told) {
             return Ok(());
         }
-        if begin.elapsed() < patience {
-            *until = (*until).min(Instant::now() + FAREWELL);
+        if begin.elapsed() < timeout {
+            *until = (*until).min(Instant::now() + SHUTDOWN_GRACE);
             if self.is_writable(left(*until), None) {
                 return Ok(());
             }
@@ -100,12 +100,12 @@ impl<W: Write + AsFd> Output<W> {
         Err(ErrorKind::TimedOut.into())
     }
 
-    /// Waits for that, or until `or` is readable. A poll(2) that fails says nothing
-    /// of the reader: write(2) tells.
-    fn is_writable(&self, patience: Duration, or: Option<BorrowedFd<'_>>) -> bool {
+    /// Waits for that, or until `or` is readable. If poll(2) fails, write(2) reports the
+    /// state of the reader.
+    fn is_writable(&self, timeout: Duration, or: Option<BorrowedFd<'_>>) -> bool {
         let mut fds = vec![PollFd::new(&self.to, PollFlags::OUT)];
         fds.extend(or.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
-        let polled = poll(&mut fds, Timespec::try_from(patience).ok().as_ref());
+        let polled = poll(&mut fds, Timespec::try_from(timeout).ok().as_ref());
         polled.is_err() || fds.first().is_some_and(|fd| !fd.revents().is_empty())
     }
 }

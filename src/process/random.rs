@@ -6,9 +6,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Other numbers in each process. They are no secret, and so not the kernel's,
 /// who may refuse them.
 #[derive(Debug, Clone)]
-pub struct Lots(u64);
+pub struct Random(u64);
 
-impl Lots {
+impl Random {
     /// Begins with the time and the process.
     #[must_use]
     pub fn new() -> Self {
@@ -25,7 +25,7 @@ impl Lots {
     }
 }
 
-impl Default for Lots {
+impl Default for Random {
     fn default() -> Self {
         Self::new()
     }
@@ -37,10 +37,10 @@ mod tests {
 
     #[test]
     fn every_number_is_drawn_and_about_as_often() {
-        let mut lots = Lots::new();
+        let mut random = Random::new();
         let mut drawn = [0; 10];
         for _ in 0..10_000 {
-            drawn[usize::try_from(lots.below(10)).unwrap()] += 1;
+            drawn[usize::try_from(random.below(10)).unwrap()] += 1;
         }
         assert!(drawn.iter().all(|times| (700..1300).contains(times)), "{drawn:?}");
     }

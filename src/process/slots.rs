@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
 
 use crate::error::Error;
-use crate::process::random::Lots;
+use crate::process::random::Random;
 
 /// How many may wait for the events of one store.
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +44,7 @@ impl Slots<'_> {
     pub fn take(&self, address: &str) -> Result<Option<Slot>, Error> {
         let store = hash(&[self.store]);
         let most_here = if address.is_empty() { 0 } else { self.most_per_address };
-        let here = format!("{store}/{}", hash(&[self.store, &network(address)]));
+        let here = format!("{store}/{}", hash(&[self.store, &address_group(address)]));
         let mut names = Vec::new();
         for (of, count) in [(here, most_here), (store, self.most)] {
             if count > 0 {
@@ -78,8 +78,8 @@ fn take_one(of: &str, count: u32) -> Result<Option<OwnedFd>, Error> {
 /// The numbers below `count`, each once: where a tenth of the slots is free it
 /// takes ten tries to find one, and only who is refused looks at all.
 fn random_order(count: u32) -> impl Iterator<Item = u64> {
-    let mut lots = Lots::new();
-    let (start, mut step) = (u64::from(lots.below(count)), u64::from(lots.below(count)));
+    let mut random = Random::new();
+    let (start, mut step) = (u64::from(random.below(count)), u64::from(random.below(count)));
     let count = u64::from(count);
     while greatest_common_divisor(step, count) > 1 {
         step += 1;
@@ -93,7 +93,7 @@ fn greatest_common_divisor(one: u64, other: u64) -> u64 {
 
 /// Whose it is: an IPv4 address, or the /64 of an IPv6 one, of which a single
 /// machine has as many as it likes. A server behind a socket may say anything.
-fn network(address: &str) -> String {
+fn address_group(address: &str) -> String {
     let bare = address.split('%').next().unwrap_or_default();
     match bare.parse::<IpAddr>().map(|address| address.to_canonical()) {
         Ok(IpAddr::V4(address)) => address.to_string(),
@@ -175,7 +175,7 @@ mod tests {
             ("fe80::1%eth0", "fe80::1", true),
             ("@", "unix", false),
         ] {
-            assert_eq!(network(one) == network(other), same, "{one} {other}");
+            assert_eq!(address_group(one) == address_group(other), same, "{one} {other}");
         }
         assert_eq!(take_all(slots(1, 1), &[&"x".repeat(4096)]).len(), 1, "too long for a name");
     }

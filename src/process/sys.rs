@@ -158,7 +158,7 @@ fn fcntl_lock(file: &File, command: i32) -> io::Result<libc::flock> {
 /// for the end of it: `mod_cgid`, for whom input and output are one socket, for
 /// that of both, `mod_cgi` for that of the error log too. At exit the kernel
 /// would take down an inotify instance first.
-pub fn hang_up(streams: &[i32]) {
+pub fn close_standard_streams(streams: &[i32]) {
     for &fd in streams {
         // SAFETY: the standard streams belong to the process, std opens nothing
         // in their place, and nothing is read from or written to these any more.
