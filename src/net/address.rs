@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 
-use super::deadline::await_readable;
+use super::deadline::wait_readable;
 
 /// A server's address, as the administrator wrote it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -60,7 +60,7 @@ impl Address {
         let store = self.to_string();
         if let Self::Tcp { host, ips, .. } = self {
             if ips.is_empty() {
-                let found = looked_up(host, Instant::now() + LOOK_UP);
+                let found = resolve(host, Instant::now() + LOOKUP_TIMEOUT);
                 *ips = found.map_err(|cause| Error::Server { store, cause })?;
             }
         }
@@ -69,7 +69,7 @@ impl Address {
 }
 
 /// How long it may take to look up a name.
-const LOOK_UP: Duration = Duration::from_millis(250);
+const LOOKUP_TIMEOUT: Duration = Duration::from_millis(250);
 
 fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')
@@ -87,13 +87,13 @@ impl fmt::Display for Address {
 
 /// getent(1), and not getaddrinfo(3), which in a static image loads the
 /// system's own libraries after all, costs 176 kB, and knows no deadline.
-fn looked_up(host: &str, until: Instant) -> io::Result<Vec<IpAddr>> {
+fn resolve(host: &str, until: Instant) -> io::Result<Vec<IpAddr>> {
     let mut getent = Command::new("getent");
     let started = getent.args(["ahosts", host]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
     let mut lookup = Lookup(started?);
     let mut text = String::new();
     if let Some(stdout) = &mut lookup.0.stdout {
-        await_readable(&stdout, until)?;
+        wait_readable(&stdout, until)?;
         stdout.read_to_string(&mut text)?;
     }
     let first = |line: &str| line.split_whitespace().next()?.parse().ok();

@@ -9,11 +9,11 @@ use rustix::io::Errno;
 
 /// # Errors
 /// `TimedOut` when nothing is to be read before `until`.
-pub fn await_readable(fd: &impl AsFd, until: Instant) -> io::Result<()> {
-    await_event(fd, PollFlags::IN, until)
+pub fn wait_readable(fd: &impl AsFd, until: Instant) -> io::Result<()> {
+    wait_for_event(fd, PollFlags::IN, until)
 }
 
-pub fn await_event(fd: &impl AsFd, event: PollFlags, until: Instant) -> io::Result<()> {
+pub fn wait_for_event(fd: &impl AsFd, event: PollFlags, until: Instant) -> io::Result<()> {
     let mut fds = [PollFd::new(fd, event)];
     match poll(&mut fds, Timespec::try_from(remaining(until)?).ok().as_ref()) {
         Ok(0) => Err(late()),

@@ -2,15 +2,15 @@
 
 pub mod address;
 pub mod deadline;
-pub mod link;
+pub mod stream;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 pub mod tls;
 
 use std::path::PathBuf;
 
-/// Files of PEM.
+/// TlsFiles of PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Files {
+pub struct TlsFiles {
     /// Certificates of those who may vouch for the server.
     pub ca: PathBuf,
     /// Our certificate, and its key.

@@ -3,8 +3,8 @@
 
 use std::io::{self, ErrorKind};
 
-use super::Files;
-use crate::net::link::{Link, Wire};
+use super::TlsFiles;
+use crate::net::stream::{DeadlineStream, Transport};
 
 /// There is none.
 pub enum Tls {}
@@ -12,11 +12,11 @@ pub enum Tls {}
 impl Tls {
     /// # Errors
     /// Always.
-    pub fn read(_: &Files) -> io::Result<Self> {
+    pub fn read(_: &TlsFiles) -> io::Result<Self> {
         Err(ErrorKind::Unsupported.into())
     }
 
-    pub fn over(&self, _: Link, _: &str) -> io::Result<Box<dyn Wire>> {
+    pub fn over(&self, _: DeadlineStream, _: &str) -> io::Result<Box<dyn Transport>> {
         match *self {}
     }
 }

@@ -13,8 +13,8 @@ use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use super::Files;
-use crate::net::link::{Link, Wire};
+use super::TlsFiles;
+use crate::net::stream::{DeadlineStream, Transport};
 
 /// Whom we believe, and who we say we are.
 pub struct Tls(Arc<ClientConfig>);
@@ -22,7 +22,7 @@ pub struct Tls(Arc<ClientConfig>);
 impl Tls {
     /// # Errors
     /// `InvalidInput` for files that are not there, or hold something else.
-    pub fn read(files: &Files) -> io::Result<Self> {
+    pub fn read(files: &TlsFiles) -> io::Result<Self> {
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(io::Error::other)?
@@ -45,11 +45,11 @@ impl Tls {
     ///
     /// # Errors
     /// `InvalidInput` for a name that no certificate can have.
-    pub fn over(&self, link: Link, host: &str) -> io::Result<Box<dyn Wire>> {
+    pub fn over(&self, stream: DeadlineStream, host: &str) -> io::Result<Box<dyn Transport>> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|why| io::Error::new(ErrorKind::InvalidInput, why))?;
         let client = ClientConnection::new(Arc::clone(&self.0), name).map_err(io::Error::other)?;
-        Ok(Box::new(Session(StreamOwned::new(client, link))))
+        Ok(Box::new(Session(StreamOwned::new(client, stream))))
     }
 }
 
@@ -87,7 +87,7 @@ fn unusable(path: &Path, why: impl Display) -> io::Error {
 /// that was read from the socket, so who waits for more may wait for that: what
 /// a server has to say of TLS itself (tickets) comes before its first reply. If
 /// one changes its keys later, a wait ends for nothing and begins anew.
-struct Session(StreamOwned<ClientConnection, Link>);
+struct Session(StreamOwned<ClientConnection, DeadlineStream>);
 
 impl Session {
     /// Who hangs up on us has said why, and only a read hears of it.
@@ -139,7 +139,7 @@ impl AsFd for Session {
     }
 }
 
-impl Wire for Session {
+impl Transport for Session {
     fn wait_until(&mut self, until: Instant) {
         self.0.sock.wait_until(until);
     }

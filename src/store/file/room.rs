@@ -16,7 +16,7 @@ use super::event_file::EventFile;
 use super::publisher::ASIDE;
 use crate::error::Error;
 use crate::event::Cursor;
-use crate::process::random::Lots;
+use crate::process::random::Random;
 use crate::process::sys;
 use crate::store::Limits;
 
@@ -88,12 +88,12 @@ struct Found {
     aside: Sample,
 }
 
-/// Files of one kind: how many, and some of them, any as likely as any other.
+/// TlsFiles of one kind: how many, and some of them, any as likely as any other.
 #[derive(Default)]
 struct Sample {
     count: usize,
     chosen: Vec<PathBuf>,
-    lots: Lots,
+    lots: Random,
 }
 
 impl Found {

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, Write};
 use std::time::Instant;
 
 use crate::net::address::Address;
-use crate::net::link::{Link, Wire, nonsense, quoted, read_more};
+use crate::net::stream::{DeadlineStream, Transport, invalid_reply, quoted, read_more};
 
 /// How long a line may be; memcached's own have at most 2,048 bytes.
 const LONGEST_LINE: usize = 65_536;
@@ -26,14 +26,14 @@ pub enum Reply {
 
 /// A connection, and what came over it that nobody has read yet.
 pub struct Conversation {
-    link: Link,
+    link: DeadlineStream,
     unread: Vec<u8>,
 }
 
 impl Conversation {
     /// On which at most `most` bytes are heard until one moment.
     pub fn open(address: &Address, most: u64) -> io::Result<Self> {
-        Ok(Self { link: Link::open(address, most)?, unread: Vec::new() })
+        Ok(Self { link: DeadlineStream::open(address, most)?, unread: Vec::new() })
     }
 
     /// Says all of `lines` at once, and hears a reply to each.
@@ -80,20 +80,20 @@ impl Conversation {
                 return Ok(String::from_utf8_lossy(&line).into_owned());
             }
             if self.unread.len() > LONGEST_LINE {
-                return Err(nonsense("it says a line without end"));
+                return Err(invalid_reply("it says a line without end"));
             }
             read_more(&mut self.link, &mut self.unread)?;
         }
     }
 
     fn content(&mut self, size: usize) -> io::Result<Vec<u8>> {
-        let end = size.checked_add(2).ok_or_else(|| nonsense("it says what has no end"))?;
+        let end = size.checked_add(2).ok_or_else(|| invalid_reply("it says what has no end"))?;
         while self.unread.len() < end {
             read_more(&mut self.link, &mut self.unread)?;
         }
         match self.unread[size..end] == *b"\r\n" {
             true => Ok(self.unread.drain(..end).take(size).collect()),
-            false => Err(nonsense("it says something else than it announced")),
+            false => Err(invalid_reply("it says something else than it announced")),
         }
     }
 }
@@ -102,7 +102,7 @@ fn refused(line: &str) -> io::Error {
     let is_error =
         ["ERROR", "CLIENT_ERROR ", "SERVER_ERROR "].iter().any(|it| line.starts_with(it));
     if !is_error {
-        return nonsense("it answers what makes no sense");
+        return invalid_reply("it answers what makes no sense");
     }
     let is_full = line.contains("out of memory") || line.contains("too large");
     let kind = if is_full { ErrorKind::StorageFull } else { ErrorKind::Other };

@@ -16,7 +16,7 @@ use super::{Budget, Polled, Reading, Readings, Retention, Store, Watch, is_prefi
 use crate::error::Error;
 use crate::event::{Cursor, Message, Since, Topic};
 use crate::net::address::Address;
-use crate::net::link::{ANSWERS, EXCHANGE, nonsense};
+use crate::net::stream::{MAX_REPLY_BYTES, REQUEST_TIMEOUT, invalid_reply};
 use conversation::{Conversation, Reply};
 use index::{Index, Wanted};
 
@@ -66,7 +66,7 @@ pub struct MemcachedStore {
 impl MemcachedStore {
     /// Connects when it is needed.
     pub fn new(servers: Servers, retention: Retention, poll: Duration) -> Self {
-        let most = ANSWERS.saturating_add(retention.most);
+        let most = MAX_REPLY_BYTES.saturating_add(retention.most);
         let links = RefCell::new(Links { most, ..Links::default() });
         Self { servers, retention, poll, links }
     }
@@ -84,7 +84,7 @@ impl MemcachedStore {
     }
 
     fn begin(&self) {
-        self.links.borrow_mut().until = Some(Instant::now() + EXCHANGE);
+        self.links.borrow_mut().until = Some(Instant::now() + REQUEST_TIMEOUT);
     }
 
     /// One attempt; `None` when another publisher was quicker.
@@ -157,7 +157,7 @@ fn failed_at(place: &Place, cause: io::Error) -> Error {
 }
 
 fn meaningless() -> io::Error {
-    nonsense("it answers what makes no sense")
+    invalid_reply("it answers what makes no sense")
 }
 
 /// An index that is not there was evicted if its reader has seen an event.

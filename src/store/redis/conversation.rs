@@ -11,7 +11,7 @@ use redis_protocol::resp2::types::{OwnedFrame, Resp2Frame};
 use super::reply::Scan;
 use super::url::Server;
 use crate::net::address::Address;
-use crate::net::link::{Link, Wire, nonsense, quoted, read_more};
+use crate::net::stream::{DeadlineStream, Transport, invalid_reply, quoted, read_more};
 use crate::net::tls::Tls;
 
 /// A command and its arguments.
@@ -39,7 +39,7 @@ impl Command {
 
 /// A connection, and what came over it that nobody has heard yet.
 pub struct Conversation {
-    wire: Box<dyn Wire>,
+    wire: Box<dyn Transport>,
     unread: Vec<u8>,
     /// How far the first reply among them is known.
     scan: Scan,
@@ -61,9 +61,9 @@ impl Conversation {
         until: Instant,
         most: u64,
     ) -> io::Result<Self> {
-        let mut link = Link::open(address, most)?;
+        let mut link = DeadlineStream::open(address, most)?;
         link.wait_until(until);
-        let wire: Box<dyn Wire> = match (tls, address) {
+        let wire: Box<dyn Transport> = match (tls, address) {
             (Some(tls), Address::Tcp { host, .. }) => tls.over(link, host)?,
             _ => Box::new(link),
         };
@@ -127,7 +127,7 @@ impl Conversation {
         self.scan = Scan::default();
         let reply = decode(&self.unread[..length]).ok().flatten();
         self.unread.drain(..length);
-        reply.map(|(frame, _)| frame).ok_or_else(|| nonsense("it says what is no reply"))
+        reply.map(|(frame, _)| frame).ok_or_else(|| invalid_reply("it says what is no reply"))
     }
 }
 

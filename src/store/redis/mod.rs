@@ -19,7 +19,7 @@ use redis_protocol::resp2::types::OwnedFrame;
 use super::{Budget, Reading, Readings, Retention, Store, Watch};
 use crate::error::Error;
 use crate::event::{Cursor, Message, Since, Topic};
-use crate::net::link::{ANSWERS, nonsense};
+use crate::net::stream::{MAX_REPLY_BYTES, invalid_reply};
 use crate::net::tls::Tls;
 use conversation::Command;
 use nodes::{Nodes, refused};
@@ -49,7 +49,7 @@ impl RedisStore {
     pub fn open(server: Server, retention: Retention, poll: Duration) -> Result<Self, Error> {
         let name = server.address.to_string();
         let tls = server.files.as_ref().map(Tls::read).transpose().map_err(failed(&name))?;
-        let most = ANSWERS.saturating_add(retention.most);
+        let most = MAX_REPLY_BYTES.saturating_add(retention.most);
         let age = u64::try_from(retention.age.as_micros()).unwrap_or(EXACT).min(EXACT);
         Ok(Self {
             prefix: server.prefix.clone(),
@@ -254,7 +254,7 @@ fn text(frame: OwnedFrame) -> Option<String> {
 }
 
 fn meaningless() -> io::Error {
-    nonsense("it answers what makes no sense")
+    invalid_reply("it answers what makes no sense")
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use redis_protocol::resp2::types::OwnedFrame;
 use super::conversation::{Command, Conversation};
 use super::url::Server;
 use crate::net::address::Address;
-use crate::net::link::EXCHANGE;
+use crate::net::stream::REQUEST_TIMEOUT;
 use crate::net::tls::Tls;
 
 /// How often a cluster may send us on.
@@ -47,9 +47,9 @@ impl Nodes {
         }
     }
 
-    /// What follows may take [`EXCHANGE`] in all.
+    /// What follows may take [`REQUEST_TIMEOUT`] in all.
     pub fn begin(&mut self) {
-        self.until = Instant::now() + EXCHANGE;
+        self.until = Instant::now() + REQUEST_TIMEOUT;
     }
 
     /// Whether keys have different servers.

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use crate::net::link::nonsense;
+use crate::net::stream::invalid_reply;
 
 /// How deep arrays may be nested. Ours are three deep: topics, fields, entries.
 const DEEPEST: usize = 8;
@@ -55,13 +55,13 @@ impl Scan {
             Some((b'$', size)) => {
                 self.at = number(size)?
                     .map_or(Some(self.at), |size| self.at.checked_add(size)?.checked_add(2))
-                    .ok_or_else(|| nonsense("it says what has no end"))?;
+                    .ok_or_else(|| invalid_reply("it says what has no end"))?;
             }
             Some((b'*', _)) if self.open.len() > DEEPEST => {
-                return Err(nonsense("it says arrays in arrays without end"));
+                return Err(invalid_reply("it says arrays in arrays without end"));
             }
             Some((b'*', count)) => self.open.push(number(count)?.unwrap_or(0)),
-            _ => return Err(nonsense("it says what is no reply")),
+            _ => return Err(invalid_reply("it says what is no reply")),
         }
         Ok(())
     }
@@ -72,7 +72,7 @@ fn line(bytes: &[u8]) -> io::Result<Option<&[u8]>> {
     let within = &bytes[..bytes.len().min(LONGEST_LINE)];
     match within.windows(2).position(|two| two == b"\r\n") {
         Some(end) => Ok(Some(&bytes[..end])),
-        None if within.len() == LONGEST_LINE => Err(nonsense("it says a line without end")),
+        None if within.len() == LONGEST_LINE => Err(invalid_reply("it says a line without end")),
         None => Ok(None),
     }
 }
@@ -83,7 +83,7 @@ fn number(digits: &[u8]) -> io::Result<Option<usize>> {
     match text.map(|text| (text, text.parse())) {
         Some(("-1", _)) => Ok(None),
         Some((_, Ok(number))) => Ok(Some(number)),
-        _ => Err(nonsense("it says what is no number")),
+        _ => Err(invalid_reply("it says what is no number")),
     }
 }
 

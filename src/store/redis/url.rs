@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use crate::net::Files;
+use crate::net::TlsFiles;
 use crate::net::address::Address;
 use crate::store::is_prefix;
 
@@ -31,10 +31,10 @@ pub struct Server {
     /// What our keys begin with.
     pub prefix: String,
     /// What TLS takes, if it is spoken.
-    pub files: Option<Files>,
+    pub files: Option<TlsFiles>,
 }
 
-impl Files {
+impl TlsFiles {
     /// A certificate goes with a key.
     fn parse(url: &Url) -> Option<Self> {
         let one = |wanted: &str| {
@@ -54,7 +54,7 @@ impl Server {
     pub fn parse(url: &Url) -> Option<Self> {
         let mut server = match url.scheme() {
             "unix" => Self::local(url)?,
-            "rediss" => Self { files: Some(Files::parse(url)?), ..Self::remote(url)? },
+            "rediss" => Self { files: Some(TlsFiles::parse(url)?), ..Self::remote(url)? },
             _ => Self::remote(url)?,
         };
         for (name, value) in url.query_pairs() {
@@ -137,10 +137,10 @@ mod tests {
     #[test]
     fn tls_has_files_and_nothing_else_has() {
         let files = |rest: &str| parse(&format!("rediss://u:p@h:7/3?{rest}")).map(|it| it.files);
-        let system = Files { ca: AUTHORITIES.into(), own: None };
+        let system = TlsFiles { ca: AUTHORITIES.into(), own: None };
         assert_eq!(files("prefix=x:"), Some(Some(system)));
         let own = Some(("/b c.pem".into(), "/d.pem".into()));
-        let all = Files { ca: "/a.pem".into(), own };
+        let all = TlsFiles { ca: "/a.pem".into(), own };
         assert_eq!(files("ca=/a.pem&cert=/b%20c.pem&key=/d.pem"), Some(Some(all)));
         for rest in ["ca=a.pem", "ca=", "cert=/b", "key=/d", "cert=b&key=/d", "verify=no"] {
             assert_eq!(files(rest), None, "{rest}");
