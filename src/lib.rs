@@ -223,7 +223,7 @@ struct Service<'a, 's, W> {
 /// What the store will be, once it is opened.
 enum Source<'s> {
     Own(&'s dyn Fn() -> Box<dyn Store + 's>),
-    Named(store::open::Place),
+    Named(store::open::Location),
 }
 
 impl<'s> Source<'s> {
@@ -232,7 +232,7 @@ impl<'s> Source<'s> {
     fn find(config: &Config, own: Own<'s>) -> Result<Self, Error> {
         match own {
             Some(own) => Ok(Self::Own(own)),
-            None => store::open::find(&config.store).map(Self::Named),
+            None => store::open::locate(&config.store).map(Self::Named),
         }
     }
 }
@@ -362,10 +362,10 @@ impl<'s, W: Write + AsFd> Service<'_, 's, W> {
 
     fn store(&self) -> Result<Box<dyn Store + 's>, Error> {
         let Config { keep: messages, keep_bytes: bytes, keep_age: age, .. } = self.config;
-        let most = self.config.max_file();
+        let max_file_bytes = self.config.max_file();
         let Config { max_topics: topics, keep_free: free, stale, .. } = self.config;
         let (retention, limits) =
-            (Retention { messages, bytes, age, most }, Limits { topics, free, stale });
+            (Retention { messages, bytes, age, max_file_bytes }, Limits { topics, free, stale });
         match &self.source {
             Source::Own(own) => Ok(own()),
             Source::Named(place) => place.open(retention, limits, self.config.poll),

@@ -29,7 +29,7 @@ const KEEP: Retention = Retention {
     messages: 1_000,
     bytes: LINE * KEPT as u64,
     age: std::time::Duration::from_secs(86_400),
-    most: 1 << 31,
+    max_file_bytes: 1 << 31,
 };
 const WHOLE: usize = 1 << 30;
 /// The message whose publisher has bad luck, and the one that comes after it.

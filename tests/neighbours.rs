@@ -242,7 +242,8 @@ fn held_up(query: &str, neighbour: impl Fn(usize, &Path, &Path)) -> usize {
 
 /// The events of `store`, by the library.
 fn open(store: &Store) -> Box<dyn store::Store> {
-    let keep = Retention { messages: 10, bytes: 1_000, age: Duration::MAX, most: 1 << 20 };
+    let keep =
+        Retention { messages: 10, bytes: 1_000, age: Duration::MAX, max_file_bytes: 1 << 20 };
     store::open::open(&format!("file://{}", store.0.display()), keep, Limits::NONE).unwrap()
 }
 

@@ -385,7 +385,7 @@ impl<'a> Reader<'a> {
 
     fn sleep(&mut self) {
         let patience = Duration::from_secs(30);
-        let pause = self.watch.pause().min(patience);
+        let pause = self.watch.poll_interval().min(patience);
         let Some(fd) = self.watch.fd(patience) else {
             assert!(pause <= POLL, "nothing would wake it for {pause:?}");
             return thread::sleep(pause);

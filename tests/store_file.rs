@@ -11,8 +11,12 @@ use std::time::Duration;
 use novcomet::event::{Cursor, Message, Since, Topic};
 use novcomet::store::{self, Limits, Reading, Retention, Store};
 
-const KEEP_ALL: Retention =
-    Retention { messages: 10_000, bytes: 1 << 30, age: Duration::from_secs(86_400), most: 1 << 31 };
+const KEEP_ALL: Retention = Retention {
+    messages: 10_000,
+    bytes: 1 << 30,
+    age: Duration::from_secs(86_400),
+    max_file_bytes: 1 << 31,
+};
 const WHOLE: usize = 1 << 30;
 
 struct Scratch(PathBuf);

@@ -203,7 +203,7 @@ impl Since {
     /// `Second` for the past only: a second that is not yet over at `now`
     /// comes from a client's own clock and means "from now on".
     #[must_use]
-    pub fn judged_at(self, now: Cursor) -> Self {
+    pub fn resolve(self, now: Cursor) -> Self {
         match self {
             Self::Second(second) if second >= now.seconds() => Self::Now,
             other => other,
@@ -212,7 +212,7 @@ impl Since {
 
     /// Whether an event at `event` is news to this subscriber.
     #[must_use]
-    pub fn precedes(self, event: Cursor) -> bool {
+    pub fn includes(self, event: Cursor) -> bool {
         match self {
             Self::Now => false,
             Self::Second(second) => event.seconds() > second,
@@ -344,20 +344,20 @@ mod tests {
 
     #[test]
     fn a_second_that_is_not_over_means_from_now_on() {
-        assert_eq!(Since::Second(T.seconds()).judged_at(T), Since::Now);
-        assert_eq!(Since::Second(9_999_999_999).judged_at(T), Since::Now);
+        assert_eq!(Since::Second(T.seconds()).resolve(T), Since::Now);
+        assert_eq!(Since::Second(9_999_999_999).resolve(T), Since::Now);
         let past = Since::Second(T.seconds() - 1);
-        assert_eq!(past.judged_at(T), past);
+        assert_eq!(past.resolve(T), past);
     }
 
     #[test]
     fn an_event_counts_to_the_microsecond_or_to_the_second() {
-        assert!(!Since::Cursor(T).precedes(T));
-        assert!(Since::Cursor(Cursor(T.0 - 1)).precedes(T));
-        assert!(!Since::Second(T.seconds()).precedes(T));
-        assert!(Since::Second(T.seconds() - 1).precedes(T));
-        assert!(!Since::Now.precedes(T));
-        assert!(Since::Earliest.precedes(Cursor::SMALLEST));
+        assert!(!Since::Cursor(T).includes(T));
+        assert!(Since::Cursor(Cursor(T.0 - 1)).includes(T));
+        assert!(!Since::Second(T.seconds()).includes(T));
+        assert!(Since::Second(T.seconds() - 1).includes(T));
+        assert!(!Since::Now.includes(T));
+        assert!(Since::Earliest.includes(Cursor::SMALLEST));
         let second = Since::Second(T.seconds()).cursor().unwrap();
         assert!(second < Cursor::at(1_795_415_404, 0) && second > T);
     }

@@ -44,7 +44,7 @@ impl View {
     pub fn new(subscriptions: Vec<Subscription>, now: Cursor) -> Self {
         let viewed = |Subscription { topic, since }| Viewed {
             topic,
-            since: since.judged_at(now),
+            since: since.resolve(now),
             news: None,
             pending: None,
             is_readable: true,
@@ -189,7 +189,7 @@ impl Viewed {
         self.news = None;
         let Some(found) = found else { return true };
         self.is_readable = true;
-        let is_new = |&time: &Cursor| self.since == Since::Now || self.since.precedes(time);
+        let is_new = |&time: &Cursor| self.since == Since::Now || self.since.includes(time);
         let pending = found.pending.filter(is_new).filter(|_| found.pending != self.pending);
         if pending.is_some() && !overdue {
             return false;
@@ -210,7 +210,7 @@ impl Viewed {
     }
 
     fn is_news(&self, found: &Reading) -> bool {
-        let has_event = self.since != Since::Earliest && self.since.precedes(found.standing);
+        let has_event = self.since != Since::Earliest && self.since.includes(found.standing);
         has_event || found.gap || !found.messages.is_empty()
     }
 }

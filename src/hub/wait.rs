@@ -137,7 +137,7 @@ impl Subscriber<'_> {
             }
             if is_woken && self.view.is_settled() {
                 if let Some(watch) = self.alarm {
-                    watch.in_vain();
+                    watch.report_false_wakeup();
                 }
             }
             let wake = self.sleep(until);
@@ -154,7 +154,7 @@ impl Subscriber<'_> {
     /// Until the next look; deaf to the watch for as long as it is to rest. What
     /// that tells of meanwhile ends the sleep afterwards.
     fn sleep(&mut self, until: Duration) -> Wake {
-        let rest = self.alarm.as_ref().map_or(Duration::ZERO, |watch| watch.rest());
+        let rest = self.alarm.as_ref().map_or(Duration::ZERO, |watch| watch.cooldown());
         if !rest.is_zero() {
             let wake = self.clock.sleep(None, until.min(self.clock.elapsed() + rest));
             if wake != Wake::Due {
@@ -172,7 +172,7 @@ impl Subscriber<'_> {
 
     fn listen(&mut self, until: Duration) -> Wake {
         let now = self.clock.elapsed();
-        let pause = self.alarm.as_ref().map_or(Duration::MAX, |watch| watch.pause());
+        let pause = self.alarm.as_ref().map_or(Duration::MAX, |watch| watch.poll_interval());
         let next_look = self.view.next_look(now, until, self.patience);
         let next_look = next_look.min(now.saturating_add(pause));
         let within = next_look.saturating_sub(now);

@@ -27,7 +27,7 @@ pub struct Retention {
     pub age: Duration,
     /// How many bytes a topic may take at most; of a file that has more, the
     /// rest is none of ours.
-    pub most: u64,
+    pub max_file_bytes: u64,
 }
 
 /// What a message takes besides its text where it is kept, in bytes: about that
@@ -139,7 +139,7 @@ pub trait Watch {
     fn fd(&mut self, within: Duration) -> Option<BorrowedFd<'_>>;
 
     /// How long to sleep at most: a store that can't wake anybody is polled.
-    fn pause(&self) -> Duration {
+    fn poll_interval(&self) -> Duration {
         Duration::MAX
     }
 
@@ -150,10 +150,10 @@ pub trait Watch {
     }
 
     /// What it has told of last was no news of these topics.
-    fn in_vain(&mut self) {}
+    fn report_false_wakeup(&mut self) {}
 
     /// How long not to listen to it: it has told of too much in vain.
-    fn rest(&self) -> Duration {
+    fn cooldown(&self) -> Duration {
         Duration::ZERO
     }
 }
@@ -168,7 +168,7 @@ impl Watch for Polled {
         None
     }
 
-    fn pause(&self) -> Duration {
+    fn poll_interval(&self) -> Duration {
         self.0
     }
 }

@@ -11,7 +11,7 @@ use crate::net::address::Address;
 
 /// Where a store is. Names of servers have been looked up, nothing is open yet.
 #[derive(Debug, Clone)]
-pub struct Place(Kind);
+pub struct Location(Kind);
 
 #[derive(Debug, Clone)]
 enum Kind {
@@ -20,7 +20,7 @@ enum Kind {
     Memcached(memcached::Servers),
 }
 
-impl Place {
+impl Location {
     /// Opens the store; one that can't wake anybody is polled every `poll`.
     ///
     /// # Errors
@@ -41,29 +41,29 @@ impl Place {
     }
 }
 
-/// [`find`], and then [`open`](Place::open), polled four times a second.
+/// [`locate`], and then [`open`](Location::open), polled four times a second.
 ///
 /// # Errors
 /// Those of both.
 pub fn open(url: &str, retention: Retention, limits: Limits) -> Result<Box<dyn Store>, Error> {
-    find(url)?.open(retention, limits, Duration::from_millis(250))
+    locate(url)?.open(retention, limits, Duration::from_millis(250))
 }
 
 /// The store that `url` names.
 ///
 /// # Errors
 /// [`Error::Config`] for a URL that names none; 503 for a server that nobody knows.
-pub fn find(url: &str) -> Result<Place, Error> {
+pub fn locate(url: &str) -> Result<Location, Error> {
     if let Some(servers) = url.strip_prefix("memcached://") {
         let mut servers = memcached::Servers::parse(servers).ok_or_else(|| refusal(url))?;
         servers.addresses.iter_mut().try_for_each(Address::look_up)?;
-        return Ok(Place(Kind::Memcached(servers)));
+        return Ok(Location(Kind::Memcached(servers)));
     }
     let parsed = Url::parse(url).map_err(|_| refusal(url))?;
     match parsed.scheme() {
         "file" => {
             let directory = parsed.to_file_path().map_err(|()| refusal(url))?;
-            Ok(Place(Kind::Directory(directory)))
+            Ok(Location(Kind::Directory(directory)))
         }
         "rediss" if cfg!(not(feature = "tls")) => Err(Error::Config {
             variable: "NOVCOMET_STORE",
@@ -74,7 +74,7 @@ pub fn find(url: &str) -> Result<Place, Error> {
         "redis" | "rediss" | "unix" => {
             let mut server = redis::Server::parse(&parsed).ok_or_else(|| refusal(url))?;
             server.address.look_up()?;
-            Ok(Place(Kind::Redis(server)))
+            Ok(Location(Kind::Redis(server)))
         }
         _ => Err(refusal(url)),
     }
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     fn refused(url: &str) -> Option<String> {
-        let Err(Error::Config { variable, value, expected }) = find(url) else { return None };
+        let Err(Error::Config { variable, value, expected }) = locate(url) else { return None };
         Error::Config { variable, value, expected }.log_line()
     }
 

@@ -170,7 +170,7 @@ fn opens_or_says_why(config: &Config) {
         messages: config.keep,
         bytes: config.keep_bytes,
         age: config.keep_age,
-        most: config.max_file(),
+        max_file_bytes: config.max_file(),
     };
     if let Err(error) = store::open::open(&config.store, retention, Limits::NONE) {
         is_one_line(&error);

@@ -9,8 +9,12 @@ use novcomet::store::{self, Limits, Retention, Store};
 
 use crate::host::shared_memory;
 
-pub const KEEP_ALL: Retention =
-    Retention { messages: usize::MAX, bytes: u64::MAX, age: Duration::MAX, most: u64::MAX };
+pub const KEEP_ALL: Retention = Retention {
+    messages: usize::MAX,
+    bytes: u64::MAX,
+    age: Duration::MAX,
+    max_file_bytes: u64::MAX,
+};
 
 /// Removed with all that is in it on drop.
 pub struct Scratch(PathBuf);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use filetime::FileTime;
 use rustix::fs::OFlags;
 
-use super::entry::{Entry, failed, is_publishers};
+use super::dir_entry::{DirEntry, failed, is_publisher_time};
 use super::log::{self, End, Head, Messages};
 use crate::error::Error;
 use crate::event::{Cursor, Since, Topic};
@@ -21,13 +21,13 @@ const TICK: Duration = Duration::from_millis(10);
 
 /// An open event file.
 pub struct EventFile<'a> {
-    pub entry: Entry<'a>,
+    pub entry: DirEntry<'a>,
     pub file: File,
 }
 
 impl<'a> EventFile<'a> {
     /// `None` if there is none any more.
-    pub fn open(entry: Entry<'a>, access: OFlags) -> Result<Option<Self>, Error> {
+    pub fn open(entry: DirEntry<'a>, access: OFlags) -> Result<Option<Self>, Error> {
         match entry.open(access) {
             Ok(file) => {
                 let opened = Self { entry, file };
@@ -37,7 +37,7 @@ impl<'a> EventFile<'a> {
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => match entry.look()? {
+            Err(error) => match entry.stat()? {
                 Some(_) => Err(failed("open", entry.path)(error)),
                 None => Ok(None),
             },
@@ -109,7 +109,7 @@ impl<'a> EventFile<'a> {
     /// A file that has been replaced is not asked: its last time may be one
     /// that no later publisher has seen.
     fn settle(&self, before: Metadata) -> Result<(Metadata, bool), Error> {
-        if before.len() == 0 && is_publishers(before.mtime_nsec().unsigned_abs()) {
+        if before.len() == 0 && is_publisher_time(before.mtime_nsec().unsigned_abs()) {
             return Ok((before, true));
         }
         let locked =
@@ -121,7 +121,7 @@ impl<'a> EventFile<'a> {
 
     fn messages(&self, seen: &Metadata, since: Since, kept: Retention) -> Result<Messages, Error> {
         if seen.len() == 0 || since == Since::Now {
-            let last = self.end(seen, kept.most)?.last;
+            let last = self.end(seen, kept.max_file_bytes)?.last;
             return Ok(Messages { lines: Vec::new(), last, dropped: None });
         }
         log::messages(&self.file, seen.len(), since, kept, Cursor::now())
@@ -163,10 +163,12 @@ impl<'a> EventFile<'a> {
     }
 
     /// The end of its log.
-    pub fn end(&self, seen: &Metadata, most: u64) -> Result<End, Error> {
+    pub fn end(&self, seen: &Metadata, max_bytes: u64) -> Result<End, Error> {
         match seen.len() {
             0 => Ok(End { last: Cursor::SMALLEST, whole: 0 }),
-            length => log::end(&self.file, length, most).map_err(failed("read", self.entry.path)),
+            length => {
+                log::end(&self.file, length, max_bytes).map_err(failed("read", self.entry.path))
+            }
         }
     }
 }

@@ -91,8 +91,8 @@ pub struct Messages {
 ///
 /// # Errors
 /// What pread(2) says; `InvalidData` if there is no line as far as that.
-pub fn end(file: &File, length: u64, most: u64) -> io::Result<End> {
-    parts(file, length, most, |part| {
+pub fn end(file: &File, length: u64, max_bytes: u64) -> io::Result<End> {
+    parts(file, length, max_bytes, |part| {
         let whole = part.start + part.bytes.len() as u64;
         let last = part.lines_from_the_end().find_map(|line| Some((id_of(line)?, whole)));
         match last {
@@ -116,7 +116,7 @@ pub fn messages(
 ) -> io::Result<Messages> {
     let age = u64::try_from(retention.age.as_micros()).unwrap_or(u64::MAX);
     let oldest = Cursor::from_micros(now.micros().saturating_sub(age));
-    parts(file, length, retention.most, |part| part.messages(since, retention, oldest))
+    parts(file, length, retention.max_file_bytes, |part| part.messages(since, retention, oldest))
 }
 
 /// Tries larger and larger parts of the end until `find` has what it wants;
@@ -124,10 +124,10 @@ pub fn messages(
 fn parts<T>(
     file: &File,
     length: u64,
-    most: u64,
+    max_bytes: u64,
     find: impl Fn(&Part) -> Option<T>,
 ) -> io::Result<T> {
-    let largest = length.min(most);
+    let largest = length.min(max_bytes);
     let mut size = FIRST_PART.min(largest);
     loop {
         let start = length - size;
@@ -206,8 +206,8 @@ impl Part {
                 || found.lines.len() < retention.messages
                     && bytes <= retention.bytes
                     && id >= oldest;
-            if !since.precedes(id) || !is_kept {
-                found.dropped = since.precedes(id).then_some(id);
+            if !since.includes(id) || !is_kept {
+                found.dropped = since.includes(id).then_some(id);
                 found.lines.reverse();
                 return Some(found);
             }

@@ -2,11 +2,11 @@
 //! messages are what the file holds.
 
 mod acl;
-mod entry;
+mod dir_entry;
 mod event_file;
 mod log;
 mod publisher;
-mod room;
+mod quota;
 mod watch;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,10 +18,10 @@ use rustix::fs::{CWD, Mode, OFlags, open};
 use super::{Budget, Limits, Reading, Readings, Retention, Store, Watch};
 use crate::error::Error;
 use crate::event::{Cursor, Since, Topic};
-use entry::{Entry, failed};
+use dir_entry::{DirEntry, failed};
 use event_file::EventFile;
 use publisher::create;
-use room::Room;
+use quota::Quota;
 use watch::DirectoryWatch;
 
 /// How long a publish takes at most while others hold its topic. A healthy one
@@ -64,8 +64,8 @@ impl FileStore {
         Ok(name.into())
     }
 
-    fn room(&self) -> Room<'_> {
-        Room { directory: self.directory.as_fd(), path: &self.path, limits: self.limits }
+    fn quota(&self) -> Quota<'_> {
+        Quota { directory: self.directory.as_fd(), path: &self.path, limits: self.limits }
     }
 
     /// An event without a message takes no space.
@@ -76,14 +76,14 @@ impl FileStore {
         deadline: Instant,
     ) -> Result<Option<Cursor>, Error> {
         if let Some(data) = data {
-            self.room().check(0, data.len().max(1))?;
+            self.quota().check_space(0, data.len().max(1))?;
         }
         file.publish(data, self.retention, deadline)
     }
 
-    fn create(&self, entry: Entry, data: Option<&str>) -> Result<Option<Cursor>, Error> {
-        self.room().make()?;
-        self.room().check(1, data.map_or(0, str::len))?;
+    fn create(&self, entry: DirEntry, data: Option<&str>) -> Result<Option<Cursor>, Error> {
+        self.quota().reserve_topic()?;
+        self.quota().check_space(1, data.map_or(0, str::len))?;
         create(entry, data)
     }
 
@@ -95,12 +95,12 @@ impl FileStore {
         budget: &mut Budget,
     ) -> Result<Option<Reading>, Error> {
         let path = self.path.join(Self::name(topic)?);
-        let entry = Entry { directory: CWD, name: &path, path: &path };
+        let entry = DirEntry { directory: CWD, name: &path, path: &path };
         while !budget.is_spent() {
-            let Some(found) = entry.look()? else {
+            let Some(found) = entry.stat()? else {
                 return Ok(Some(Reading::quiet(since.cursor().unwrap_or(Cursor::SMALLEST))));
             };
-            if since == Since::Cursor(found.time) && found.is_publishers {
+            if since == Since::Cursor(found.time) && found.is_publisher_time {
                 return Ok(Some(Reading::quiet(found.time)));
             }
             match EventFile::open(entry, OFlags::RDONLY) {
@@ -119,12 +119,12 @@ impl Store for FileStore {
     fn publish(&self, topic: &Topic, data: Option<&str>) -> Result<Cursor, Error> {
         let name = Self::name(topic)?;
         let path = self.path.join(&name);
-        let entry = Entry { directory: self.directory.as_fd(), name: &name, path: &path };
+        let entry = DirEntry { directory: self.directory.as_fd(), name: &name, path: &path };
         // One for all files that somebody may put in the place of another meanwhile.
         let deadline = Instant::now() + PUBLISH_LIMIT;
         loop {
             // A device does things when it is opened: look first.
-            let there = entry.look()?.map(|_| EventFile::open(entry, OFlags::RDWR)).transpose()?;
+            let there = entry.stat()?.map(|_| EventFile::open(entry, OFlags::RDWR)).transpose()?;
             let published = match there.flatten() {
                 Some(file) => self.publish_to(&file, data, deadline)?,
                 None => self.create(entry, data)?,

@@ -11,7 +11,7 @@ use filetime::FileTime;
 use rustix::fs::{Mode, RenameFlags, Timespec, Timestamps, UTIME_NOW, fstat, futimens};
 
 use super::acl;
-use super::entry::{Entry, Names, failed};
+use super::dir_entry::{DirEntry, Names, failed};
 use super::event_file::{EventFile, born_of, time_of};
 use super::log::{self, End, Head, Header};
 use crate::error::Error;
@@ -24,19 +24,19 @@ const LOCK_PAUSE: Duration = Duration::from_micros(100);
 
 /// How a file begins that is not in its place yet; its maker's process id
 /// comes next, and a hyphen.
-pub const ASIDE: &str = ".novcomet-";
+pub const TEMP_PREFIX: &str = ".novcomet-";
 
 /// Puts a new event file in place, complete with its message and its time;
 /// `None` when somebody else was first.
-pub fn create(entry: Entry<'_>, data: Option<&str>) -> Result<Option<Cursor>, Error> {
+pub fn create(entry: DirEntry<'_>, data: Option<&str>) -> Result<Option<Cursor>, Error> {
     let cursor = Cursor::SMALLEST.next(Cursor::now());
-    let aside = Aside::create(entry, EVERYBODYS).map_err(failed("create", entry.path))?;
-    let content = |inode| data.map(|data| log_of(cursor, inode, data)).unwrap_or_default();
-    let placed = aside
+    let temp = TempFile::create(entry, RW_FOR_ALL).map_err(failed("create", entry.path))?;
+    let content = |inode| data.map(|data| new_log(cursor, inode, data)).unwrap_or_default();
+    let done = temp
         .share_with_group()
-        .and_then(|()| aside.fill(content, cursor))
-        .and_then(|()| aside.place(RenameFlags::NOREPLACE));
-    match placed {
+        .and_then(|()| temp.fill(content, cursor))
+        .and_then(|()| temp.place(RenameFlags::NOREPLACE));
+    match done {
         Ok(()) => Ok(Some(cursor)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
         Err(error) => Err(failed("create", entry.path)(error)),
@@ -44,7 +44,7 @@ pub fn create(entry: Entry<'_>, data: Option<&str>) -> Result<Option<Cursor>, Er
 }
 
 /// A log with its first message.
-fn log_of(id: Cursor, inode: u64, data: &str) -> Vec<u8> {
+fn new_log(id: Cursor, inode: u64, data: &str) -> Vec<u8> {
     let mut content = log::line(&Header { born: id, inode, dropped: None });
     content.extend(log::line(&Message { id, data: data.to_owned() }));
     content
@@ -61,14 +61,14 @@ impl EventFile<'_> {
     ) -> Result<Option<Cursor>, Error> {
         self.lock(deadline)?;
         let seen = self.metadata()?;
-        let (head, end) = (self.head(&seen)?, self.end(&seen, kept.most)?);
+        let (head, end) = (self.head(&seen)?, self.end(&seen, kept.max_file_bytes)?);
         if !self.is_topics_own()? {
             return Ok(None);
         }
         let publisher = Publisher { file: self, seen, head, end, kept };
         match data {
             Some(data) => publisher.append(data).map(Some),
-            None => publisher.advance().map(Some),
+            None => publisher.touch_file().map(Some),
         }
     }
 
@@ -79,8 +79,8 @@ impl EventFile<'_> {
     fn is_topics_own(&self) -> Result<bool, Error> {
         let look = || fstat(&self.file).map_err(|error| self.failed("look at")(error.into()));
         let before = look()?;
-        self.entry.await_neighbours().map_err(self.failed("look at"))?;
-        let Some(there) = self.entry.look()? else { return Ok(false) };
+        self.entry.wait_for_directory_lock().map_err(self.failed("look at"))?;
+        let Some(there) = self.entry.stat()? else { return Ok(false) };
         let after = look()?;
         if there.identity != (after.st_dev, after.st_ino) {
             return Ok(false);
@@ -137,9 +137,9 @@ impl Publisher<'_> {
     fn append(&self, data: &str) -> Result<Cursor, Error> {
         let message = Message { id: self.next()?, data: data.to_owned() };
         let line = log::line(&message);
-        if self.end.whole < self.seen.len() || self.is_overfull(line.len()) {
-            match self.replace(&message) {
-                Err(error) if is_forbidden(&error) => self.mend(line.len())?,
+        if self.end.whole < self.seen.len() || self.needs_compaction(line.len()) {
+            match self.compact(&message) {
+                Err(error) if is_forbidden(&error) => self.truncate_torn_line(line.len())?,
                 other => return other.map(|()| message.id).map_err(self.failed("shorten")),
             }
         }
@@ -172,7 +172,7 @@ impl Publisher<'_> {
     }
 
     /// Twice what is kept: so each message is copied once on average.
-    fn is_overfull(&self, added: usize) -> bool {
+    fn needs_compaction(&self, added: usize) -> bool {
         let is_old = |id: Cursor| id.age(Cursor::now()) > self.kept.age.saturating_mul(2);
         self.size_with(added) > self.kept.bytes.saturating_mul(2)
             || self.head.oldest.is_some_and(is_old)
@@ -183,7 +183,7 @@ impl Publisher<'_> {
     }
 
     /// Puts a file with what is kept and `message` in the place of this one.
-    fn replace(&self, message: &Message) -> io::Result<()> {
+    fn compact(&self, message: &Message) -> io::Result<()> {
         let older = self.kept.messages.saturating_sub(1);
         let older = Retention { messages: older, ..self.kept };
         let length = self.seen.len();
@@ -198,16 +198,16 @@ impl Publisher<'_> {
             content.extend(log::line(message));
             content
         };
-        let aside = Aside::create(self.file.entry, OWNERS)?;
-        aside.fill(content, message.id)?;
-        aside.resemble(&self.file.file, &self.seen)?;
-        aside.place(RenameFlags::empty())
+        let temp = TempFile::create(self.file.entry, OWNER_RW)?;
+        temp.fill(content, message.id)?;
+        temp.copy_mode_and_owner(&self.file.file, &self.seen)?;
+        temp.place(RenameFlags::empty())
     }
 
     /// Where the file may not be replaced (another user's, in a sticky
     /// directory) a torn line is cut off in place, and the log may grow to
     /// four times of what is kept.
-    fn mend(&self, added: usize) -> Result<(), Error> {
+    fn truncate_torn_line(&self, added: usize) -> Result<(), Error> {
         if self.size_with(added) > self.kept.bytes.saturating_mul(4) {
             return Err(self.failed("shorten")(io::ErrorKind::PermissionDenied.into()));
         }
@@ -215,18 +215,18 @@ impl Publisher<'_> {
     }
 
     /// Sets a time later than the last.
-    fn advance(&self) -> Result<Cursor, Error> {
+    fn touch_file(&self) -> Result<Cursor, Error> {
         let next = self.next()?;
         match set_time(&self.file.file, next) {
             Ok(()) => Ok(next),
-            Err(error) if is_forbidden(&error) => self.touch(),
+            Err(error) if is_forbidden(&error) => self.set_kernel_time(),
             Err(error) => Err(self.failed("set the time of")(error)),
         }
     }
 
     /// A file of another user can only be given the kernel's own time, which
     /// before Linux 6.13 moves by ticks of up to 10 ms.
-    fn touch(&self) -> Result<Cursor, Error> {
+    fn set_kernel_time(&self) -> Result<Cursor, Error> {
         const TICKS: u32 = 50;
         for _ in 0..TICKS {
             let touched = futimens(&self.file.file, &NOW);
@@ -247,19 +247,19 @@ impl Publisher<'_> {
 
 /// A file that is prepared beside the one it will be: it appears at once and
 /// whole. Removed if it does not come to that.
-struct Aside<'a> {
+struct TempFile<'a> {
     name: PathBuf,
     file: File,
     /// What it will be.
-    entry: Entry<'a>,
+    entry: DirEntry<'a>,
 }
 
-impl<'a> Aside<'a> {
-    fn create(entry: Entry<'a>, mode: u32) -> io::Result<Self> {
+impl<'a> TempFile<'a> {
+    fn create(entry: DirEntry<'a>, mode: u32) -> io::Result<Self> {
         loop {
-            let name = format!("{ASIDE}{}-{}", std::process::id(), Cursor::now());
+            let name = format!("{TEMP_PREFIX}{}-{}", std::process::id(), Cursor::now());
             let name = entry.name.with_file_name(name);
-            match (Entry { name: &name, ..entry }).create(Mode::from_raw_mode(mode)) {
+            match (DirEntry { name: &name, ..entry }).create(Mode::from_raw_mode(mode)) {
                 Ok(file) => return Ok(Self { name, file, entry }),
                 // Another thread, or a process of the same number in another
                 // container, has this microsecond.
@@ -276,7 +276,7 @@ impl<'a> Aside<'a> {
         if !Mode::from_raw_mode(directory.st_mode).contains(Mode::SGID) {
             return Ok(());
         }
-        let mode = self.file.metadata()?.mode() | GROUPS;
+        let mode = self.file.metadata()?.mode() | GROUP_RW;
         self.file.set_permissions(PermissionsExt::from_mode(mode))
     }
 
@@ -284,7 +284,7 @@ impl<'a> Aside<'a> {
     /// then its ACL and its mode; nobody gets a right that he had not. It comes
     /// last: until then the file is its maker's alone, for a descriptor that was
     /// opened earlier outlives a narrower mode.
-    fn resemble(&self, file: &File, seen: &Metadata) -> io::Result<()> {
+    fn copy_mode_and_owner(&self, file: &File, seen: &Metadata) -> io::Result<()> {
         let group = Some(seen.gid());
         let has_group = fchown(&self.file, Some(seen.uid()), group)
             .or_else(|_| fchown(&self.file, None, group))
@@ -292,9 +292,9 @@ impl<'a> Aside<'a> {
         let acl = acl::of(file)?;
         let has_acl = has_group && acl::set(&self.file, acl.as_deref()).is_ok();
         // No bit by which a planted file would become a program that runs as us.
-        let mode = match seen.mode() & EVERYBODYS {
+        let mode = match seen.mode() & RW_FOR_ALL {
             mode if has_acl => mode,
-            mode if acl.is_some() => mode & OWNERS,
+            mode if acl.is_some() => mode & OWNER_RW,
             mode => without_group(mode),
         };
         self.file.set_permissions(PermissionsExt::from_mode(mode))
@@ -311,12 +311,12 @@ impl<'a> Aside<'a> {
         self.here().rename(self.entry, flags)
     }
 
-    fn here(&self) -> Entry<'_> {
-        Entry { name: &self.name, ..self.entry }
+    fn here(&self) -> DirEntry<'_> {
+        DirEntry { name: &self.name, ..self.entry }
     }
 }
 
-impl Drop for Aside<'_> {
+impl Drop for TempFile<'_> {
     fn drop(&mut self) {
         // After it was put in place there is nothing of this name.
         let _ = self.here().remove();
@@ -326,15 +326,15 @@ impl Drop for Aside<'_> {
 /// The members of a group that is not kept are others from then on, and those of
 /// the new group were.
 fn without_group(mode: u32) -> u32 {
-    mode & OWNERS | mode & (mode & GROUPS) >> 3
+    mode & OWNER_RW | mode & (mode & GROUP_RW) >> 3
 }
 
 /// Reading and writing, for the owner.
-const OWNERS: u32 = 0o600;
+const OWNER_RW: u32 = 0o600;
 /// Reading and writing, for the group.
-const GROUPS: u32 = 0o060;
+const GROUP_RW: u32 = 0o060;
 /// Reading and writing, for everybody.
-const EVERYBODYS: u32 = 0o666;
+const RW_FOR_ALL: u32 = 0o666;
 
 const NOW: Timestamps = {
     let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };

@@ -33,8 +33,8 @@ const FILE: WatchFlags = WatchFlags::ATTRIB
 /// how long it takes to earn one more. A publish wakes twice, and 13 a second
 /// took half a processor for the looks of a thousand who waited for other topics.
 /// Who has been woken too often hears of its own event that much later.
-const VAIN: u32 = 16;
-const EARNED: Duration = Duration::from_millis(250);
+const MAX_FALSE_WAKEUPS: u32 = 16;
+const REFILL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How much is read of a queue at once, in bytes.
 const QUEUED: usize = 4096;
@@ -43,14 +43,14 @@ const QUEUED: usize = 4096;
 pub struct DirectoryWatch {
     directory: PathBuf,
     files: Vec<PathBuf>,
-    means: Means,
+    mechanism: Mechanism,
     bucket: Bucket,
 }
 
 /// inotify wakes for our own files only, but a user has 128 instances
 /// (`fs.inotify.max_user_instances`); dnotify wakes for the whole directory,
 /// without such a limit.
-enum Means {
+enum Mechanism {
     Inotify(OwnedFd),
     Dnotify {
         signals: OwnedFd,
@@ -63,8 +63,8 @@ enum Means {
 impl DirectoryWatch {
     /// A watch on `files` in `directory`; none of them need exist.
     pub fn new(directory: PathBuf, files: Vec<PathBuf>) -> Self {
-        let means = Means::inotify().unwrap_or_else(|_| Means::dnotify());
-        Self { directory, files, means, bucket: Bucket::new() }
+        let mechanism = Mechanism::inotify().unwrap_or_else(|_| Mechanism::dnotify());
+        Self { directory, files, mechanism, bucket: Bucket::new() }
     }
 
     /// Adds every watch again: a file that was replaced is another inode now.
@@ -97,13 +97,13 @@ fn add_watch(
 
 impl Watch for DirectoryWatch {
     fn arm(&mut self) {
-        if let Means::Inotify(inotify) = &self.means {
+        if let Mechanism::Inotify(inotify) = &self.mechanism {
             drain(inotify);
             if self.add_watches(inotify).is_err() {
-                self.means = Means::dnotify();
+                self.mechanism = Mechanism::dnotify();
             }
         }
-        if let Means::Dnotify { signals, directory } = &mut self.means {
+        if let Mechanism::Dnotify { signals, directory } = &mut self.mechanism {
             drain(signals);
             let there = fs::metadata(&self.directory).ok();
             let held = directory.as_ref().and_then(|held| held.metadata().ok());
@@ -116,32 +116,32 @@ impl Watch for DirectoryWatch {
     }
 
     fn fd(&mut self, _: Duration) -> Option<BorrowedFd<'_>> {
-        match &self.means {
-            Means::Inotify(fd) | Means::Dnotify { signals: fd, .. } => Some(fd.as_fd()),
-            Means::Nothing => None,
+        match &self.mechanism {
+            Mechanism::Inotify(fd) | Mechanism::Dnotify { signals: fd, .. } => Some(fd.as_fd()),
+            Mechanism::Nothing => None,
         }
     }
 
     fn concerns_us(&mut self) -> bool {
-        match &self.means {
-            Means::Inotify(inotify) => tells_of(inotify, &self.files),
+        match &self.mechanism {
+            Mechanism::Inotify(inotify) => has_relevant_event(inotify, &self.files),
             _ => true,
         }
     }
 
-    fn in_vain(&mut self) {
+    fn report_false_wakeup(&mut self) {
         self.bucket.spend();
     }
 
-    fn rest(&self) -> Duration {
-        match self.means {
-            Means::Dnotify { .. } => self.bucket.rest(),
+    fn cooldown(&self) -> Duration {
+        match self.mechanism {
+            Mechanism::Dnotify { .. } => self.bucket.cooldown(),
             _ => Duration::ZERO,
         }
     }
 }
 
-/// A bucket of [`VAIN`] wake-ups that fills by one every [`EARNED`].
+/// A bucket of [`MAX_FALSE_WAKEUPS`] wake-ups that fills by one every [`REFILL_INTERVAL`].
 struct Bucket {
     left: u32,
     filled: Instant,
@@ -149,30 +149,30 @@ struct Bucket {
 
 impl Bucket {
     fn new() -> Self {
-        Self { left: VAIN, filled: Instant::now() }
+        Self { left: MAX_FALSE_WAKEUPS, filled: Instant::now() }
     }
 
     fn spend(&mut self) {
-        while self.left < VAIN && self.filled.elapsed() >= EARNED {
+        while self.left < MAX_FALSE_WAKEUPS && self.filled.elapsed() >= REFILL_INTERVAL {
             self.left += 1;
-            self.filled += EARNED;
+            self.filled += REFILL_INTERVAL;
         }
-        if self.left == VAIN {
+        if self.left == MAX_FALSE_WAKEUPS {
             self.filled = Instant::now();
         }
         self.left = self.left.saturating_sub(1);
     }
 
     /// Until there is one again.
-    fn rest(&self) -> Duration {
+    fn cooldown(&self) -> Duration {
         match self.left {
-            0 => EARNED.saturating_sub(self.filled.elapsed()),
+            0 => REFILL_INTERVAL.saturating_sub(self.filled.elapsed()),
             _ => Duration::ZERO,
         }
     }
 }
 
-impl Means {
+impl Mechanism {
     fn inotify() -> Result<Self, Errno> {
         inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map(Self::Inotify)
     }
@@ -189,7 +189,7 @@ impl Means {
 /// Reads what is queued: whether any of it is about these files. An event in the
 /// directory has a name; one of a file itself, of the directory itself, and a full
 /// queue have none.
-fn tells_of(inotify: &OwnedFd, files: &[PathBuf]) -> bool {
+fn has_relevant_event(inotify: &OwnedFd, files: &[PathBuf]) -> bool {
     let mut queued = [MaybeUninit::uninit(); QUEUED];
     let mut events = inotify::Reader::new(inotify, &mut queued);
     let mut is_told = false;
@@ -217,7 +217,7 @@ mod tests {
             std::env::temp_dir().join(format!("novcomet-{name}-{}", std::process::id()));
         fs::create_dir(&directory).unwrap();
         let watch = DirectoryWatch::new(directory.clone(), vec![directory.join("a.comet")]);
-        matches!(watch.means, Means::Inotify(_)).then_some((directory, watch))
+        matches!(watch.mechanism, Mechanism::Inotify(_)).then_some((directory, watch))
     }
 
     #[test]

@@ -107,7 +107,7 @@ impl Index {
         let mut messages = Vec::new();
         for &(id, bytes) in &self.messages[from..] {
             let id = Cursor::from_micros(id);
-            if since.precedes(id) {
+            if since.includes(id) {
                 size = bytes.saturating_add(size);
                 more = size > limit as u64 && !messages.is_empty();
                 if more {

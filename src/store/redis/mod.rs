@@ -3,8 +3,8 @@
 //!
 //! What has to be one step happens in two scripts on the server.
 
-mod conversation;
-mod nodes;
+mod cluster;
+mod connection;
 mod reply;
 mod url;
 mod watch;
@@ -21,8 +21,8 @@ use crate::error::Error;
 use crate::event::{Cursor, Message, Since, Topic};
 use crate::net::stream::{MAX_REPLY_BYTES, invalid_reply};
 use crate::net::tls::Tls;
-use conversation::Command;
-use nodes::{Nodes, refused};
+use cluster::{Cluster, refused};
+use connection::Command;
 pub use url::Server;
 use watch::StreamWatch;
 
@@ -38,7 +38,7 @@ pub struct RedisStore {
     name: String,
     retention: [String; 3],
     poll: Duration,
-    nodes: Rc<RefCell<Nodes>>,
+    cluster: Rc<RefCell<Cluster>>,
 }
 
 impl RedisStore {
@@ -49,7 +49,7 @@ impl RedisStore {
     pub fn open(server: Server, retention: Retention, poll: Duration) -> Result<Self, Error> {
         let name = server.address.to_string();
         let tls = server.files.as_ref().map(Tls::read).transpose().map_err(failed(&name))?;
-        let most = MAX_REPLY_BYTES.saturating_add(retention.most);
+        let max_bytes = MAX_REPLY_BYTES.saturating_add(retention.max_file_bytes);
         let age = u64::try_from(retention.age.as_micros()).unwrap_or(EXACT).min(EXACT);
         Ok(Self {
             prefix: server.prefix.clone(),
@@ -60,7 +60,7 @@ impl RedisStore {
                 age.to_string(),
             ],
             poll,
-            nodes: Rc::new(RefCell::new(Nodes::new(server, tls, most))),
+            cluster: Rc::new(RefCell::new(Cluster::new(server, tls, max_bytes))),
         })
     }
 
@@ -74,9 +74,9 @@ impl RedisStore {
 
     /// One script for all, which a cluster refuses: it has a slot for each.
     fn look_at(&self, wanted: &[(&Topic, Since)], budget: &mut Budget) -> io::Result<Readings> {
-        let mut nodes = self.nodes.borrow_mut();
-        nodes.begin();
-        let is_cluster = nodes.is_cluster();
+        let mut cluster = self.cluster.borrow_mut();
+        cluster.begin();
+        let is_cluster = cluster.is_cluster();
         let together = if is_cluster { 1 } else { wanted.len().max(1) };
         let mut readings = Vec::with_capacity(wanted.len());
         for part in wanted.chunks(together) {
@@ -86,10 +86,10 @@ impl RedisStore {
             }
             let keys: Vec<_> = part.iter().map(|(topic, _)| self.key(topic)).collect();
             let command = self.reading(&keys, part, budget.left());
-            let found = match nodes.ask(&keys[0], &command, true) {
-                Err(error) if !is_cluster && nodes.is_cluster() && keys.len() > 1 => {
+            let found = match cluster.ask(&keys[0], &command, true) {
+                Err(error) if !is_cluster && cluster.is_cluster() && keys.len() > 1 => {
                     let _ = error;
-                    drop(nodes);
+                    drop(cluster);
                     return self.look_at(wanted, budget);
                 }
                 // One key has a server of its own.
@@ -100,7 +100,7 @@ impl RedisStore {
                 other => array(other?)?,
             };
             if found.len() != keys.len() {
-                return Err(meaningless());
+                return Err(unexpected_reply());
             }
             for ((key, &(topic, since)), found) in keys.iter().zip(part).zip(found) {
                 if found == OwnedFrame::Null {
@@ -108,7 +108,7 @@ impl RedisStore {
                     readings.push(None);
                     continue;
                 }
-                let reading = taken(&mut nodes, key, since, found);
+                let reading = taken(&mut cluster, key, since, found);
                 let reading = reading.map(|reading| reading.within(topic, budget)).transpose();
                 readings.push(reading.map(|each| each.map_err(|error| self.failed_at(key, error))));
             }
@@ -138,13 +138,18 @@ impl RedisStore {
 }
 
 /// What one stream has for a reader.
-fn taken(nodes: &mut Nodes, key: &[u8], since: Since, found: OwnedFrame) -> io::Result<Reading> {
-    nodes.forget(key);
+fn taken(
+    cluster: &mut Cluster,
+    key: &[u8],
+    since: Since,
+    found: OwnedFrame,
+) -> io::Result<Reading> {
+    cluster.forget(key);
     let answer = match found {
         OwnedFrame::Error(why) => return Err(refused(why)),
-        found => Answer::parse(found).ok_or_else(meaningless)?,
+        found => Answer::parse(found).ok_or_else(unexpected_reply)?,
     };
-    nodes.stands(key, answer.id.as_deref());
+    cluster.record_position(key, answer.id.as_deref());
     Ok(answer.reading(since))
 }
 
@@ -153,7 +158,7 @@ fn failed(name: &str) -> impl FnOnce(io::Error) -> Error + use<> {
     move |cause| Error::Server { store, cause }
 }
 
-/// How a reader stands, in the script's words, and where.
+/// How a reader positions, in the script's words, and where.
 fn position(since: Since) -> (&'static str, u64) {
     let cursor = since.cursor().unwrap_or(Cursor::SMALLEST).micros();
     match since {
@@ -169,10 +174,10 @@ impl Store for RedisStore {
         let command = Command::new("EVAL").with(PUBLISH).with("1").with(key.as_slice());
         let command = self.retention.iter().fold(command, Command::with);
         let command = data.into_iter().fold(command, Command::with);
-        let mut nodes = self.nodes.borrow_mut();
-        nodes.begin();
-        match nodes.ask(&key, &command, false) {
-            Ok(reply) => cursor(&reply).ok_or_else(|| self.failed()(meaningless())),
+        let mut cluster = self.cluster.borrow_mut();
+        cluster.begin();
+        match cluster.ask(&key, &command, false) {
+            Ok(reply) => cursor(&reply).ok_or_else(|| self.failed()(unexpected_reply())),
             Err(error) => Err(self.failed_at(&key, error)),
         }
     }
@@ -183,7 +188,7 @@ impl Store for RedisStore {
 
     fn watch(&self, topics: &[Topic]) -> Result<Box<dyn Watch>, Error> {
         let keys = topics.iter().map(|topic| self.key(topic)).collect();
-        Ok(Box::new(StreamWatch::new(Rc::clone(&self.nodes), keys, self.poll)))
+        Ok(Box::new(StreamWatch::new(Rc::clone(&self.cluster), keys, self.poll)))
     }
 }
 
@@ -231,7 +236,7 @@ impl Answer {
 fn array(frame: OwnedFrame) -> io::Result<Vec<OwnedFrame>> {
     match frame {
         OwnedFrame::Array(fields) => Ok(fields),
-        _ => Err(meaningless()),
+        _ => Err(unexpected_reply()),
     }
 }
 
@@ -253,7 +258,7 @@ fn text(frame: OwnedFrame) -> Option<String> {
     }
 }
 
-fn meaningless() -> io::Error {
+fn unexpected_reply() -> io::Error {
     invalid_reply("it answers what makes no sense")
 }
 

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::nodes::Nodes;
+use super::cluster::Cluster;
 use crate::store::Watch;
 
 /// How long the server may be late in saying that nothing has happened.
@@ -16,7 +16,7 @@ const GRACE: Duration = Duration::from_millis(150);
 /// sleep; and it ends when the sleep does, so that a server that is silent
 /// then has gone.
 pub struct StreamWatch {
-    nodes: Rc<RefCell<Nodes>>,
+    cluster: Rc<RefCell<Cluster>>,
     keys: Vec<Vec<u8>>,
     poll: Duration,
     blocked: Option<OwnedFd>,
@@ -27,20 +27,20 @@ pub struct StreamWatch {
 }
 
 impl StreamWatch {
-    pub fn new(nodes: Rc<RefCell<Nodes>>, keys: Vec<Vec<u8>>, poll: Duration) -> Self {
-        Self { nodes, keys, poll, blocked: None, since: Instant::now(), is_noisy: false }
+    pub fn new(cluster: Rc<RefCell<Cluster>>, keys: Vec<Vec<u8>>, poll: Duration) -> Self {
+        Self { cluster, keys, poll, blocked: None, since: Instant::now(), is_noisy: false }
     }
 
     /// One XREAD can't name streams of several servers.
     fn is_polled(&self) -> bool {
-        self.is_noisy || self.keys.len() > 1 && self.nodes.borrow().is_cluster()
+        self.is_noisy || self.keys.len() > 1 && self.cluster.borrow().is_cluster()
     }
 }
 
 impl Watch for StreamWatch {
     fn arm(&mut self) {
         if self.blocked.take().is_some() {
-            self.nodes.borrow_mut().unblock(&self.keys[0], Instant::now() + GRACE);
+            self.cluster.borrow_mut().unblock(&self.keys[0], Instant::now() + GRACE);
         }
     }
 
@@ -49,18 +49,18 @@ impl Watch for StreamWatch {
         if !self.is_polled() && !self.keys.is_empty() && self.blocked.is_none() {
             let within = within.as_millis().clamp(1, u128::from(u32::MAX));
             self.since = Instant::now();
-            self.blocked = self.nodes.borrow_mut().block(&self.keys, within).ok();
+            self.blocked = self.cluster.borrow_mut().block(&self.keys, within).ok();
         }
         self.blocked.as_ref().map(AsFd::as_fd)
     }
 
     /// A server that refuses XREAD, or answers it with nothing, would have us
     /// ask again without a pause.
-    fn in_vain(&mut self) {
+    fn report_false_wakeup(&mut self) {
         self.is_noisy |= self.since.elapsed() < self.poll;
     }
 
-    fn pause(&self) -> Duration {
+    fn poll_interval(&self) -> Duration {
         if self.is_polled() { self.poll } else { Duration::MAX }
     }
 }

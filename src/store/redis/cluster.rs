@@ -8,42 +8,42 @@ use std::time::Instant;
 
 use redis_protocol::resp2::types::OwnedFrame;
 
-use super::conversation::{Command, Conversation};
+use super::connection::{Command, Connection};
 use super::url::Server;
 use crate::net::address::Address;
 use crate::net::stream::REQUEST_TIMEOUT;
 use crate::net::tls::Tls;
 
 /// How often a cluster may send us on.
-const HOPS: usize = 4;
+const MAX_REDIRECTS: usize = 4;
 
 /// Connections to servers, made when they are needed.
-pub struct Nodes {
+pub struct Cluster {
     server: Server,
     /// To all of them, or to none.
     tls: Option<Tls>,
-    conversations: HashMap<Address, Conversation>,
+    connections: HashMap<Address, Connection>,
     /// Which server of a cluster has a key, as far as we were told.
     moved: HashMap<Vec<u8>, Address>,
     is_cluster: bool,
     /// The last entry of each stream at the last look.
-    stands: HashMap<Vec<u8>, String>,
+    positions: HashMap<Vec<u8>, String>,
     until: Instant,
     /// How many bytes a server may say until then.
-    most: u64,
+    max_bytes: u64,
 }
 
-impl Nodes {
-    pub fn new(server: Server, tls: Option<Tls>, most: u64) -> Self {
+impl Cluster {
+    pub fn new(server: Server, tls: Option<Tls>, max_bytes: u64) -> Self {
         Self {
             server,
             tls,
-            conversations: HashMap::new(),
+            connections: HashMap::new(),
             moved: HashMap::new(),
             is_cluster: false,
-            stands: HashMap::new(),
+            positions: HashMap::new(),
             until: Instant::now(),
-            most,
+            max_bytes,
         }
     }
 
@@ -58,13 +58,13 @@ impl Nodes {
     }
 
     /// Where a stream stands; without an id it is not there.
-    pub fn stands(&mut self, key: &[u8], id: Option<&str>) {
-        self.stands.insert(key.to_vec(), id.unwrap_or("0-0").to_owned());
+    pub fn record_position(&mut self, key: &[u8], id: Option<&str>) {
+        self.positions.insert(key.to_vec(), id.unwrap_or("0-0").to_owned());
     }
 
     /// It is no stream that can be read, and XREAD would refuse all for it.
     pub fn forget(&mut self, key: &[u8]) {
-        self.stands.remove(key);
+        self.positions.remove(key);
     }
 
     /// The reply of the server that has `key`. A connection that was left over
@@ -72,9 +72,9 @@ impl Nodes {
     /// command may be said twice.
     ///
     /// # Errors
-    /// Those of the link, and the server's own.
+    /// Those of the stream, and the server's own.
     pub fn ask(&mut self, key: &[u8], command: &Command, again: bool) -> io::Result<OwnedFrame> {
-        for _ in 0..HOPS {
+        for _ in 0..MAX_REDIRECTS {
             let address = self.address_of(key);
             let reply = self.try_ask(&address, command);
             let reply = match reply {
@@ -84,7 +84,7 @@ impl Nodes {
                 other => other,
             }?;
             match reply {
-                OwnedFrame::Error(why) if self.is_sent_on(key, &why) => {}
+                OwnedFrame::Error(why) if self.follow_redirect(key, &why) => {}
                 OwnedFrame::Error(why) => return Err(refused(why)),
                 other => return Ok(other),
             }
@@ -97,19 +97,19 @@ impl Nodes {
     }
 
     fn try_ask(&mut self, address: &Address, command: &Command) -> io::Result<OwnedFrame> {
-        let exchanged = self.conversation(address).and_then(|conversation| {
-            conversation.say(command)?;
-            conversation.hear()
+        let exchanged = self.connection(address).and_then(|connection| {
+            connection.send(command)?;
+            connection.receive()
         });
         if exchanged.is_err() {
-            self.conversations.remove(address);
+            self.connections.remove(address);
         }
         exchanged
     }
 
-    fn conversation(&mut self, address: &Address) -> io::Result<&mut Conversation> {
-        let (until, most) = (self.until, self.most);
-        Ok(match self.conversations.entry(address.clone()) {
+    fn connection(&mut self, address: &Address) -> io::Result<&mut Connection> {
+        let (until, max_bytes) = (self.until, self.max_bytes);
+        Ok(match self.connections.entry(address.clone()) {
             Entry::Occupied(open) => {
                 let open = open.into_mut();
                 open.wait_until(until);
@@ -117,17 +117,19 @@ impl Nodes {
             }
             Entry::Vacant(none) => {
                 let tls = self.tls.as_ref();
-                none.insert(Conversation::open(address, &self.server, tls, until, most)?)
+                none.insert(Connection::open(address, &self.server, tls, until, max_bytes)?)
             }
         })
     }
 
     /// `MOVED 3999 127.0.0.1:6381` says where a key is; `CROSSSLOT` that keys
     /// are apart.
-    fn is_sent_on(&mut self, key: &[u8], why: &str) -> bool {
+    fn follow_redirect(&mut self, key: &[u8], why: &str) -> bool {
         self.is_cluster |= why.starts_with("CROSSSLOT") || why.starts_with("MOVED ");
         let target = why.strip_prefix("MOVED ").and_then(|rest| rest.split_once(' '));
-        let Some(address) = target.and_then(|(_, to)| self.named(to)) else { return false };
+        let Some(address) = target.and_then(|(_, to)| self.redirect_target(to)) else {
+            return false;
+        };
         self.moved.insert(key.to_vec(), address);
         true
     }
@@ -135,7 +137,7 @@ impl Nodes {
     /// An IPv6 address has no brackets there; an empty host is the one we asked.
     /// A server on a socket of this machine sends nobody away from it: the
     /// password would go over a network that nobody has named.
-    fn named(&self, to: &str) -> Option<Address> {
+    fn redirect_target(&self, to: &str) -> Option<Address> {
         let (host, port) = to.rsplit_once(':')?;
         let port = port.parse().ok()?;
         match &self.server.address {
@@ -152,30 +154,30 @@ impl Nodes {
     /// descriptor on which it will.
     ///
     /// # Errors
-    /// Those of the link, and `NotFound` when none of them could be read.
+    /// Those of the stream, and `NotFound` when none of them could be read.
     pub fn block(&mut self, keys: &[Vec<u8>], milliseconds: u128) -> io::Result<OwnedFd> {
-        let known = |key: &Vec<u8>| Some((key.clone(), self.stands.get(key)?.clone()));
-        let (keys, stands): (Vec<_>, Vec<_>) = keys.iter().filter_map(known).unzip();
+        let known = |key: &Vec<u8>| Some((key.clone(), self.positions.get(key)?.clone()));
+        let (keys, positions): (Vec<_>, Vec<_>) = keys.iter().filter_map(known).unzip();
         let first = keys.first().ok_or(ErrorKind::NotFound)?;
         let address = self.address_of(first);
         let command = Command::new("XREAD").with("COUNT").with("1").with("BLOCK");
         let command = command.with(milliseconds.to_string()).with("STREAMS");
         let command = keys.iter().fold(command, Command::with);
-        let command = stands.iter().fold(command, Command::with);
+        let command = positions.iter().fold(command, Command::with);
         self.begin();
-        let conversation = self.conversation(&address)?;
-        conversation.say(&command)?;
-        conversation.as_fd().try_clone_to_owned()
+        let connection = self.connection(&address)?;
+        connection.send(&command)?;
+        connection.as_fd().try_clone_to_owned()
     }
 
     /// Hears the answer to [`block`](Self::block), and forgets it; without one
     /// at `until` the connection is of no use any more.
     pub fn unblock(&mut self, key: &[u8], until: Instant) {
         let address = self.address_of(key);
-        let Some(conversation) = self.conversations.get_mut(&address) else { return };
-        conversation.wait_until(until);
-        if conversation.hear().is_err() {
-            self.conversations.remove(&address);
+        let Some(connection) = self.connections.get_mut(&address) else { return };
+        connection.wait_until(until);
+        if connection.receive().is_err() {
+            self.connections.remove(&address);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, openat, renameat_with, statat, unlinkat,
+    AtFlags, FileType, Mode, OFlags, RenameFlags, openat, renameat_with, statat, unlinkat,
 };
 
 use crate::error::Error;
@@ -21,7 +21,7 @@ const SAFELY: OFlags =
 /// directory: whoever puts another in that one's place meanwhile leads it
 /// nowhere. A subscriber, who may wait through that, goes by the path.
 #[derive(Clone, Copy)]
-pub struct Entry<'a> {
+pub struct DirEntry<'a> {
     pub directory: BorrowedFd<'a>,
     /// Relative to `directory`.
     pub name: &'a Path,
@@ -30,12 +30,12 @@ pub struct Entry<'a> {
 }
 
 /// What stands there, as far as it can be told without opening it.
-pub struct Look {
+pub struct Stat {
     pub time: Cursor,
     /// When anything was last done to it, by the kernel's own clock.
     pub changed: Cursor,
     /// Whether a publisher set the time.
-    pub is_publishers: bool,
+    pub is_publisher_time: bool,
     pub is_empty: bool,
     /// Device and inode.
     pub identity: (u64, u64),
@@ -52,19 +52,19 @@ pub struct Names {
 
 impl Names {
     #[allow(clippy::useless_conversion)] // The types are not the same everywhere.
-    pub fn of(found: &Stat) -> Self {
+    pub fn of(found: &rustix::fs::Stat) -> Self {
         let changed = (found.st_ctime.into(), found.st_ctime_nsec.into());
         Self { count: found.st_nlink.into(), changed }
     }
 }
 
-impl Look {
-    fn of(found: &Stat) -> Self {
+impl Stat {
+    fn of(found: &rustix::fs::Stat) -> Self {
         let at = |seconds, nanos: u64| Cursor::at(seconds, u32::try_from(nanos).unwrap_or(0));
         Self {
             time: at(found.st_mtime, found.st_mtime_nsec).known(),
             changed: at(found.st_ctime, found.st_ctime_nsec),
-            is_publishers: is_publishers(found.st_mtime_nsec),
+            is_publisher_time: is_publisher_time(found.st_mtime_nsec),
             is_empty: found.st_size == 0,
             identity: (found.st_dev, found.st_ino),
             names: Names::of(found),
@@ -72,12 +72,12 @@ impl Look {
     }
 }
 
-impl Entry<'_> {
+impl DirEntry<'_> {
     /// The regular file there, `None` if there is nothing.
-    pub fn look(self) -> Result<Option<Look>, Error> {
+    pub fn stat(self) -> Result<Option<Stat>, Error> {
         match statat(self.directory, self.name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::RegularFile => {
-                Ok(Some(Look::of(&found)))
+                Ok(Some(Stat::of(&found)))
             }
             Ok(_) => Err(Error::NotAFile(self.path.into())),
             Err(error) if error == rustix::io::Errno::NOENT => Ok(None),
@@ -98,7 +98,7 @@ impl Entry<'_> {
     }
 
     /// Gives it the place of `other`, a name in the same directory.
-    pub fn rename(self, other: Entry<'_>, flags: RenameFlags) -> io::Result<()> {
+    pub fn rename(self, other: DirEntry<'_>, flags: RenameFlags) -> io::Result<()> {
         Ok(renameat_with(self.directory, self.name, other.directory, other.name, flags)?)
     }
 
@@ -106,7 +106,7 @@ impl Entry<'_> {
     /// lowers the count of a file's names before a name that is removed is gone. To
     /// rename a file to its own name does nothing (rename(2)), but takes the
     /// directory's lock.
-    pub fn await_neighbours(self) -> io::Result<()> {
+    pub fn wait_for_directory_lock(self) -> io::Result<()> {
         match self.rename(self, RenameFlags::empty()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
@@ -122,7 +122,7 @@ impl Entry<'_> {
 /// the kernel's own have nanoseconds. It is the last that its publisher sets,
 /// so nobody needs to wait for the lock to be free, which under a crowd of
 /// woken waiters may take long.
-pub fn is_publishers(nanoseconds: u64) -> bool {
+pub fn is_publisher_time(nanoseconds: u64) -> bool {
     nanoseconds % 1000 == 0
 }
 

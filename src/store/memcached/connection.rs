@@ -25,21 +25,21 @@ pub enum Reply {
 }
 
 /// A connection, and what came over it that nobody has read yet.
-pub struct Conversation {
-    link: DeadlineStream,
+pub struct Connection {
+    stream: DeadlineStream,
     unread: Vec<u8>,
 }
 
-impl Conversation {
+impl Connection {
     /// On which at most `most` bytes are heard until one moment.
-    pub fn open(address: &Address, most: u64) -> io::Result<Self> {
-        Ok(Self { link: DeadlineStream::open(address, most)?, unread: Vec::new() })
+    pub fn open(address: &Address, max_bytes: u64) -> io::Result<Self> {
+        Ok(Self { stream: DeadlineStream::open(address, max_bytes)?, unread: Vec::new() })
     }
 
     /// Says all of `lines` at once, and hears a reply to each.
     ///
     /// # Errors
-    /// Those of the link, `TimedOut` at `until`, and the server's own.
+    /// Those of the stream, `TimedOut` at `until`, and the server's own.
     pub fn exchange(
         &mut self,
         lines: &[impl AsRef<[u8]>],
@@ -48,13 +48,13 @@ impl Conversation {
         if Instant::now() >= until {
             return Err(io::Error::new(ErrorKind::TimedOut, "other publishers are always quicker"));
         }
-        self.link.wait_until(until);
+        self.stream.wait_until(until);
         let lines: Vec<_> = lines.iter().map(AsRef::as_ref).collect();
-        self.link.write_all(&lines.concat())?;
-        lines.iter().map(|_| self.hear()).collect()
+        self.stream.write_all(&lines.concat())?;
+        lines.iter().map(|_| self.receive()).collect()
     }
 
-    fn hear(&mut self) -> io::Result<Reply> {
+    fn receive(&mut self) -> io::Result<Reply> {
         let line = self.line()?;
         let mut words = line.split(' ');
         let kind = words.next().unwrap_or_default();
@@ -82,14 +82,14 @@ impl Conversation {
             if self.unread.len() > LONGEST_LINE {
                 return Err(invalid_reply("it says a line without end"));
             }
-            read_more(&mut self.link, &mut self.unread)?;
+            read_more(&mut self.stream, &mut self.unread)?;
         }
     }
 
     fn content(&mut self, size: usize) -> io::Result<Vec<u8>> {
         let end = size.checked_add(2).ok_or_else(|| invalid_reply("it says what has no end"))?;
         while self.unread.len() < end {
-            read_more(&mut self.link, &mut self.unread)?;
+            read_more(&mut self.stream, &mut self.unread)?;
         }
         match self.unread[size..end] == *b"\r\n" {
             true => Ok(self.unread.drain(..end).take(size).collect()),

@@ -38,17 +38,17 @@ impl Command {
 }
 
 /// A connection, and what came over it that nobody has heard yet.
-pub struct Conversation {
-    wire: Box<dyn Transport>,
+pub struct Connection {
+    transport: Box<dyn Transport>,
     unread: Vec<u8>,
     /// How far the first reply among them is known.
     scan: Scan,
     /// Replies to who we said we are, that are still to come.
-    greetings: usize,
+    auth_commands: usize,
     password: String,
 }
 
-impl Conversation {
+impl Connection {
     /// Connects, by `tls` if there is such, and says who we are; what the server thinks of that is heard
     /// with the first reply, so that it costs no time.
     ///
@@ -59,47 +59,47 @@ impl Conversation {
         server: &Server,
         tls: Option<&Tls>,
         until: Instant,
-        most: u64,
+        max_bytes: u64,
     ) -> io::Result<Self> {
-        let mut link = DeadlineStream::open(address, most)?;
-        link.wait_until(until);
-        let wire: Box<dyn Transport> = match (tls, address) {
-            (Some(tls), Address::Tcp { host, .. }) => tls.over(link, host)?,
-            _ => Box::new(link),
+        let mut stream = DeadlineStream::open(address, max_bytes)?;
+        stream.wait_until(until);
+        let transport: Box<dyn Transport> = match (tls, address) {
+            (Some(tls), Address::Tcp { host, .. }) => tls.over(stream, host)?,
+            _ => Box::new(stream),
         };
-        let greetings = greetings(server);
-        let mut conversation = Self {
-            wire,
+        let auth_commands = auth_commands(server);
+        let mut connection = Self {
+            transport,
             unread: Vec::new(),
             scan: Scan::default(),
-            greetings: greetings.len(),
+            auth_commands: auth_commands.len(),
             password: server.password.clone(),
         };
-        for greeting in greetings {
-            conversation.say(&greeting)?;
+        for command in auth_commands {
+            connection.send(&command)?;
         }
-        Ok(conversation)
+        Ok(connection)
     }
 
     pub fn wait_until(&mut self, until: Instant) {
-        self.wire.wait_until(until);
+        self.transport.wait_until(until);
     }
 
     /// # Errors
-    /// Those of the link.
-    pub fn say(&mut self, command: &Command) -> io::Result<()> {
-        self.wire.write_all(&command.bytes()?)
+    /// Those of the stream.
+    pub fn send(&mut self, command: &Command) -> io::Result<()> {
+        self.transport.write_all(&command.bytes()?)
     }
 
     /// The reply to the first command that has none yet.
     ///
     /// # Errors
-    /// Those of the link, and `PermissionDenied` when the server refuses us.
-    pub fn hear(&mut self) -> io::Result<OwnedFrame> {
-        while self.greetings > 0 {
-            self.greetings -= 1;
+    /// Those of the stream, and `PermissionDenied` when the server refuses us.
+    pub fn receive(&mut self) -> io::Result<OwnedFrame> {
+        while self.auth_commands > 0 {
+            self.auth_commands -= 1;
             if let OwnedFrame::Error(why) = self.next()? {
-                return Err(unwelcome(&self.without_password(&why)));
+                return Err(login_refused(&self.without_password(&why)));
             }
         }
         Ok(match self.next()? {
@@ -121,7 +121,7 @@ impl Conversation {
         let length = loop {
             match self.scan.length(&self.unread)? {
                 Some(length) => break length,
-                None => read_more(&mut self.wire, &mut self.unread)?,
+                None => read_more(&mut self.transport, &mut self.unread)?,
             }
         };
         self.scan = Scan::default();
@@ -132,7 +132,7 @@ impl Conversation {
 }
 
 /// Who we are, or which database we want, is refused.
-fn unwelcome(why: &str) -> io::Error {
+fn login_refused(why: &str) -> io::Error {
     let is_database = ["DB index", "SELECT"].iter().any(|word| why.contains(word));
     let kind = match why.split(' ').next() {
         Some("LOADING" | "BUSY" | "MASTERDOWN") => ErrorKind::Other,
@@ -142,21 +142,21 @@ fn unwelcome(why: &str) -> io::Error {
     io::Error::new(kind, why.to_owned())
 }
 
-fn greetings(server: &Server) -> Vec<Command> {
-    let mut greetings = Vec::new();
+fn auth_commands(server: &Server) -> Vec<Command> {
+    let mut auth_commands = Vec::new();
     if !server.password.is_empty() || !server.user.is_empty() {
         let auth = Command::new("AUTH");
         let auth = if server.user.is_empty() { auth } else { auth.with(&server.user) };
-        greetings.push(auth.with(&server.password));
+        auth_commands.push(auth.with(&server.password));
     }
     if server.database > 0 {
-        greetings.push(Command::new("SELECT").with(server.database.to_string()));
+        auth_commands.push(Command::new("SELECT").with(server.database.to_string()));
     }
-    greetings
+    auth_commands
 }
 
-impl AsFd for Conversation {
+impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.wire.as_fd()
+        self.transport.as_fd()
     }
 }
