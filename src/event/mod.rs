@@ -22,7 +22,7 @@ impl Topic {
     /// [`Error::BadRequest`] with the rule that `name` breaks.
     pub fn new(name: impl Into<String>) -> Result<Self, Error> {
         let name = name.into();
-        let refuse = |why: String| Err(Error::BadRequest(why));
+        let refuse = |why: String| Err(Error::bad_request(why));
         match name.len() {
             0 => refuse("a topic is at least one character".into()),
             1..=MAX_TOPIC if name.chars().any(char::is_control) => {
@@ -196,7 +196,7 @@ impl Since {
         let since = if text == "earliest" { Some(Self::Earliest) } else { parse_cursor(text) };
         since.ok_or_else(|| {
             let why = "a cursor is a number, such as 1795415403.163846, or the word earliest";
-            Error::BadRequest(why.into())
+            Error::bad_request(why)
         })
     }
 

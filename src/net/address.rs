@@ -7,8 +7,6 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::error::Error;
-
 use super::deadline::wait_readable;
 
 /// A server's address, as the administrator wrote it.
@@ -55,13 +53,11 @@ impl Address {
     /// Looks a name up.
     ///
     /// # Errors
-    /// [`Error::Server`] for a name that nobody knows, or not in time.
-    pub fn look_up(&mut self) -> Result<(), Error> {
-        let store = self.to_string();
+    /// `NotFound` for an unknown name, `TimedOut` after [`LOOKUP_TIMEOUT`].
+    pub fn look_up(&mut self) -> io::Result<()> {
         if let Self::Tcp { host, ips, .. } = self {
             if ips.is_empty() {
-                let found = resolve(host, Instant::now() + LOOKUP_TIMEOUT);
-                *ips = found.map_err(|cause| Error::Server { store, cause })?;
+                *ips = resolve(host, Instant::now() + LOOKUP_TIMEOUT)?;
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ pub mod tls;
 
 use std::path::PathBuf;
 
-/// TlsFiles of PEM.
+/// The PEM files that TLS reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
     /// Certificates of those who may vouch for the server.

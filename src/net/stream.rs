@@ -42,7 +42,7 @@ pub struct DeadlineStream {
 }
 
 impl DeadlineStream {
-    /// A connection on which at max_bytes `most` bytes are heard until one moment.
+    /// Connects. At most `max_bytes` are read until one deadline.
     ///
     /// # Errors
     /// What connect(2) says, `TimedOut` after [`CONNECT_TIMEOUT`].

@@ -44,7 +44,7 @@ pub fn expect_signals() {
 /// what a client sent. Call it before anything is opened.
 ///
 /// # Errors
-/// [`Error::Sandbox`], after all of it was tried.
+/// 503, after every limit was tried.
 pub fn limit_resources() -> Result<(), Error> {
     // With those in their places there may be none left below the limit.
     let descriptors = sys::close_inherited().and_then(|()| limit_descriptors());
@@ -67,7 +67,7 @@ const NOTHING: rlimit64 = rlimit64 { rlim_cur: 0, rlim_max: 0 };
 /// What is open already stays so.
 ///
 /// # Errors
-/// [`Error::Sandbox`] when the kernel has no Landlock (before Linux 5.13, or
+/// 503 when the kernel has no Landlock (before Linux 5.13, or
 /// switched off) or refuses it.
 pub fn write_only_below(directory: Option<BorrowedFd<'_>>) -> Result<(), Error> {
     let failed = failed("confine itself by Landlock");
@@ -100,7 +100,7 @@ impl FileSizeLimit {
     /// Lowers the limit to `bytes`, unless it is lower already.
     ///
     /// # Errors
-    /// [`Error::Sandbox`] with what prlimit(2) says.
+    /// 503 with the error of prlimit(2).
     pub fn set(bytes: u64) -> Result<Self, Error> {
         let set = sys::limit(libc::RLIMIT_FSIZE, None).and_then(|before| {
             let lower = rlimit64 { rlim_cur: before.rlim_cur.min(bytes), ..before };
@@ -117,5 +117,10 @@ impl Drop for FileSizeLimit {
 }
 
 fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> Error {
-    move |cause| Error::Sandbox { doing, cause }
+    move |cause| {
+        Error::misconfigured(
+            &format!("cannot {doing}: {cause}"),
+            "NOVCOMET_SANDBOX=on goes on without it",
+        )
+    }
 }

@@ -9,6 +9,7 @@
 //! the waiting: who gets no slot asks at intervals, and hears of everything.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 
@@ -40,7 +41,7 @@ impl Slots<'_> {
     /// address comes first: one that has many waiters has few names to try.
     ///
     /// # Errors
-    /// [`Error::Slots`] when the kernel gives us no sockets.
+    /// 503 when the kernel gives no sockets.
     pub fn take(&self, address: &str) -> Result<Option<Slot>, Error> {
         let store = hash(&[self.store]);
         let most_here = if address.is_empty() { 0 } else { self.most_per_address };
@@ -60,7 +61,7 @@ impl Slots<'_> {
 fn take_one(of: &str, count: u32) -> Result<Option<OwnedFd>, Error> {
     // Of this type nobody can send us anything, or connect, before listen(2).
     let kind = SocketType::STREAM;
-    let failed = |errno: Errno| Error::Slots(errno.into());
+    let failed = |errno: Errno| no_sockets(&errno.into());
     let socket = socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None);
     let socket = socket.map_err(failed)?;
     for slot in random_order(count) {
@@ -73,6 +74,14 @@ fn take_one(of: &str, count: u32) -> Result<Option<OwnedFd>, Error> {
         }
     }
     Ok(None)
+}
+
+fn no_sockets(cause: &io::Error) -> Error {
+    Error::unavailable(
+        "nobody can wait; the server's error log says why",
+        &format!("cannot count waiting subscribers: {cause}"),
+        "allow the server Unix sockets, or set NOVCOMET_MAX_WAITERS and NOVCOMET_MAX_WAITERS_PER_ADDRESS to 0",
+    )
 }
 
 /// The numbers below `count`, each once: where a tenth of the slots is free it

@@ -14,7 +14,7 @@ pub struct CheckStore<F>(pub F);
 impl<F: Fn(&str) -> Option<Cursor>> Store for CheckStore<F> {
     fn publish(&self, _: &Topic, _: Option<&str>) -> Result<Cursor, Error> {
         let why = "nothing is published here: its events are what a program finds by itself";
-        Err(Error::BadRequest(why.into()))
+        Err(Error::bad_request(why))
     }
 
     /// A time that went back is a gap: what it was set to before is unknown.

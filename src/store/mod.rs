@@ -2,6 +2,7 @@
 
 mod budget;
 pub mod check;
+mod fault;
 mod file;
 mod memcached;
 pub mod open;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::fault::server_failed;
 use super::{Limits, Retention, Store, file, memcached, redis};
 use crate::error::Error;
 use crate::net::address::Address;
@@ -52,11 +53,11 @@ pub fn open(url: &str, retention: Retention, limits: Limits) -> Result<Box<dyn S
 /// The store that `url` names.
 ///
 /// # Errors
-/// [`Error::Config`] for a URL that names none; 503 for a server that nobody knows.
+/// 503 for a URL that names no store, and for a server with an unknown name.
 pub fn locate(url: &str) -> Result<Location, Error> {
     if let Some(servers) = url.strip_prefix("memcached://") {
         let mut servers = memcached::Servers::parse(servers).ok_or_else(|| refusal(url))?;
-        servers.addresses.iter_mut().try_for_each(Address::look_up)?;
+        servers.addresses.iter_mut().try_for_each(look_up)?;
         return Ok(Location(Kind::Memcached(servers)));
     }
     let parsed = Url::parse(url).map_err(|_| refusal(url))?;
@@ -65,15 +66,10 @@ pub fn locate(url: &str) -> Result<Location, Error> {
             let directory = parsed.to_file_path().map_err(|()| refusal(url))?;
             Ok(Location(Kind::Directory(directory)))
         }
-        "rediss" if cfg!(not(feature = "tls")) => Err(Error::Config {
-            variable: "NOVCOMET_STORE",
-            value: without_secrets(url),
-            expected: "a store of this executable, which was built without TLS; build one by \
-                       `make FEATURES=tls`, or name a tunnel before it (stunnel) as redis://",
-        }),
+        "rediss" if cfg!(not(feature = "tls")) => Err(refusal_as(url, NO_TLS)),
         "redis" | "rediss" | "unix" => {
             let mut server = redis::Server::parse(&parsed).ok_or_else(|| refusal(url))?;
-            server.address.look_up()?;
+            look_up(&mut server.address)?;
             Ok(Location(Kind::Redis(server)))
         }
         _ => Err(refusal(url)),
@@ -81,14 +77,23 @@ pub fn locate(url: &str) -> Result<Location, Error> {
 }
 
 fn refusal(url: &str) -> Error {
-    Error::Config {
-        variable: "NOVCOMET_STORE",
-        value: without_secrets(url),
-        expected: "the URL of a store, such as file:///dev/shm, redis://host:6379/0, \
+    refusal_as(url, URL)
+}
+
+fn refusal_as(url: &str, expected: &str) -> Error {
+    Error::setting("NOVCOMET_STORE", &without_secrets(url), expected)
+}
+
+const URL: &str = "the URL of a store, such as file:///dev/shm, redis://host:6379/0, \
                    unix:///run/redis.sock?db=0 or memcached://host:11211 (what may be a secret \
                    is not shown; write / # ? @ % in a user or password as %2F %23 %3F %40 %25, \
-                   and a prefix with one colon, at its end)",
-    }
+                   and a prefix with one colon, at its end)";
+const NO_TLS: &str = "a store of this executable, which was built without TLS; build one by \
+                      `make FEATURES=tls`, or name a tunnel before it (stunnel) as redis://";
+
+/// The process that looks up a name must start before the sandbox forbids it.
+fn look_up(address: &mut Address) -> Result<(), Error> {
+    address.look_up().map_err(|cause| server_failed(&address.to_string(), &cause))
 }
 
 /// For the log: the scheme, and the host or path if nothing of a password can
@@ -117,8 +122,7 @@ mod tests {
     use super::*;
 
     fn refused(url: &str) -> Option<String> {
-        let Err(Error::Config { variable, value, expected }) = locate(url) else { return None };
-        Error::Config { variable, value, expected }.log_line()
+        locate(url).err().filter(|error| matches!(error, Error::Misconfigured { .. }))?.log_line()
     }
 
     #[test]

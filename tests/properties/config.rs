@@ -47,7 +47,7 @@ pub fn holds(input: &[u8]) {
             is_usable(&config);
             opens_or_says_why(&config);
         }
-        Err(error) => is_to_blame(&environment, named(&error)),
+        Err(error) => is_to_blame(&environment, &named(&error)),
     }
 }
 
@@ -177,16 +177,11 @@ fn opens_or_says_why(config: &Config) {
     }
 }
 
-/// The variable that is to blame.
-fn named(error: &Error) -> &'static str {
+/// The name of the variable with the invalid value.
+fn named(error: &Error) -> String {
     is_one_line(error);
-    match error {
-        Error::Config { variable, .. } => {
-            assert!(error.log_line().unwrap().starts_with(variable));
-            variable
-        }
-        other => panic!("{other:?}"),
-    }
+    let line = error.log_line().unwrap();
+    line.split_once('=').unwrap_or_else(|| panic!("{line}")).0.to_owned()
 }
 
 /// What the administrator reads is one line, and the client reads none of it.

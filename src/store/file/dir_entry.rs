@@ -9,6 +9,7 @@ use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, RenameFlags, openat, renameat_with, statat, unlinkat,
 };
 
+use super::fault::{failed, not_a_file};
 use crate::error::Error;
 use crate::event::Cursor;
 
@@ -79,7 +80,7 @@ impl DirEntry<'_> {
             Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::RegularFile => {
                 Ok(Some(Stat::of(&found)))
             }
-            Ok(_) => Err(Error::NotAFile(self.path.into())),
+            Ok(_) => Err(not_a_file(self.path)),
             Err(error) if error == rustix::io::Errno::NOENT => Ok(None),
             Err(error) => Err(failed("read the time of", self.path)(error.into())),
         }
@@ -124,10 +125,4 @@ impl DirEntry<'_> {
 /// woken waiters may take long.
 pub fn is_publisher_time(nanoseconds: u64) -> bool {
     nanoseconds % 1000 == 0
-}
-
-/// The error of something that was being done to a file of the store.
-pub fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    let path = path.to_owned();
-    move |cause| Error::Store { doing, path, cause }
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use filetime::FileTime;
 use rustix::fs::OFlags;
 
-use super::dir_entry::{DirEntry, failed, is_publisher_time};
+use super::dir_entry::{DirEntry, is_publisher_time};
+use super::fault::{failed, not_a_file};
 use super::log::{self, End, Head, Messages};
 use crate::error::Error;
 use crate::event::{Cursor, Since, Topic};
@@ -33,7 +34,7 @@ impl<'a> EventFile<'a> {
                 let opened = Self { entry, file };
                 match opened.metadata()?.is_file() {
                     true => Ok(Some(opened)),
-                    false => Err(Error::NotAFile(entry.path.into())),
+                    false => Err(not_a_file(entry.path)),
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -4,6 +4,7 @@
 mod acl;
 mod dir_entry;
 mod event_file;
+mod fault;
 mod log;
 mod publisher;
 mod quota;
@@ -18,8 +19,9 @@ use rustix::fs::{CWD, Mode, OFlags, open};
 use super::{Budget, Limits, Reading, Readings, Retention, Store, Watch};
 use crate::error::Error;
 use crate::event::{Cursor, Since, Topic};
-use dir_entry::{DirEntry, failed};
+use dir_entry::DirEntry;
 use event_file::EventFile;
+use fault::{failed, lock_held};
 use publisher::create;
 use quota::Quota;
 use watch::DirectoryWatch;
@@ -41,7 +43,7 @@ pub struct FileStore {
 
 impl FileStore {
     /// # Errors
-    /// [`Error::Store`] when there is no such directory.
+    /// 503 when there is no such directory.
     pub fn open(path: PathBuf, retention: Retention, limits: Limits) -> Result<Self, Error> {
         let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = open(&path, how, Mode::empty())
@@ -59,7 +61,7 @@ impl FileStore {
         let name = encoded + ".comet";
         if name.len() > NAME_MAX {
             let why = "a topic with so many slashes or percent signs is too long for a file name";
-            return Err(Error::BadRequest(why.into()));
+            return Err(Error::bad_request(why));
         }
         Ok(name.into())
     }
@@ -131,7 +133,7 @@ impl Store for FileStore {
             };
             match published {
                 Some(cursor) => return Ok(cursor),
-                None if Instant::now() >= deadline => return Err(Error::LockHeld(path)),
+                None if Instant::now() >= deadline => return Err(lock_held(&path)),
                 None => {}
             }
         }

@@ -11,8 +11,9 @@ use filetime::FileTime;
 use rustix::fs::{Mode, RenameFlags, Timespec, Timestamps, UTIME_NOW, fstat, futimens};
 
 use super::acl;
-use super::dir_entry::{DirEntry, Names, failed};
+use super::dir_entry::{DirEntry, Names};
 use super::event_file::{EventFile, born_of, time_of};
+use super::fault::{failed, linked, lock_held, time_ahead};
 use super::log::{self, End, Head, Header};
 use crate::error::Error;
 use crate::event::{Cursor, Message, Since};
@@ -87,7 +88,7 @@ impl EventFile<'_> {
         }
         let names = [Names::of(&before), there.names, Names::of(&after)];
         if names.iter().any(|names| names.count > 1) {
-            return Err(Error::Linked(self.entry.path.into()));
+            return Err(linked(self.entry.path));
         }
         Ok(names.iter().all(|found| *found == names[0]))
     }
@@ -95,7 +96,7 @@ impl EventFile<'_> {
     fn lock(&self, deadline: Instant) -> Result<(), Error> {
         while !sys::try_lock(&self.file).map_err(self.failed("lock"))? {
             if Instant::now() >= deadline {
-                return Err(Error::LockHeld(self.entry.path.into()));
+                return Err(lock_held(self.entry.path));
             }
             thread::sleep(LOCK_PAUSE);
         }
@@ -127,7 +128,7 @@ impl Publisher<'_> {
     fn next(&self) -> Result<Cursor, Error> {
         let next = self.last().next(Cursor::now());
         match next == self.last() {
-            true => Err(Error::TimeAhead(self.file.entry.path.into())),
+            true => Err(time_ahead(self.file.entry.path)),
             false => Ok(next),
         }
     }
@@ -237,7 +238,7 @@ impl Publisher<'_> {
             }
             thread::sleep(Duration::from_millis(1));
         }
-        Err(Error::TimeAhead(self.file.entry.path.into()))
+        Err(time_ahead(self.file.entry.path))
     }
 
     fn failed(&self, doing: &'static str) -> impl FnOnce(io::Error) -> Error {

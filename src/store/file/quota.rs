@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, RawDir, fstatvfs, openat};
 
-use super::dir_entry::{DirEntry, Stat, failed};
+use super::dir_entry::{DirEntry, Stat};
 use super::event_file::EventFile;
+use super::fault::{failed, no_space, too_many_topics};
 use super::publisher::TEMP_PREFIX;
 use crate::error::Error;
 use crate::event::Cursor;
@@ -49,7 +50,7 @@ impl Quota<'_> {
         let removed = found.events.chosen.iter().filter(is_removed).count();
         let limit = self.limits.topics;
         match found.events.count - removed >= limit {
-            true => Err(Error::TooManyTopics { path: self.path.into(), limit }),
+            true => Err(too_many_topics(self.path, limit)),
             false => Ok(()),
         }
     }
@@ -76,7 +77,7 @@ impl Quota<'_> {
             && fits(blocks, found.f_bavail, found.f_blocks);
         match fit {
             true => Ok(()),
-            false => Err(Error::NoRoom { path: self.path.into(), percent }),
+            false => Err(no_space(self.path, percent)),
         }
     }
 }
@@ -88,7 +89,7 @@ struct Listing {
     temp_files: Sample,
 }
 
-/// TlsFiles of one kind: how many, and some of them, any as likely as any other.
+/// Files of one kind: how many, and some of them, any as likely as any other.
 #[derive(Default)]
 struct Sample {
     count: usize,

@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::event::{Cursor, Message, Since, Topic};
 use crate::net::address::Address;
 use crate::net::stream::{MAX_REPLY_BYTES, REQUEST_TIMEOUT, invalid_reply};
+use crate::store::fault::server_failed;
 use connection::{Connection, Reply};
 use index::{Index, Wanted};
 
@@ -67,8 +68,8 @@ impl MemcachedStore {
     /// Connects when it is needed.
     pub fn new(servers: Servers, retention: Retention, poll: Duration) -> Self {
         let max_bytes = MAX_REPLY_BYTES.saturating_add(retention.max_file_bytes);
-        let pool = RefCell::new(Pool { max_bytes, ..Pool::default() });
-        Self { servers, retention, poll, pool }
+        let empty = Pool { max_bytes, ..Pool::default() };
+        Self { servers, retention, poll, pool: RefCell::new(empty) }
     }
 
     fn topic_key(&self, topic: &Topic) -> TopicKey<'_> {
@@ -118,7 +119,7 @@ impl MemcachedStore {
         let mut readings = Vec::with_capacity(wanted.len());
         for (topic_key, &(topic, since)) in topic_keys.iter().zip(wanted) {
             if let Some(error) = pool.odd.remove(&topic_key.key) {
-                readings.push(Some(Err(failed_at(topic_key, error))));
+                readings.push(Some(Err(failed_at(topic_key, &error))));
                 continue;
             }
             let Some((_, index)) = pool.known.get(&topic_key.key) else {
@@ -141,16 +142,16 @@ impl MemcachedStore {
     }
 }
 
-fn failed(server: &Address, cause: io::Error) -> Error {
-    Error::Server { store: format!("memcached at {server}"), cause }
+fn failed(server: &Address, cause: &io::Error) -> Error {
+    server_failed(&format!("memcached at {server}"), cause)
 }
 
 /// Where something else stands in the way, its key is named.
-fn failed_at(topic_key: &TopicKey, cause: io::Error) -> Error {
+fn failed_at(topic_key: &TopicKey, cause: &io::Error) -> Error {
     let TopicKey { server, key } = topic_key;
     match cause.kind() {
         ErrorKind::AlreadyExists => {
-            Error::Server { store: format!("memcached at {server}, key {key}"), cause }
+            server_failed(&format!("memcached at {server}, key {key}"), cause)
         }
         _ => failed(server, cause),
     }
@@ -178,14 +179,14 @@ impl Store for MemcachedStore {
             match self.try_publish(&topic_key, data) {
                 Ok(Some(cursor)) => return Ok(cursor),
                 Ok(None) => {}
-                Err(error) => return Err(failed_at(&topic_key, error)),
+                Err(error) => return Err(failed_at(&topic_key, &error)),
             }
         }
     }
 
     fn look(&self, wanted: &[(&Topic, Since)], budget: &mut Budget) -> Result<Readings, Error> {
         self.begin();
-        self.look_at(wanted, budget).map_err(|error| failed(&self.last_asked(), error))
+        self.look_at(wanted, budget).map_err(|error| failed(&self.last_asked(), &error))
     }
 
     fn watch(&self, _: &[Topic]) -> Result<Box<dyn Watch>, Error> {

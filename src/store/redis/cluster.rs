@@ -25,7 +25,7 @@ pub struct Cluster {
     connections: HashMap<Address, Connection>,
     /// Which server of a cluster has a key, as far as we were told.
     moved: HashMap<Vec<u8>, Address>,
-    is_cluster: bool,
+    is_sharded: bool,
     /// The last entry of each stream at the last look.
     positions: HashMap<Vec<u8>, String>,
     until: Instant,
@@ -40,7 +40,7 @@ impl Cluster {
             tls,
             connections: HashMap::new(),
             moved: HashMap::new(),
-            is_cluster: false,
+            is_sharded: false,
             positions: HashMap::new(),
             until: Instant::now(),
             max_bytes,
@@ -53,8 +53,8 @@ impl Cluster {
     }
 
     /// Whether keys have different servers.
-    pub fn is_cluster(&self) -> bool {
-        self.is_cluster
+    pub fn is_sharded(&self) -> bool {
+        self.is_sharded
     }
 
     /// Where a stream stands; without an id it is not there.
@@ -125,7 +125,7 @@ impl Cluster {
     /// `MOVED 3999 127.0.0.1:6381` says where a key is; `CROSSSLOT` that keys
     /// are apart.
     fn follow_redirect(&mut self, key: &[u8], why: &str) -> bool {
-        self.is_cluster |= why.starts_with("CROSSSLOT") || why.starts_with("MOVED ");
+        self.is_sharded |= why.starts_with("CROSSSLOT") || why.starts_with("MOVED ");
         let target = why.strip_prefix("MOVED ").and_then(|rest| rest.split_once(' '));
         let Some(address) = target.and_then(|(_, to)| self.redirect_target(to)) else {
             return false;

@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::event::{Cursor, Message, Since, Topic};
 use crate::net::stream::{MAX_REPLY_BYTES, invalid_reply};
 use crate::net::tls::Tls;
+use crate::store::fault::server_failed;
 use cluster::{Cluster, refused};
 use connection::Command;
 pub use url::Server;
@@ -45,7 +46,7 @@ impl RedisStore {
     /// Reads what TLS takes; connects when it is needed.
     ///
     /// # Errors
-    /// [`Error::Server`] for files that can't be used.
+    /// 503 for files that can't be used.
     pub fn open(server: Server, retention: Retention, poll: Duration) -> Result<Self, Error> {
         let name = server.address.to_string();
         let tls = server.files.as_ref().map(Tls::read).transpose().map_err(failed(&name))?;
@@ -76,8 +77,8 @@ impl RedisStore {
     fn look_at(&self, wanted: &[(&Topic, Since)], budget: &mut Budget) -> io::Result<Readings> {
         let mut cluster = self.cluster.borrow_mut();
         cluster.begin();
-        let is_cluster = cluster.is_cluster();
-        let together = if is_cluster { 1 } else { wanted.len().max(1) };
+        let is_sharded = cluster.is_sharded();
+        let together = if is_sharded { 1 } else { wanted.len().max(1) };
         let mut readings = Vec::with_capacity(wanted.len());
         for part in wanted.chunks(together) {
             if budget.is_spent() {
@@ -87,14 +88,14 @@ impl RedisStore {
             let keys: Vec<_> = part.iter().map(|(topic, _)| self.key(topic)).collect();
             let command = self.reading(&keys, part, budget.left());
             let found = match cluster.ask(&keys[0], &command, true) {
-                Err(error) if !is_cluster && cluster.is_cluster() && keys.len() > 1 => {
+                Err(error) if !is_sharded && cluster.is_sharded() && keys.len() > 1 => {
                     let _ = error;
                     drop(cluster);
                     return self.look_at(wanted, budget);
                 }
                 // One key has a server of its own.
-                Err(error) if is_cluster => {
-                    readings.push(Some(Err(self.failed_at(&keys[0], error))));
+                Err(error) if is_sharded => {
+                    readings.push(Some(Err(self.failed_at(&keys[0], &error))));
                     continue;
                 }
                 other => array(other?)?,
@@ -110,19 +111,20 @@ impl RedisStore {
                 }
                 let reading = taken(&mut cluster, key, since, found);
                 let reading = reading.map(|reading| reading.within(topic, budget)).transpose();
-                readings.push(reading.map(|each| each.map_err(|error| self.failed_at(key, error))));
+                readings
+                    .push(reading.map(|each| each.map_err(|error| self.failed_at(key, &error))));
             }
         }
         Ok(readings)
     }
 
     /// Where another key stands in the way, it is named.
-    fn failed_at(&self, key: &[u8], cause: io::Error) -> Error {
+    fn failed_at(&self, key: &[u8], cause: &io::Error) -> Error {
         let key = match cause.kind() {
             io::ErrorKind::AlreadyExists => format!(", key {}", String::from_utf8_lossy(key)),
             _ => String::new(),
         };
-        Error::Server { store: format!("Redis at {}{key}", self.name), cause }
+        server_failed(&format!("Redis at {}{key}", self.name), cause)
     }
 
     fn reading(&self, keys: &[Vec<u8>], wanted: &[(&Topic, Since)], limit: usize) -> Command {
@@ -155,7 +157,7 @@ fn taken(
 
 fn failed(name: &str) -> impl FnOnce(io::Error) -> Error + use<> {
     let store = format!("Redis at {name}");
-    move |cause| Error::Server { store, cause }
+    move |cause| server_failed(&store, &cause)
 }
 
 /// How a reader positions, in the script's words, and where.
@@ -178,7 +180,7 @@ impl Store for RedisStore {
         cluster.begin();
         match cluster.ask(&key, &command, false) {
             Ok(reply) => cursor(&reply).ok_or_else(|| self.failed()(unexpected_reply())),
-            Err(error) => Err(self.failed_at(&key, error)),
+            Err(error) => Err(self.failed_at(&key, &error)),
         }
     }
 

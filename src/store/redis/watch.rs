@@ -33,7 +33,7 @@ impl StreamWatch {
 
     /// One XREAD can't name streams of several servers.
     fn is_polled(&self) -> bool {
-        self.is_noisy || self.keys.len() > 1 && self.cluster.borrow().is_cluster()
+        self.is_noisy || self.keys.len() > 1 && self.cluster.borrow().is_sharded()
     }
 }
 
