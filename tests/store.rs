@@ -240,7 +240,7 @@ fn beside_publishers_and_compaction_nothing_is_lost_or_doubled(kind: Kind) {
         while next.iter().sum::<usize>() < 4 * each {
             let reading = store.read(&topic("a"), Since::Cursor(at), 2_000).unwrap();
             assert!(!reading.gap, "after {at}: {reading:?}");
-            for Message { id, data } in reading.messages {
+            for Message { id, data, .. } in reading.messages {
                 let (name, number) = data.split_once(' ').unwrap();
                 let name: usize = name.parse().unwrap();
                 assert!(id > at, "{id} after {at}");

@@ -14,8 +14,17 @@ const MICROS: u64 = 1_000_000;
 
 /// The name of a stream of events: 1 to [`MAX_TOPIC`] bytes of UTF-8 without
 /// control characters. This is the one door where a name is judged.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Topic(String);
+
+impl TryFrom<String> for Topic {
+    type Error = Error;
+
+    fn try_from(name: String) -> Result<Self, Error> {
+        Self::new(name)
+    }
+}
 
 impl Topic {
     /// # Errors
@@ -270,14 +279,34 @@ pub struct Event {
     pub cursor: Cursor,
 }
 
-/// What an event says, where it says anything: on the wire and in the log
-/// `{"id":1795415403.163846,"data":"…"}`.
+/// The content of an event, on the wire `{"id":1795415403.163846,"data":"…"}`.
+/// The optional fields are kept in the log of a topic, and no protocol shows them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// The cursor of its event.
     pub id: Cursor,
     /// The text, as it was published.
     pub data: String,
+    /// The type of the event, as a publisher named it.
+    #[serde(skip)]
+    pub kind: Option<String>,
+    /// Whether only subscribers with a grant for it may read it.
+    #[serde(skip)]
+    pub private: bool,
+    /// The identifier that the publisher gave to the message.
+    #[serde(skip)]
+    pub client_id: Option<String>,
+    /// The further topics that the message was published to.
+    #[serde(skip)]
+    pub topics: Vec<Topic>,
+}
+
+impl Message {
+    /// A message without optional fields.
+    pub fn new(id: Cursor, data: impl Into<String>) -> Self {
+        let (kind, client_id) = (None, None);
+        Self { id, data: data.into(), kind, private: false, client_id, topics: Vec::new() }
+    }
 }
 
 #[cfg(test)]
@@ -409,7 +438,7 @@ mod tests {
 
     #[test]
     fn a_message_is_a_line_of_json_and_back() {
-        let message = Message { id: T, data: "a\n\"b\"\0\u{2028}é".into() };
+        let message = Message::new(T, "a\n\"b\"\0\u{2028}é");
         let line = serde_json::to_string(&message).unwrap();
         assert!(line.starts_with(r#"{"id":1795415403.163846,"data":"a\n"#) && !line.contains('\n'));
         assert_eq!(serde_json::from_str::<Message>(&line).unwrap(), message);

@@ -368,7 +368,7 @@ mod tests {
 
     #[test]
     fn messages_are_news_and_earliest_without_any_waits() {
-        let message = Message { id: at(950), data: "x".into() };
+        let message = Message::new(at(950), "x");
         let found = Reading { messages: vec![message.clone()], ..settled(at(950)) };
         for since in [Since::Earliest, Since::Cursor(at(900))] {
             match run_script(&[settled(at(900)), found.clone()], since) {

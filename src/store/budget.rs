@@ -75,7 +75,7 @@ mod tests {
     use crate::event::Cursor;
 
     fn cut(budget: &mut Budget, sizes: &[usize]) -> (Vec<usize>, bool) {
-        let message = |&size: &usize| Message { id: Cursor::SMALLEST, data: "x".repeat(size) };
+        let message = |&size: &usize| Message::new(Cursor::SMALLEST, "x".repeat(size));
         let mut messages: Vec<_> = sizes.iter().map(message).collect();
         let more = budget.cut(&Topic::new("a").unwrap(), &mut messages);
         (messages.iter().map(|message| message.data.len()).collect(), more)

@@ -92,7 +92,7 @@ mod tests {
         let text: String = (0..=0x100).filter_map(char::from_u32).collect();
         for data in ["", "one", &text] {
             let id = Cursor::from_micros(1_795_415_403_163_847);
-            let message = Message { id, data: data.into() };
+            let message = Message::new(id, data);
             let topic = Topic::new("a").unwrap();
             assert_eq!(size(&topic, &message), to_json(&message).len() + 1, "{data:?}");
         }

@@ -222,7 +222,7 @@ mod tests {
     }
 
     fn news(messages: &[(u64, &str)], cursor: u64, gap: bool) -> Part {
-        let message = |&(id, data): &(u64, &str)| Message { id: at(id), data: data.into() };
+        let message = |&(id, data): &(u64, &str)| Message::new(at(id), data);
         let messages = messages.iter().map(message).collect();
         Part::News(vec![News { topic: topic("a"), cursor: at(cursor), messages, gap }])
     }
@@ -271,7 +271,7 @@ mod tests {
             let _ = writer.write(&Part::Begin(standing));
             for data in ["", "one", "\none\r\ntwo\rthree\n", "\n\n\n"] {
                 let text = writer.write(&news(&[(163_847, data)], 163_847, false));
-                let message = Message { id: at(163_847), data: data.into() };
+                let message = Message::new(at(163_847), data);
                 assert_eq!(format.size(2)(&topic("a"), &message), text.len(), "{text:?}");
             }
         }

@@ -13,7 +13,7 @@ use std::os::unix::fs::FileExt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Cursor, Message, Since};
+use crate::event::{Cursor, Message, Since, Topic};
 use crate::store::Retention;
 
 /// How much of the end is read first, in bytes: most readers want one message.
@@ -57,6 +57,66 @@ impl Head {
         let oldest = if header.is_some() { lines.next() } else { Some(first) };
         Ok(Self { header, oldest: oldest.and_then(id_at_the_beginning) })
     }
+}
+
+/// A message in a log. Optional keys are there only if the message has them, and
+/// unknown keys are ignored.
+#[derive(Serialize, Deserialize)]
+struct Line<'a> {
+    id: Cursor,
+    #[serde(borrow)]
+    data: Cow<'a, str>,
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    kind: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    private: bool,
+    #[serde(rename = "client", default, skip_serializing_if = "Option::is_none")]
+    client_id: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    topics: Cow<'a, [Topic]>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // The signature that serde calls.
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+impl<'a> Line<'a> {
+    /// `None` for a line that is no message.
+    fn parse(line: &'a [u8]) -> Option<Self> {
+        // serde would also take an array, and bytes that are not UTF-8 in an
+        // unknown key.
+        let text = std::str::from_utf8(line).ok().filter(|text| text.starts_with('{'))?;
+        serde_json::from_str(text).ok()
+    }
+
+    fn of(message: &'a Message) -> Self {
+        Self {
+            id: message.id,
+            data: Cow::from(&message.data),
+            kind: message.kind.as_ref().map(Cow::from),
+            private: message.private,
+            client_id: message.client_id.as_ref().map(Cow::from),
+            topics: Cow::from(&message.topics),
+        }
+    }
+
+    fn message(self) -> Message {
+        Message {
+            id: self.id,
+            data: self.data.into_owned(),
+            kind: self.kind.map(Cow::into_owned),
+            private: self.private,
+            client_id: self.client_id.map(Cow::into_owned),
+            topics: self.topics.into_owned(),
+        }
+    }
+}
+
+/// The line of a message, with its line feed.
+#[must_use]
+pub fn message_line(message: &Message) -> Vec<u8> {
+    line(&Line::of(message))
 }
 
 /// A line of a log, with its line feed.
@@ -220,15 +280,7 @@ impl Part {
 
 /// `None` for a line that is no message.
 fn id_of(line: &[u8]) -> Option<Cursor> {
-    #[derive(Deserialize)]
-    struct Line<'a> {
-        id: Cursor,
-        #[serde(borrow, rename = "data")]
-        _data: Cow<'a, str>,
-    }
-    // An array would do for serde, and bytes that are not UTF-8 where nobody looks.
-    let text = std::str::from_utf8(line).ok().filter(|text| text.starts_with('{'))?;
-    serde_json::from_str(text).ok().map(|Line { id, .. }| id)
+    Line::parse(line).map(|line| line.id)
 }
 
 /// The id of a line that is cut off somewhere.
@@ -241,11 +293,71 @@ fn id_at_the_beginning(line: &[u8]) -> Option<Cursor> {
 #[must_use]
 pub fn decode(lines: &[Vec<u8>], mut fits: impl FnMut(&Message) -> bool) -> (Vec<Message>, bool) {
     let mut messages = Vec::new();
-    for message in lines.iter().filter_map(|line| serde_json::from_slice(line).ok()) {
+    for message in lines.iter().filter_map(|line| Line::parse(line)).map(Line::message) {
         if !fits(&message) {
             return (messages, true);
         }
         messages.push(message);
     }
     (messages, false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: &str = r#"{"id":1795415403.163846,"data":"x"}"#;
+
+    fn plain() -> Message {
+        Message::new(Cursor::from_micros(1_795_415_403_163_846), "x")
+    }
+
+    fn read(line: &str) -> Option<Message> {
+        decode(&[line.as_bytes().to_vec()], |_| true).0.pop()
+    }
+
+    fn with(key: &str) -> String {
+        PLAIN.replace('}', &format!(",{key}}}"))
+    }
+
+    #[test]
+    fn plain_message_is_id_and_data() {
+        assert_eq!(message_line(&plain()), format!("{PLAIN}\n").into_bytes());
+        assert_eq!(read(PLAIN), Some(plain()));
+    }
+
+    #[test]
+    fn unknown_keys_are_ignored() {
+        for key in [r#""a":1"#, r#""kind":{"b":[null]}"#, r#""a":1,"a":"twice""#] {
+            assert_eq!(read(&with(key)), Some(plain()), "{key}");
+        }
+    }
+
+    #[test]
+    fn optional_keys_make_the_round_trip() {
+        let topic = Topic::new("a/b").unwrap();
+        for (key, message) in [
+            (r#""type":"alarm\n""#, Message { kind: Some("alarm\n".into()), ..plain() }),
+            (r#""private":true"#, Message { private: true, ..plain() }),
+            (
+                r#""client":"urn:uuid:1""#,
+                Message { client_id: Some("urn:uuid:1".into()), ..plain() },
+            ),
+            (r#""topics":["a/b"]"#, Message { topics: vec![topic], ..plain() }),
+        ] {
+            assert_eq!(message_line(&message), format!("{}\n", with(key)).into_bytes());
+            assert_eq!(read(&with(key)), Some(message.clone()), "{key}");
+            // What a protocol sends has no such key.
+            assert_eq!(serde_json::to_string(&message).unwrap(), PLAIN);
+        }
+    }
+
+    #[test]
+    fn wrong_types_make_no_message() {
+        for key in [r#""type":5"#, r#""private":"yes""#, r#""client":[]"#, r#""topics":["\u0000"]"#]
+        {
+            assert_eq!(read(&with(key)), None, "{key}");
+            assert_eq!(id_of(with(key).as_bytes()), None, "{key}");
+        }
+    }
 }

@@ -47,7 +47,7 @@ pub fn create(entry: DirEntry<'_>, data: Option<&str>) -> Result<Option<Cursor>,
 /// A log with its first message.
 fn new_log(id: Cursor, inode: u64, data: &str) -> Vec<u8> {
     let mut content = log::line(&Header { born: id, inode, dropped: None });
-    content.extend(log::line(&Message { id, data: data.to_owned() }));
+    content.extend(log::message_line(&Message::new(id, data)));
     content
 }
 
@@ -136,8 +136,8 @@ impl Publisher<'_> {
     /// Adds a message, and then sets the time of its event. A line that is
     /// torn, or old messages beyond measure, make a new file.
     fn append(&self, data: &str) -> Result<Cursor, Error> {
-        let message = Message { id: self.next()?, data: data.to_owned() };
-        let line = log::line(&message);
+        let message = Message::new(self.next()?, data);
+        let line = log::message_line(&message);
         if self.end.whole < self.seen.len() || self.needs_compaction(line.len()) {
             match self.compact(&message) {
                 Err(error) if is_forbidden(&error) => self.truncate_torn_line(line.len())?,
@@ -196,7 +196,7 @@ impl Publisher<'_> {
                 content.extend_from_slice(line);
                 content.push(b'\n');
             }
-            content.extend(log::line(message));
+            content.extend(log::message_line(message));
             content
         };
         let temp = TempFile::create(self.file.entry, OWNER_RW)?;

@@ -331,7 +331,7 @@ impl Pool {
             match reply {
                 Reply::Value(_, content) => {
                     let data = String::from_utf8_lossy(&content).into_owned();
-                    messages.push(Message { id, data });
+                    messages.push(Message::new(id, data));
                 }
                 _ => gap = true,
             }

@@ -213,7 +213,7 @@ impl Answer {
         let (last, gap, more) = (fields.next()?, fields.next()?, fields.next()?);
         let mut messages = Vec::new();
         while let (Some(id), Some(data)) = (fields.next(), fields.next()) {
-            messages.push(Message { id: cursor(&id)?, data: text(data)? });
+            messages.push(Message::new(cursor(&id)?, text(data)?));
         }
         let is_set = |frame| frame == OwnedFrame::Integer(1);
         let (gap, more) = (is_set(gap), is_set(more));
