@@ -7,13 +7,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::Error;
 
-/// Longest topic, in bytes: its file name (with `.comet`) stays below `NAME_MAX`.
+/// The longest topic, in bytes. Its file name (with `.comet`) stays below
+/// `NAME_MAX`.
 pub const MAX_TOPIC: usize = 200;
 
 const MICROS: u64 = 1_000_000;
 
 /// The name of a stream of events: 1 to [`MAX_TOPIC`] bytes of UTF-8 without
-/// control characters. This is the one door where a name is judged.
+/// control characters. Every name is checked here.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Topic(String);
@@ -51,24 +52,24 @@ impl Topic {
 
 /// A moment in a topic, in microseconds since 1970 (UTC), as the server issued it.
 ///
-/// It is never a whole second, so that in JavaScript, where `2.000000` prints
-/// as `2`, it can be told from a cursor that a client made from its own clock.
-/// On the wire it has six decimals, which a double carries unchanged up to
+/// A cursor is never a whole second. JavaScript prints `2.000000` as `2`, and that
+/// would look like a cursor that a client made from its own clock. On the wire a
+/// cursor has six decimals. A double holds them exactly up to
 /// [`LARGEST`](Self::LARGEST).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cursor(u64);
 
 impl Cursor {
-    /// Where a topic stands that has no event yet. Not 0.000001, which many a
-    /// language prints as `1e-06`.
+    /// The cursor of a topic without events. It is not 0.000001, because several
+    /// languages print that as `1e-06`.
     pub const SMALLEST: Self = Self(MICROS / 10);
 
-    /// The last cursor that JavaScript can tell from its neighbours, in the year
-    /// 2242. From 2^33 seconds on a double (IEEE 754, 53 bits) moves by steps of
-    /// 1.9 µs; below that by less than 1 µs.
+    /// The last cursor that a JavaScript number holds exactly, in the year 2242.
+    /// Below 2^33 seconds the steps of a double (IEEE 754, 53 bits) are less than
+    /// 1 µs; above, they are 1.9 µs.
     pub const LARGEST: Self = Self((1 << 33) * MICROS - 1);
 
-    /// The wall clock.
+    /// The present time.
     #[must_use]
     pub fn now() -> Self {
         SystemTime::now().into()
@@ -83,9 +84,9 @@ impl Cursor {
         Self(micros).max(Self(Self::SMALLEST.0 + 1)).not_whole()
     }
 
-    /// The time of the next event of a topic that stands at `self`, if it is
-    /// `now`: strictly later than the last, whatever the clock does. A topic that
-    /// stands at [`LARGEST`](Self::LARGEST) begins again at `now`.
+    /// The cursor of the next event of a topic whose last cursor is `self`, at the
+    /// time `now`. It is later than the last, even if the clock went back. After
+    /// [`LARGEST`](Self::LARGEST) a topic starts again at `now`.
     #[must_use]
     pub fn next(self, now: Self) -> Self {
         let now = now.min(Self::LARGEST);
@@ -93,7 +94,7 @@ impl Cursor {
         if next.is_exact() { next } else { now }
     }
 
-    /// Whether JavaScript can tell it from its neighbours.
+    /// Whether a JavaScript number holds it exactly.
     #[must_use]
     pub fn is_exact(self) -> bool {
         self <= Self::LARGEST
@@ -103,8 +104,8 @@ impl Cursor {
         Self(self.0 + u64::from(self.0 % MICROS == 0))
     }
 
-    /// What a time that others may set says of a topic: nothing if it
-    /// [is not exact](Self::is_exact), as if the topic had no event yet.
+    /// The cursor of a file's time, which another user may have set. A time that
+    /// [is not exact](Self::is_exact) counts as no event.
     #[must_use]
     pub fn known(self) -> Self {
         if self.is_exact() { self } else { Self::SMALLEST }
@@ -116,19 +117,19 @@ impl Cursor {
         self.0
     }
 
-    /// The cursor that `micros` gave.
+    /// The reverse of [`micros`](Self::micros).
     #[must_use]
     pub fn from_micros(micros: u64) -> Self {
         Self(micros)
     }
 
-    /// So much later.
+    /// The cursor that is `time` later.
     #[must_use]
     pub fn after(self, time: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)))
     }
 
-    /// How long ago it was at `now`.
+    /// The time from this cursor to `now`, 0 if it is later.
     #[must_use]
     pub fn age(self, now: Self) -> Duration {
         Duration::from_micros(now.0.saturating_sub(self.0))
@@ -172,7 +173,7 @@ impl Serialize for Cursor {
 
 impl<'de> Deserialize<'de> for Cursor {
     /// From a JSON number with a fraction, exactly. A number above
-    /// [`Cursor::LARGEST`] is no cursor that we issued.
+    /// [`Cursor::LARGEST`] is an error: no server issued it.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let number = <&RawValue>::deserialize(deserializer)?;
         match parse_cursor(number.get()) {
@@ -182,16 +183,16 @@ impl<'de> Deserialize<'de> for Cursor {
     }
 }
 
-/// From where on a subscriber wants a topic's events.
+/// The point in a topic after which a subscriber wants the events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Since {
-    /// From the moment at which the request arrived.
+    /// After the arrival of the request.
     Now,
-    /// Events of a later whole second: the rule of 2011.
+    /// After this whole second: the rule of 2011.
     Second(u64),
-    /// Events later than a cursor that we issued.
+    /// After a cursor that a server issued.
     Cursor(Cursor),
-    /// Every message that is kept.
+    /// From the first message that is kept.
     Earliest,
 }
 
@@ -199,8 +200,8 @@ impl Since {
     /// Reads a cursor from the wire.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] for anything but digits with an optional
-    /// fraction, and the word `earliest`.
+    /// [`Error::BadRequest`] for a text that is neither digits with an optional
+    /// fraction nor the word `earliest`.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let since = if text == "earliest" { Some(Self::Earliest) } else { parse_cursor(text) };
         since.ok_or_else(|| {
@@ -209,8 +210,8 @@ impl Since {
         })
     }
 
-    /// `Second` for the past only: a second that is not yet over at `now`
-    /// comes from a client's own clock and means "from now on".
+    /// Turns a second that is not over at `now` into [`Now`](Self::Now). It comes
+    /// from a client's own clock and means "from now on".
     #[must_use]
     pub fn resolve(self, now: Cursor) -> Self {
         match self {
@@ -219,7 +220,7 @@ impl Since {
         }
     }
 
-    /// Whether an event at `event` is news to this subscriber.
+    /// Whether the event with the cursor `event` is new to the subscriber.
     #[must_use]
     pub fn includes(self, event: Cursor) -> bool {
         match self {
@@ -230,7 +231,7 @@ impl Since {
         }
     }
 
-    /// The cursor that stands for the same; `None` for "from now on".
+    /// The same point as a cursor; `None` for "from now on".
     #[must_use]
     pub fn cursor(self) -> Option<Cursor> {
         match self {
@@ -270,12 +271,12 @@ fn microseconds(fraction: &str) -> u64 {
         .fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'))
 }
 
-/// Something that happened in a topic.
+/// An event of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Where it happened.
+    /// The topic.
     pub topic: Topic,
-    /// When it happened.
+    /// The time of the event.
     pub cursor: Cursor,
 }
 
@@ -316,21 +317,21 @@ mod tests {
     const T: Cursor = Cursor(1_795_415_403_163_846);
 
     #[test]
-    fn topics_that_are_names() {
+    fn valid_topics_are_accepted() {
         for name in ["a", "..", "a/b", "100%", "é", "__proto__", "a][b", " ", &"x".repeat(200)] {
             assert_eq!(Topic::new(name).unwrap().as_str(), name);
         }
     }
 
     #[test]
-    fn topics_that_are_refused() {
+    fn invalid_topics_are_refused() {
         for name in ["", "a\0b", "a\nb", "\u{7f}", "\u{85}", &"x".repeat(201)] {
             assert_eq!(Topic::new(name).unwrap_err().status(), 400, "{name:?}");
         }
     }
 
     #[test]
-    fn cursors_from_the_wire() {
+    fn valid_cursors_are_parsed() {
         for (text, since) in [
             ("", Since::Now),
             ("0", Since::Now),
@@ -347,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn cursors_that_are_refused() {
+    fn invalid_cursors_are_refused() {
         for text in [
             "x",
             "Earliest",
@@ -372,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_that_is_not_over_means_from_now_on() {
+    fn unfinished_second_means_from_now_on() {
         assert_eq!(Since::Second(T.seconds()).resolve(T), Since::Now);
         assert_eq!(Since::Second(9_999_999_999).resolve(T), Since::Now);
         let past = Since::Second(T.seconds() - 1);
@@ -380,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_counts_to_the_microsecond_or_to_the_second() {
+    fn since_compares_microseconds_or_seconds() {
         assert!(!Since::Cursor(T).includes(T));
         assert!(Since::Cursor(Cursor(T.0 - 1)).includes(T));
         assert!(!Since::Second(T.seconds()).includes(T));
@@ -392,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_is_never_whole_and_the_next_is_always_later() {
+    fn next_cursor_is_later_and_never_whole() {
         assert_eq!(Cursor::at(7, 0).to_string(), "7.000001");
         assert_eq!(Cursor::at(7, 1999).to_string(), "7.000001");
         assert_eq!(Cursor::at(-5, 0).to_string(), "0.100001");
@@ -402,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_at_the_end_begins_again_now() {
+    fn topic_at_largest_cursor_restarts_now() {
         for last in [Cursor::LARGEST, Cursor(u64::MAX)] {
             assert_eq!(last.next(T), T);
         }
@@ -410,9 +411,9 @@ mod tests {
         assert_eq!(T.next(Cursor(u64::MAX)), Cursor::LARGEST);
     }
 
-    /// `f64` prints as JavaScript's numbers do: the shortest text that is it again.
+    /// `f64` prints as a JavaScript number does: the shortest text that parses to it.
     #[test]
-    fn the_largest_cursor_is_the_last_exact_double() {
+    fn largest_cursor_is_last_exact_double() {
         let double = |micros| Cursor(micros).to_string().parse::<f64>().unwrap();
         let bits = |micros| double(micros).to_bits();
         for micros in Cursor::LARGEST.0 - 10_000..=Cursor::LARGEST.0 {
@@ -424,20 +425,20 @@ mod tests {
     }
 
     #[test]
-    fn an_id_beyond_the_largest_is_refused() {
+    fn id_beyond_largest_cursor_is_refused() {
         let read = |id: Cursor| serde_json::from_str::<Cursor>(&id.to_string());
         assert_eq!(read(Cursor::LARGEST).unwrap(), Cursor::LARGEST);
         assert!(read(Cursor(Cursor::LARGEST.0 + 1)).is_err() && read(Cursor(u64::MAX)).is_err());
     }
 
     #[test]
-    fn a_cursor_is_a_json_number_with_six_decimals() {
+    fn cursor_is_json_number_with_six_decimals() {
         assert_eq!(serde_json::to_string(&T).unwrap(), "1795415403.163846");
         assert_eq!(serde_json::to_string(&Cursor::SMALLEST).unwrap(), "0.100000");
     }
 
     #[test]
-    fn a_message_is_a_line_of_json_and_back() {
+    fn message_is_one_line_of_json() {
         let message = Message::new(T, "a\n\"b\"\0\u{2028}é");
         let line = serde_json::to_string(&message).unwrap();
         assert!(line.starts_with(r#"{"id":1795415403.163846,"data":"a\n"#) && !line.contains('\n'));

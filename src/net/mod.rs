@@ -1,4 +1,4 @@
-//! Connections to the servers that keep a store.
+//! Connections to servers, with deadlines.
 
 pub mod address;
 pub mod deadline;
@@ -11,8 +11,8 @@ use std::path::PathBuf;
 /// The PEM files that TLS reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// Certificates of those who may vouch for the server.
+    /// The authorities that may sign the certificate of the server.
     pub ca: PathBuf,
-    /// Our certificate, and its key.
+    /// The certificate and the key of this client.
     pub own: Option<(PathBuf, PathBuf)>,
 }

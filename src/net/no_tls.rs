@@ -1,12 +1,12 @@
-//! What stands for TLS in an executable without it: nobody gets as far, for no
-//! URL names such a store there.
+//! Stands in for TLS in an executable without it. It is never used, because
+//! `store::open` refuses the URLs that need TLS.
 
 use std::io::{self, ErrorKind};
 
 use super::TlsFiles;
 use crate::net::stream::{DeadlineStream, Transport};
 
-/// There is none.
+/// A type without values.
 pub enum Tls {}
 
 impl Tls {

@@ -1,5 +1,5 @@
-//! A connection to a server on which every wait has an end: a moment, not a
-//! pause between two bytes, so that no server holds us by the byte.
+//! A connection to a server with a deadline for a whole request. A limit for the
+//! pause between two bytes would let a slow server hold the process.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -14,29 +14,29 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use super::address::Address;
 use super::deadline::{remaining, wait_for_event};
 
-/// How long it may take to be connected.
+/// The longest time for a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// How long an exchange may take, with the connecting: with what a watch waits
-/// for, less than a second in all.
+/// The longest time for a request and its reply, with the connection. Together with
+/// the grace period of a watch this is less than a second.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_millis(600);
 
-/// How many bytes a server may say until the same moment, besides those of one
-/// topic: 64 topics with one message of 64 KiB each are 4 MiB.
+/// How many bytes a server may send before one deadline, in addition to one topic.
+/// 64 topics with one message of 64 KiB each are 4 MiB.
 pub const MAX_REPLY_BYTES: u64 = 8 << 20;
 
-/// What a conversation goes over: a socket, or what encrypts on one.
+/// The transport of a connection: a socket, or TLS over a socket.
 pub trait Transport: Read + Write + AsFd {
-    /// From now on every wait ends at this moment. A new moment has a new
-    /// number of bytes that may be heard.
+    /// Sets the deadline of every wait. A new deadline also resets the number of
+    /// bytes that may be read.
     fn wait_until(&mut self, until: Instant);
 }
 
-/// A connected socket, never blocking.
+/// A connected, non-blocking socket.
 pub struct DeadlineStream {
     socket: OwnedFd,
     until: Instant,
-    /// How many bytes may be heard until one moment, and how many are left.
+    /// How many bytes may be read before one deadline, and how many are left.
     max_bytes: u64,
     left: u64,
 }
@@ -45,7 +45,7 @@ impl DeadlineStream {
     /// Connects. At most `max_bytes` are read until one deadline.
     ///
     /// # Errors
-    /// What connect(2) says, `TimedOut` after [`CONNECT_TIMEOUT`].
+    /// The error of connect(2), `TimedOut` after [`CONNECT_TIMEOUT`].
     pub fn open(address: &Address, max_bytes: u64) -> io::Result<Self> {
         let until = Instant::now() + CONNECT_TIMEOUT;
         let socket = match address {
@@ -58,7 +58,7 @@ impl DeadlineStream {
     fn counted(&mut self, read: usize) -> io::Result<usize> {
         match self.left.checked_sub(read as u64) {
             Some(left) => self.left = left,
-            None => return Err(invalid_reply("it says more than anybody asked for")),
+            None => return Err(invalid_reply("the reply is larger than any request allows")),
         }
         Ok(read)
     }
@@ -72,7 +72,7 @@ impl Transport for DeadlineStream {
     }
 }
 
-/// Any of its addresses, the first that answers.
+/// Connects to the first address that answers.
 fn tcp(ips: &[IpAddr], port: u16, until: Instant) -> io::Result<OwnedFd> {
     let mut failure = ErrorKind::NotFound.into();
     for (number, &ip) in ips.iter().enumerate() {
@@ -90,7 +90,7 @@ fn tcp(ips: &[IpAddr], port: u16, until: Instant) -> io::Result<OwnedFd> {
     Err(failure)
 }
 
-/// A server that has stopped, and its queue full, is EAGAIN and no wait.
+/// Connecting to a server with a full queue fails at once (EAGAIN).
 fn unix(path: &Path) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -98,12 +98,12 @@ fn unix(path: &Path) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// What a server said is no answer, and why.
+/// The error for a reply that breaks the protocol of the server.
 pub fn invalid_reply(why: &'static str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, why)
 }
 
-/// What a server said, as far as it goes into a line of the log.
+/// The first 200 characters of a reply, for a line of the log.
 pub fn quoted(text: &str) -> String {
     const LONGEST: usize = 200;
     text.chars().take(LONGEST).collect()
@@ -145,14 +145,14 @@ impl AsFd for DeadlineStream {
     }
 }
 
-/// More of what the other side says, appended to `unread`.
+/// Reads more bytes and appends them to `unread`.
 ///
 /// # Errors
-/// `UnexpectedEof` when it has hung up; those of the stream.
+/// `UnexpectedEof` if the server closed the connection; those of the stream.
 pub fn read_more(stream: &mut impl Read, unread: &mut Vec<u8>) -> io::Result<()> {
     let mut part = [0; 16_384];
     match stream.read(&mut part)? {
-        0 => Err(io::Error::new(ErrorKind::UnexpectedEof, "it hung up")),
+        0 => Err(io::Error::new(ErrorKind::UnexpectedEof, "the server closed the connection")),
         read => {
             unread.extend_from_slice(&part[..read]);
             Ok(())
@@ -167,9 +167,9 @@ mod tests {
 
     use super::*;
 
-    /// One byte a while is no progress: the moment counts.
+    /// A server that sends a byte now and then does not extend the deadline.
     #[test]
-    fn a_server_that_dribbles_is_given_up_at_the_moment() {
+    fn slow_server_is_dropped_at_the_deadline() {
         let path = std::env::temp_dir().join(format!("novcomet-link-{}", std::process::id()));
         let listener = UnixListener::bind(&path).unwrap();
         let mut stream =

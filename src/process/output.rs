@@ -1,4 +1,4 @@
-//! Standard output, and how long a slow reader may hold it.
+//! Standard output, with deadlines for a slow reader.
 
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -8,24 +8,24 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::process::sys;
 
-/// How long a reader may take nothing.
+/// The longest time in which a reader may read nothing.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the answer of a poll may take in all, however its reader dawdles:
-/// 256 KiB are 9 kB a second, and what lies between holds most of them.
+/// The longest time for the whole answer of a poll. 256 KiB in this time are 9 kB a
+/// second, and the buffers of the server hold most of them.
 pub const ANSWER: Duration = Duration::from_secs(30);
 
-/// How long the rest may take after SIGTERM: enough for a client that reads to
-/// get the rest of an event.
+/// The longest time after SIGTERM. A client that reads gets the rest of an event in
+/// this time.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(100);
 
-/// A pipe or socket that poll(2) calls writable takes so many bytes without
-/// blocking (`PIPE_BUF` in pipe(7)). To make it non-blocking instead would
-/// change it for everybody who shares it: a shell's terminal, say.
+/// A pipe or socket that poll(2) calls writable takes this number of bytes without
+/// blocking (`PIPE_BUF` in pipe(7)). `O_NONBLOCK` instead would also change it for
+/// other processes that share it, such as the shell of a terminal.
 const PIPE_BUF: usize = 4096;
 
-/// Standard output as it is: `io::stdout` would write line by line, and wake
-/// the server twice; to duplicate it takes a descriptor, and none may be left.
+/// Standard output without a buffer. `io::stdout` would write line by line and wake
+/// the server twice. A duplicate would need a descriptor, and none may be left.
 pub struct Stdout;
 
 impl Write for Stdout {
@@ -44,14 +44,14 @@ impl AsFd for Stdout {
     }
 }
 
-/// Somebody's output.
+/// An output with deadlines.
 pub struct Output<W> {
     to: W,
     begun: bool,
 }
 
 impl<W: Write + AsFd> Output<W> {
-    /// Nothing has been written yet.
+    /// An output to which nothing has been written.
     pub fn new(to: W) -> Self {
         Self { to, begun: false }
     }
@@ -61,13 +61,12 @@ impl<W: Write + AsFd> Output<W> {
         self.begun
     }
 
-    /// Writes an answer, or a part of a stream, which ends at `until` at the
-    /// latest if its reader is slower than we are.
+    /// Writes an answer, or a part of a stream, until `until` at the latest.
     ///
     /// # Errors
-    /// `TimedOut` when the reader takes nothing for 10 s or has not taken all at
-    /// `until`, and what write(2) says; EPIPE when nobody listens any
-    /// more.
+    /// `TimedOut` if the reader reads nothing for [`READ_TIMEOUT`], or has not read
+    /// all at `until`; the error of write(2), EPIPE if the reader is
+    /// gone.
     pub fn send(&mut self, bytes: &[u8], mut until: Instant) -> io::Result<()> {
         self.begun = true;
         for part in bytes.chunks(PIPE_BUF) {
@@ -77,8 +76,9 @@ impl<W: Write + AsFd> Output<W> {
         self.to.flush()
     }
 
-    /// Until the reader takes more. SIGTERM, which the clock has taken, brings
-    /// `until` near: a server that stops waits for us.
+    /// Waits until the reader reads more. SIGTERM, which the clock has blocked,
+    /// shortens `until` to [`SHUTDOWN_GRACE`]: a server that stops waits for this
+    /// process.
     fn wait_until_writable(&self, until: &mut Instant) -> io::Result<()> {
         if self.is_writable(Duration::ZERO, None) {
             return Ok(());
@@ -100,8 +100,8 @@ impl<W: Write + AsFd> Output<W> {
         Err(ErrorKind::TimedOut.into())
     }
 
-    /// Waits for that, or until `or` is readable. If poll(2) fails, write(2) reports the
-    /// state of the reader.
+    /// Waits until the output is writable, or `or` is readable. If poll(2) fails,
+    /// write(2) reports the state of the reader.
     fn is_writable(&self, timeout: Duration, or: Option<BorrowedFd<'_>>) -> bool {
         let mut fds = vec![PollFd::new(&self.to, PollFlags::OUT)];
         fds.extend(or.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
@@ -118,7 +118,7 @@ mod tests {
     use std::os::fd::OwnedFd;
     use std::thread;
 
-    /// More than a pipe holds.
+    /// More bytes than a pipe holds.
     const LARGE: usize = 1_000_000;
 
     fn into(writer: PipeWriter) -> Output<File> {
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_reader_ends_at_the_deadline() {
+    fn slow_reader_times_out_at_the_deadline() {
         let (mut reader, writer) = pipe().unwrap();
         let slow = thread::spawn(move || {
             while reader.read(&mut [0; PIPE_BUF]).is_ok_and(|read| read > 0) {
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_in_time_gets_all() {
+    fn reader_in_time_gets_all() {
         let (mut reader, writer) = pipe().unwrap();
         let reading = thread::spawn(move || reader.read_to_end(&mut Vec::new()).unwrap());
         let mut output = into(writer);
