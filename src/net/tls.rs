@@ -57,7 +57,7 @@ impl Tls {
 fn authorities(path: &Path) -> io::Result<RootCertStore> {
     let mut authorities = RootCertStore::empty();
     match authorities.add_parsable_certificates(certificates(path)?) {
-        (0, _) => Err(unusable(path, "it has no certificate of an authority")),
+        (0, _) => Err(unusable(path, "no certificate of an authority in it")),
         _ => Ok(authorities),
     }
 }

@@ -1,4 +1,4 @@
-//! A name in the event directory, which anybody may have planted.
+//! A name in the event directory. Any user of the machine may have planted it.
 
 use std::fs::File;
 use std::io;
@@ -13,27 +13,27 @@ use super::fault::{failed, not_a_file};
 use crate::error::Error;
 use crate::event::Cursor;
 
-/// Never follows a link, never hangs on a FIFO or a lease, never becomes our
-/// terminal, never outlives us.
+/// The flags of a safe open(2): it does not follow a link, does not block on a FIFO or a
+/// lease, does not take a controlling terminal, and is closed at exec.
 const SAFELY: OFlags =
     OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
-/// Where an event file is, or will be. A publisher has a descriptor of the
-/// directory: whoever puts another in that one's place meanwhile leads it
-/// nowhere. A subscriber, who may wait through that, goes by the path.
+/// The name of an event file in its directory. A publisher has a descriptor of the
+/// directory, so a user who replaces the directory meanwhile cannot redirect it. A
+/// subscriber uses the path, because it may wait through such a replacement.
 #[derive(Clone, Copy)]
 pub struct DirEntry<'a> {
     pub directory: BorrowedFd<'a>,
     /// Relative to `directory`.
     pub name: &'a Path,
-    /// For those who read of it.
+    /// The full path, for messages.
     pub path: &'a Path,
 }
 
-/// What stands there, as far as it can be told without opening it.
+/// The state of an event file, read without opening it.
 pub struct Stat {
     pub time: Cursor,
-    /// When anything was last done to it, by the kernel's own clock.
+    /// The time of the last change of any kind, by the kernel's clock.
     pub changed: Cursor,
     /// Whether a publisher set the time.
     pub is_publisher_time: bool,
@@ -43,11 +43,11 @@ pub struct Stat {
     pub names: Names,
 }
 
-/// What changes whenever a file gets another name or loses one (link(2), inode(7)).
+/// The values that change when a file gains or loses a name (link(2), inode(7)).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Names {
     pub count: u64,
-    /// When anything was last done to the file, in seconds and nanoseconds.
+    /// The time of the last change of any kind, in seconds and nanoseconds.
     changed: (i64, u64),
 }
 
@@ -74,7 +74,7 @@ impl Stat {
 }
 
 impl DirEntry<'_> {
-    /// The regular file there, `None` if there is nothing.
+    /// The state of the regular file; `None` if the name does not exist.
     pub fn stat(self) -> Result<Option<Stat>, Error> {
         match statat(self.directory, self.name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::RegularFile => {
@@ -86,27 +86,26 @@ impl DirEntry<'_> {
         }
     }
 
-    /// Without `O_CREAT`: with it the kernel refuses a file of somebody else
-    /// in a sticky directory (`fs.protected_regular`).
+    /// Opens the file without `O_CREAT`. With it the kernel refuses a file of another
+    /// user in a sticky directory (`fs.protected_regular`).
     pub fn open(self, access: OFlags) -> io::Result<File> {
         Ok(openat(self.directory, self.name, access | SAFELY, Mode::empty())?.into())
     }
 
-    /// Makes a file where nothing may be, of `mode` as far as the umask allows.
+    /// Creates a file that must not exist, with `mode` as far as the umask allows.
     pub fn create(self, mode: Mode) -> io::Result<File> {
         let how = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | SAFELY;
         Ok(openat(self.directory, self.name, how, mode)?.into())
     }
 
-    /// Gives it the place of `other`, a name in the same directory.
+    /// Renames the file to `other`, a name in the same directory.
     pub fn rename(self, other: DirEntry<'_>, flags: RenameFlags) -> io::Result<()> {
         Ok(renameat_with(self.directory, self.name, other.directory, other.name, flags)?)
     }
 
-    /// Waits for a neighbour who is just changing names in the directory: the kernel
-    /// lowers the count of a file's names before a name that is removed is gone. To
-    /// rename a file to its own name does nothing (rename(2)), but takes the
-    /// directory's lock.
+    /// Waits until no other process changes names in the directory. The kernel lowers a
+    /// file's link count before the removed name is gone. Renaming a file to its own
+    /// name has no effect (rename(2)), but takes the lock of the directory.
     pub fn wait_for_directory_lock(self) -> io::Result<()> {
         match self.rename(self, RenameFlags::empty()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -119,10 +118,9 @@ impl DirEntry<'_> {
     }
 }
 
-/// Whether a publisher of ours set this time: those are whole microseconds,
-/// the kernel's own have nanoseconds. It is the last that its publisher sets,
-/// so nobody needs to wait for the lock to be free, which under a crowd of
-/// woken waiters may take long.
+/// Whether a publisher set this time. A publisher sets whole microseconds; the kernel sets
+/// nanoseconds. The time is the last change of a publisher, so a reader need not wait
+/// until the lock is free. With many woken readers that could take long.
 pub fn is_publisher_time(nanoseconds: u64) -> bool {
     nanoseconds % 1000 == 0
 }

@@ -1,5 +1,5 @@
-//! Events as the times of files: `ID.comet` in one directory, as in 2011; their
-//! messages are what the file holds.
+//! Events as the times of files: `ID.comet` in one directory, as in 2011. A file holds
+//! the messages of its topic.
 
 mod acl;
 mod dir_entry;
@@ -26,8 +26,8 @@ use publisher::create;
 use quota::Quota;
 use watch::DirectoryWatch;
 
-/// How long a publish takes at most while others hold its topic. A healthy one
-/// is done in less than 40 µs.
+/// The longest time of a publish while other publishers hold the topic. A publish takes
+/// less than 40 µs.
 const PUBLISH_LIMIT: Duration = Duration::from_secs(2);
 
 /// The longest file name that Linux takes, in bytes (`NAME_MAX`).
@@ -51,8 +51,8 @@ impl FileStore {
         Ok(Self { path, directory, retention, limits })
     }
 
-    /// `/` and `%` are encoded, so that no topic leaves the directory; every
-    /// other name is kept, so that it is the file that the PHP of 2011 used.
+    /// Encodes `/` and `%`, so no topic leaves the directory. Every other name is
+    /// unchanged, as in the PHP version of 2011.
     fn name(topic: &Topic) -> Result<PathBuf, Error> {
         let encoded = match cfg!(planted_traversal) {
             true => topic.as_str().to_owned(),
@@ -70,7 +70,7 @@ impl FileStore {
         Quota { directory: self.directory.as_fd(), path: &self.path, limits: self.limits }
     }
 
-    /// An event without a message takes no space.
+    /// Needs space only for a message.
     fn publish_to(
         &self,
         file: &EventFile,
@@ -89,7 +89,7 @@ impl FileStore {
         create(entry, data)
     }
 
-    /// `None` when the answer has no room left for this topic.
+    /// `None` if the topic does not fit into the answer.
     fn read_topic(
         &self,
         topic: &Topic,
@@ -108,7 +108,7 @@ impl FileStore {
             match EventFile::open(entry, OFlags::RDONLY) {
                 Ok(Some(file)) => return file.read(topic, since, budget, self.retention),
                 Ok(None) => {}
-                // We may see its time but not open it: nothing else is to be learnt.
+                // The time is visible although the file cannot be opened.
                 Err(_) if found.is_empty => return Ok(Some(Reading::quiet(found.time))),
                 Err(error) => return Err(error),
             }
@@ -122,10 +122,10 @@ impl Store for FileStore {
         let name = Self::name(topic)?;
         let path = self.path.join(&name);
         let entry = DirEntry { directory: self.directory.as_fd(), name: &name, path: &path };
-        // One for all files that somebody may put in the place of another meanwhile.
+        // One deadline for all files that may replace one another meanwhile.
         let deadline = Instant::now() + PUBLISH_LIMIT;
         loop {
-            // A device does things when it is opened: look first.
+            // Opening a device may have effects, so check the type first.
             let there = entry.stat()?.map(|_| EventFile::open(entry, OFlags::RDWR)).transpose()?;
             let published = match there.flatten() {
                 Some(file) => self.publish_to(&file, data, deadline)?,

@@ -1,5 +1,5 @@
-//! Quota for a new event file: how many there are, which are stale, and what is
-//! left of the file system.
+//! The quota for event files: their number, the removal of stale ones, and the free
+//! space of the file system.
 
 use std::ffi::OsStr;
 use std::io;
@@ -21,27 +21,27 @@ use crate::process::random::Random;
 use crate::process::sys;
 use crate::store::Limits;
 
-/// How many event files, and how many that were put aside, one publisher
-/// judges: nobody pays for all that others have left.
+/// How many event files, and how many temporary files, one publisher checks. So no
+/// publisher pays for all files of the others.
 const SWEEP_SAMPLE: usize = 64;
 
-/// A file is put aside for less than a millisecond.
+/// The age of an abandoned temporary file. One in use exists for less than 1 ms.
 const TEMP_FILE_MAX_AGE: Duration = Duration::from_secs(60);
 
-/// How much of a directory is read at once, in bytes.
+/// The bytes of a directory that are read at once.
 const LISTING_BUFFER: usize = 16_384;
 
-/// A directory of event files, and what it may take.
+/// A directory of event files, and its limits.
 pub struct Quota<'a> {
     pub directory: BorrowedFd<'a>,
-    /// For those who read of it.
+    /// The full path, for messages.
     pub path: &'a Path,
     pub limits: Limits,
 }
 
 impl Quota<'_> {
-    /// Removes some of what is stale, and refuses one topic too many. As many as
-    /// are made at this very moment may go beyond the limit.
+    /// Removes some stale files, and refuses a topic beyond the limit. Publishers that
+    /// create topics at the same moment may exceed the limit.
     pub fn reserve_topic(&self) -> Result<(), Error> {
         let found = Listing::list(self.directory).map_err(failed("list", self.path))?;
         let now = Cursor::now();
@@ -59,15 +59,15 @@ impl Quota<'_> {
         DirEntry { directory: self.directory, name, path: self.path }
     }
 
-    /// Whether so many files and bytes more leave free what is to stay free. A
-    /// file system that does not say how large it is has no share.
+    /// Refuses files and bytes that would use the share that stays free. A file system
+    /// that does not report its size has no limit.
     pub fn check_space(&self, files: u64, bytes: usize) -> Result<(), Error> {
         let percent = self.limits.free;
         if percent == 0 {
             return Ok(());
         }
         let found = fstatvfs(self.directory).map_err(io::Error::from);
-        let found = found.map_err(failed("look at the file system of", self.path))?;
+        let found = found.map_err(failed("read the free space of", self.path))?;
         let fits = |added: u64, free: u64, all: u64| {
             let left = u128::from(free.saturating_sub(added));
             added == 0 || left * 100 >= u128::from(all) * u128::from(percent)
@@ -82,14 +82,14 @@ impl Quota<'_> {
     }
 }
 
-/// What a directory holds of ours.
+/// The event files and temporary files of a directory.
 #[derive(Default)]
 struct Listing {
     events: Sample,
     temp_files: Sample,
 }
 
-/// Files of one kind: how many, and some of them, any as likely as any other.
+/// The number of files of one kind, and a random sample of them.
 #[derive(Default)]
 struct Sample {
     count: usize,
@@ -118,8 +118,7 @@ impl Listing {
 }
 
 impl Sample {
-    /// Each new one takes the place of another as often as there are more than
-    /// places (reservoir sampling).
+    /// Adds a file by reservoir sampling, so that each has the same probability.
     fn take(&mut self, name: &[u8]) {
         let name = || PathBuf::from(OsStr::from_bytes(name));
         self.count += 1;
@@ -127,18 +126,18 @@ impl Sample {
             self.chosen.push(name());
             return;
         }
-        let place = self.lots.below(u32::try_from(self.count).unwrap_or(u32::MAX)) as usize;
-        if let Some(chosen) = self.chosen.get_mut(place) {
+        let index = self.lots.below(u32::try_from(self.count).unwrap_or(u32::MAX)) as usize;
+        if let Some(chosen) = self.chosen.get_mut(index) {
             *chosen = name();
         }
     }
 }
 
-/// Removes an event file, under its lock: a publisher that waits for that will
-/// find its file gone, and make it anew. One that we may not write, or that is no
-/// log, is not ours.
+/// Removes a stale event file under its lock. A publisher that waits for the lock finds
+/// the file gone and creates it again. A file that is not writable, or is no log, belongs
+/// to another program and stays.
 fn remove_stale(entry: DirEntry<'_>, age: Duration, now: Cursor) -> bool {
-    // Most are not, and need not be opened.
+    // Most files are not stale and need not be opened.
     let stale = || entry.stat().ok().flatten().filter(|found| quiet_for(found, now) > age);
     let Some(before) = stale() else {
         return false;
@@ -153,13 +152,13 @@ fn remove_stale(entry: DirEntry<'_>, age: Duration, now: Cursor) -> bool {
         && entry.remove().is_ok()
 }
 
-/// Since the last event, and since anything was done to the file itself: one
-/// that was restored, or given to somebody, is about to be used.
+/// The time since the last event, or since the last change of the file itself. A file
+/// that was restored, or got another owner, is about to be used.
 fn quiet_for(found: &Stat, now: Cursor) -> Duration {
     found.time.age(now).min(found.changed.age(now))
 }
 
-/// Removes what a publisher has put aside that was killed.
+/// Removes the temporary file of a killed publisher.
 fn remove_orphan(entry: DirEntry<'_>, now: Cursor) {
     let is_old = |found: Stat| found.changed.age(now) > TEMP_FILE_MAX_AGE;
     if creator_has_exited(entry.name) && entry.stat().ok().flatten().is_some_and(is_old) {
@@ -167,7 +166,7 @@ fn remove_orphan(entry: DirEntry<'_>, now: Cursor) {
     }
 }
 
-/// `false` also for a name that is not one of ours.
+/// `false` also for a name with another form.
 fn creator_has_exited(name: &Path) -> bool {
     let name = name.file_name().and_then(OsStr::to_str).unwrap_or_default();
     let id = name.strip_prefix(TEMP_PREFIX).and_then(|rest| rest.split_once('-'));
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_put_aside_goes_when_it_is_old_and_its_maker_has_gone() {
+    fn old_orphaned_temp_file_is_removed() {
         let directory = std::env::temp_dir().join(format!("novcomet-room-{}", gone()));
         fs::create_dir(&directory).unwrap();
         let later = Cursor::now().after(MINUTE + MINUTE);
@@ -216,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_has_all_of_few_and_64_of_many() {
+    fn sample_has_at_most_64_files() {
         for (count, chosen) in [(0, 0), (64, 64), (10_000, 64)] {
             let mut sample = Sample::default();
             (0..count).for_each(|number| sample.take(number.to_string().as_bytes()));

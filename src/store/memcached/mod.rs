@@ -1,6 +1,6 @@
 //! Events in memcached: for each topic an index, replaced by compare-and-swap,
-//! and each message an item of its own. Keys are hashes, so that no topic is a
-//! command. It can't wake anybody: it is polled.
+//! and an item for each message. Keys are hashes, so a topic cannot inject a command.
+//! memcached cannot wake a process, so it is polled.
 
 mod connection;
 mod index;
@@ -22,21 +22,21 @@ use connection::{Connection, Reply};
 use index::{Index, Wanted};
 
 const PORT: u16 = 11_211;
-/// What our keys begin with.
+/// The default prefix of keys.
 const PREFIX: &str = "novcomet:";
-/// A key has at most 250 bytes; ours have 80 besides.
+/// The longest prefix. A key has at most 250 bytes, 80 of them after the prefix.
 const MAX_PREFIX: usize = 100;
 
-/// Some memcached servers, and what our keys begin with there.
+/// Some memcached servers, and the prefix of keys.
 #[derive(Debug, Clone)]
 pub struct Servers {
-    /// Each topic has one of them.
+    /// The servers. Each topic is on one of them.
     pub addresses: Vec<Address>,
     prefix: String,
 }
 
 impl Servers {
-    /// What follows `memcached://`: `host:port[,host:port…]` or the path of a
+    /// Reads the text after `memcached://`: `host:port[,host:port…]` or the path of a
     /// socket, and `?prefix=…`.
     pub fn parse(text: &str) -> Option<Self> {
         let (hosts, query) = text.split_once('?').unwrap_or((text, ""));
@@ -65,7 +65,7 @@ pub struct MemcachedStore {
 }
 
 impl MemcachedStore {
-    /// Connects when it is needed.
+    /// Makes a store that connects with the first request.
     pub fn new(servers: Servers, retention: Retention, poll: Duration) -> Self {
         let max_bytes = MAX_REPLY_BYTES.saturating_add(retention.max_file_bytes);
         let empty = Pool { max_bytes, ..Pool::default() };
@@ -88,7 +88,7 @@ impl MemcachedStore {
         self.pool.borrow_mut().until = Some(Instant::now() + REQUEST_TIMEOUT);
     }
 
-    /// One attempt; `None` when another publisher was quicker.
+    /// Makes one attempt; `None` if another publisher was faster.
     fn try_publish(&self, topic_key: &TopicKey, data: Option<&str>) -> io::Result<Option<Cursor>> {
         let mut pool = self.pool.borrow_mut();
         let found = pool.index(topic_key)?;
@@ -136,7 +136,7 @@ impl MemcachedStore {
         Ok(readings)
     }
 
-    /// Where the last exchange was, which is the one that failed.
+    /// The server of the last request, which is the one that failed.
     fn last_asked(&self) -> Address {
         self.pool.borrow().asked.clone().unwrap_or_else(|| self.servers.addresses[0].clone())
     }
@@ -146,7 +146,7 @@ fn failed(server: &Address, cause: &io::Error) -> Error {
     server_failed(&format!("memcached at {server}"), cause)
 }
 
-/// Where something else stands in the way, its key is named.
+/// Names the key if another program wrote it.
 fn failed_at(topic_key: &TopicKey, cause: &io::Error) -> Error {
     let TopicKey { server, key } = topic_key;
     match cause.kind() {
@@ -158,10 +158,10 @@ fn failed_at(topic_key: &TopicKey, cause: &io::Error) -> Error {
 }
 
 fn unexpected_reply() -> io::Error {
-    invalid_reply("it answers what makes no sense")
+    invalid_reply("the reply makes no sense")
 }
 
-/// An index that is not there was evicted if its reader has seen an event.
+/// A missing index was evicted if its reader has seen an event.
 fn absent(since: Since) -> Reading {
     match since {
         Since::Cursor(cursor) if cursor > Cursor::SMALLEST => {
@@ -194,7 +194,7 @@ impl Store for MemcachedStore {
     }
 }
 
-/// Where a topic is.
+/// The server of a topic, and its key there.
 struct TopicKey<'a> {
     server: &'a Address,
     key: String,
@@ -206,24 +206,23 @@ impl TopicKey<'_> {
     }
 }
 
-/// Connections, made when they are needed, and what was read over them.
+/// Connections, opened with the first request, and the indexes read over them.
 #[derive(Default)]
 struct Pool {
     connections: HashMap<Address, Connection>,
-    /// Indexes with the number that they had; another one means a change.
+    /// Indexes with their CAS number. Another number means a change.
     known: HashMap<String, (u64, Index)>,
-    /// What stands where an index should, and is none.
+    /// Keys with other content than an index.
     odd: HashMap<String, io::Error>,
     asked: Option<Address>,
     until: Option<Instant>,
-    /// How many bytes a server may say until then.
+    /// How many bytes a server may send before the deadline.
     max_bytes: u64,
 }
 
 impl Pool {
-    /// The replies to these lines. A connection that was left over may have
-    /// been closed meanwhile: it is tried `again` on a new one, if the lines
-    /// may be said twice.
+    /// Sends lines and returns the replies. The server may have closed an idle connection.
+    /// If the lines may be sent twice (`again`), they are sent on a new connection.
     fn ask(
         &mut self,
         server: &Address,
@@ -244,7 +243,7 @@ impl Pool {
             return Ok(Vec::new());
         }
         if !self.connections.contains_key(server) {
-            // A server that is new may give the old numbers to other contents.
+            // A restarted server may use the old numbers for other content.
             self.known.clear();
             self.connections.insert(server.clone(), Connection::open(server, self.max_bytes)?);
         }
@@ -259,7 +258,7 @@ impl Pool {
         exchanged
     }
 
-    /// Stores what was not there, or was there with this number.
+    /// Stores an item that does not exist, or still has this CAS number.
     fn store(
         &mut self,
         server: &Address,
@@ -283,8 +282,8 @@ impl Pool {
         }
     }
 
-    /// Brings what is known up to date: one question to each server, and one
-    /// more for what has changed.
+    /// Updates the known indexes: one request to each server, and one more for the
+    /// changed indexes.
     fn refresh(&mut self, topic_keys: &[TopicKey]) -> io::Result<()> {
         let mut changed: Vec<&TopicKey> = Vec::new();
         self.odd.clear();
@@ -321,7 +320,7 @@ impl Pool {
         Ok(())
     }
 
-    /// A message that is not there was evicted.
+    /// A missing message was evicted.
     fn fetch(&mut self, topic_key: &TopicKey, wanted: Wanted) -> io::Result<Reading> {
         let line = |&id: &Cursor| format!("mg {} v\r\n", topic_key.message(id));
         let lines: Vec<_> = wanted.messages.iter().map(line).collect();

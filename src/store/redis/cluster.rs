@@ -1,4 +1,4 @@
-//! The servers of a cluster, or the only one there is.
+//! The servers of a cluster, or a single server.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,22 +14,22 @@ use crate::net::address::Address;
 use crate::net::stream::REQUEST_TIMEOUT;
 use crate::net::tls::Tls;
 
-/// How often a cluster may send us on.
+/// How many redirects a request follows.
 const MAX_REDIRECTS: usize = 4;
 
-/// Connections to servers, made when they are needed.
+/// Connections to servers, opened with the first request.
 pub struct Cluster {
     server: Server,
-    /// To all of them, or to none.
+    /// For all servers, or for none.
     tls: Option<Tls>,
     connections: HashMap<Address, Connection>,
-    /// Which server of a cluster has a key, as far as we were told.
+    /// The servers of keys, from earlier redirects.
     moved: HashMap<Vec<u8>, Address>,
     is_sharded: bool,
-    /// The last entry of each stream at the last look.
+    /// The last entry of each stream at the last read.
     positions: HashMap<Vec<u8>, String>,
     until: Instant,
-    /// How many bytes a server may say until then.
+    /// How many bytes a server may send before the deadline.
     max_bytes: u64,
 }
 
@@ -47,7 +47,7 @@ impl Cluster {
         }
     }
 
-    /// What follows may take [`REQUEST_TIMEOUT`] in all.
+    /// Starts a request, which may take [`REQUEST_TIMEOUT`].
     pub fn begin(&mut self) {
         self.until = Instant::now() + REQUEST_TIMEOUT;
     }
@@ -57,22 +57,22 @@ impl Cluster {
         self.is_sharded
     }
 
-    /// Where a stream stands; without an id it is not there.
+    /// Records the last entry of a stream; `None` if the stream does not exist.
     pub fn record_position(&mut self, key: &[u8], id: Option<&str>) {
         self.positions.insert(key.to_vec(), id.unwrap_or("0-0").to_owned());
     }
 
-    /// It is no stream that can be read, and XREAD would refuse all for it.
+    /// Forgets a key that is no readable stream, because XREAD would fail for all keys.
     pub fn forget(&mut self, key: &[u8]) {
         self.positions.remove(key);
     }
 
-    /// The reply of the server that has `key`. A connection that was left over
-    /// may have been closed meanwhile: it is tried `again` on a new one, if the
-    /// command may be said twice.
+    /// Sends a command to the server of `key` and returns its reply. The server may have
+    /// closed an idle connection. If the command may run twice (`again`), it is sent
+    /// again on a new connection.
     ///
     /// # Errors
-    /// Those of the stream, and the server's own.
+    /// Those of the stream, and errors of the server.
     pub fn ask(&mut self, key: &[u8], command: &Command, again: bool) -> io::Result<OwnedFrame> {
         for _ in 0..MAX_REDIRECTS {
             let address = self.address_of(key);
@@ -89,7 +89,7 @@ impl Cluster {
                 other => return Ok(other),
             }
         }
-        Err(io::Error::other("its cluster sends us around in circles"))
+        Err(io::Error::other("the redirects of the cluster form a circle"))
     }
 
     fn address_of(&self, key: &[u8]) -> Address {
@@ -122,8 +122,8 @@ impl Cluster {
         })
     }
 
-    /// `MOVED 3999 127.0.0.1:6381` says where a key is; `CROSSSLOT` that keys
-    /// are apart.
+    /// `MOVED 3999 127.0.0.1:6381` names the server of a key. `CROSSSLOT` means that keys
+    /// have different servers.
     fn follow_redirect(&mut self, key: &[u8], why: &str) -> bool {
         self.is_sharded |= why.starts_with("CROSSSLOT") || why.starts_with("MOVED ");
         let target = why.strip_prefix("MOVED ").and_then(|rest| rest.split_once(' '));
@@ -134,9 +134,9 @@ impl Cluster {
         true
     }
 
-    /// An IPv6 address has no brackets there; an empty host is the one we asked.
-    /// A server on a socket of this machine sends nobody away from it: the
-    /// password would go over a network that nobody has named.
+    /// An IPv6 address has no brackets in a redirect, and an empty host means the same
+    /// host. A redirect from a Unix socket is refused, because the password would go over
+    /// a network that the administrator has not named.
     fn redirect_target(&self, to: &str) -> Option<Address> {
         let (host, port) = to.rsplit_once(':')?;
         let port = port.parse().ok()?;
@@ -149,12 +149,11 @@ impl Cluster {
         }
     }
 
-    /// Has the server say something once one of these streams has an entry
-    /// that the last look has not seen, or after `milliseconds`. Gives the
-    /// descriptor on which it will.
+    /// Asks the server to reply when one of these streams has an entry after the last read,
+    /// or after `milliseconds`. Returns the descriptor for the reply.
     ///
     /// # Errors
-    /// Those of the stream, and `NotFound` when none of them could be read.
+    /// Those of the stream, and `NotFound` if no stream could be read.
     pub fn block(&mut self, keys: &[Vec<u8>], milliseconds: u128) -> io::Result<OwnedFd> {
         let known = |key: &Vec<u8>| Some((key.clone(), self.positions.get(key)?.clone()));
         let (keys, positions): (Vec<_>, Vec<_>) = keys.iter().filter_map(known).unzip();
@@ -170,8 +169,8 @@ impl Cluster {
         connection.as_fd().try_clone_to_owned()
     }
 
-    /// Hears the answer to [`block`](Self::block), and forgets it; without one
-    /// at `until` the connection is of no use any more.
+    /// Reads and ignores the reply to [`block`](Self::block). Without one at `until` it
+    /// drops the connection.
     pub fn unblock(&mut self, key: &[u8], until: Instant) {
         let address = self.address_of(key);
         let Some(connection) = self.connections.get_mut(&address) else { return };
@@ -182,7 +181,7 @@ impl Cluster {
     }
 }
 
-/// The first word says which kind of refusal it is.
+/// The first word of an error is its kind.
 pub fn refused(why: String) -> io::Error {
     let kind = match why.split(' ').next() {
         Some("OOM") => ErrorKind::StorageFull,

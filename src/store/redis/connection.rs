@@ -37,23 +37,23 @@ impl Command {
     }
 }
 
-/// A connection, and what came over it that nobody has heard yet.
+/// A connection, and the bytes of it that are not decoded.
 pub struct Connection {
     transport: Box<dyn Transport>,
     unread: Vec<u8>,
-    /// How far the first reply among them is known.
+    /// How far the first reply has been followed.
     scan: Scan,
-    /// Replies to who we said we are, that are still to come.
+    /// The replies to the login that are still to come.
     auth_commands: usize,
     password: String,
 }
 
 impl Connection {
-    /// Connects, by `tls` if there is such, and says who we are; what the server thinks of that is heard
-    /// with the first reply, so that it costs no time.
+    /// Connects, with TLS if it is given, and sends the login. Its replies are read with
+    /// the first other reply, which saves a round trip.
     ///
     /// # Errors
-    /// Those of connecting and of writing.
+    /// The errors of the connection and of the first write.
     pub fn open(
         address: &Address,
         server: &Server,
@@ -86,15 +86,15 @@ impl Connection {
     }
 
     /// # Errors
-    /// Those of the stream.
+    /// The errors of the stream.
     pub fn send(&mut self, command: &Command) -> io::Result<()> {
         self.transport.write_all(&command.bytes()?)
     }
 
-    /// The reply to the first command that has none yet.
+    /// Reads the reply to the oldest command without one.
     ///
     /// # Errors
-    /// Those of the stream, and `PermissionDenied` when the server refuses us.
+    /// Those of the stream, and `PermissionDenied` if the server refuses the login.
     pub fn receive(&mut self) -> io::Result<OwnedFrame> {
         while self.auth_commands > 0 {
             self.auth_commands -= 1;
@@ -108,7 +108,7 @@ impl Connection {
         })
     }
 
-    /// For the log. A Redis quotes the arguments of a command that it does not know.
+    /// The error for the log. Redis quotes the arguments of an unknown command.
     fn without_password(&self, why: &str) -> String {
         let why = why.split_once(", with args").map_or(why, |(before, _)| before);
         match self.password.as_str() {
@@ -127,11 +127,11 @@ impl Connection {
         self.scan = Scan::default();
         let reply = decode(&self.unread[..length]).ok().flatten();
         self.unread.drain(..length);
-        reply.map(|(frame, _)| frame).ok_or_else(|| invalid_reply("it says what is no reply"))
+        reply.map(|(frame, _)| frame).ok_or_else(|| invalid_reply("it is not a reply of Redis"))
     }
 }
 
-/// Who we are, or which database we want, is refused.
+/// The server refuses the user, the password or the database.
 fn login_refused(why: &str) -> io::Error {
     let is_database = ["DB index", "SELECT"].iter().any(|word| why.contains(word));
     let kind = match why.split(' ').next() {

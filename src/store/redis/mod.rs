@@ -1,7 +1,7 @@
 //! Events as entries of Redis streams, one stream a topic: a message is the
 //! field `data`. `XADD key * data TEXT` from anywhere is a publish too.
 //!
-//! What has to be one step happens in two scripts on the server.
+//! Two scripts on the server make each operation atomic.
 
 mod cluster;
 mod connection;
@@ -30,7 +30,7 @@ use watch::StreamWatch;
 const READ: &str = concat!(include_str!("common.lua"), include_str!("read.lua"));
 const PUBLISH: &str = concat!(include_str!("common.lua"), include_str!("publish.lua"));
 
-/// What the scripts may calculate with: Lua's numbers are exact up to 2^53.
+/// The largest number that the scripts receive. Lua's numbers are exact up to 2^53.
 const EXACT: u64 = Cursor::LARGEST.micros();
 
 /// A Redis server, or a cluster of them.
@@ -43,10 +43,10 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// Reads what TLS takes; connects when it is needed.
+    /// Reads the files for TLS. It connects with the first request.
     ///
     /// # Errors
-    /// 503 for files that can't be used.
+    /// 503 for files that cannot be used.
     pub fn open(server: Server, retention: Retention, poll: Duration) -> Result<Self, Error> {
         let name = server.address.to_string();
         let tls = server.files.as_ref().map(Tls::read).transpose().map_err(failed(&name))?;
@@ -73,7 +73,8 @@ impl RedisStore {
         failed(&self.name)
     }
 
-    /// One script for all, which a cluster refuses: it has a slot for each.
+    /// Runs one script for all topics. A cluster refuses that, because keys have different
+    /// slots, and gets one script for each topic.
     fn look_at(&self, wanted: &[(&Topic, Since)], budget: &mut Budget) -> io::Result<Readings> {
         let mut cluster = self.cluster.borrow_mut();
         cluster.begin();
@@ -93,7 +94,7 @@ impl RedisStore {
                     drop(cluster);
                     return self.look_at(wanted, budget);
                 }
-                // One key has a server of its own.
+                // Each key may have another server.
                 Err(error) if is_sharded => {
                     readings.push(Some(Err(self.failed_at(&keys[0], &error))));
                     continue;
@@ -118,7 +119,7 @@ impl RedisStore {
         Ok(readings)
     }
 
-    /// Where another key stands in the way, it is named.
+    /// Names the key if another program wrote it.
     fn failed_at(&self, key: &[u8], cause: &io::Error) -> Error {
         let key = match cause.kind() {
             io::ErrorKind::AlreadyExists => format!(", key {}", String::from_utf8_lossy(key)),
@@ -139,7 +140,7 @@ impl RedisStore {
     }
 }
 
-/// What one stream has for a reader.
+/// The reading of one stream.
 fn taken(
     cluster: &mut Cluster,
     key: &[u8],
@@ -194,7 +195,7 @@ impl Store for RedisStore {
     }
 }
 
-/// What the script says of one stream.
+/// The answer of the script for one stream.
 struct Answer {
     id: Option<String>,
     last: Cursor,
@@ -220,7 +221,7 @@ impl Answer {
         Some(Self { id: Some(text(id)?), last: cursor(&last)?, gap, more, messages })
     }
 
-    /// A stream that is not there has got lost if its reader has seen an event.
+    /// A missing stream was lost if its reader has seen an event.
     fn reading(self, since: Since) -> Reading {
         let is_lost = self.id.is_none()
             && matches!(since, Since::Cursor(cursor) if cursor > Cursor::SMALLEST);
@@ -242,14 +243,14 @@ fn array(frame: OwnedFrame) -> io::Result<Vec<OwnedFrame>> {
     }
 }
 
-/// One that a subscriber can be told of.
+/// A cursor that can be sent to a subscriber.
 fn cursor(frame: &OwnedFrame) -> Option<Cursor> {
     let OwnedFrame::Integer(at) = frame else { return None };
     let at = Cursor::from_micros(u64::try_from(*at).ok()?);
     (at >= Cursor::SMALLEST && at.is_exact()).then_some(at)
 }
 
-/// What others publish may be no UTF-8.
+/// Other programs may publish text that is not UTF-8.
 fn text(frame: OwnedFrame) -> Option<String> {
     match frame {
         OwnedFrame::BulkString(bytes) | OwnedFrame::SimpleString(bytes) => Some(
@@ -261,7 +262,7 @@ fn text(frame: OwnedFrame) -> Option<String> {
 }
 
 fn unexpected_reply() -> io::Error {
-    invalid_reply("it answers what makes no sense")
+    invalid_reply("the reply makes no sense")
 }
 
 #[cfg(test)]
@@ -269,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_scripts_know_the_largest_cursor() {
+    fn scripts_know_the_largest_cursor() {
         let largest = Cursor::LARGEST.micros();
         let line = format!("LARGEST, END = {largest}, '{}'\n", largest / 1000);
         assert!(READ.contains(&line) && PUBLISH.contains(&line), "{line}");

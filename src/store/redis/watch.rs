@@ -1,4 +1,4 @@
-//! Waking by XREAD BLOCK.
+//! A watch by XREAD BLOCK.
 
 use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -8,21 +8,20 @@ use std::time::{Duration, Instant};
 use super::cluster::Cluster;
 use crate::store::Watch;
 
-/// How long the server may be late in saying that nothing has happened.
+/// How late the server may report that no entry was added.
 const GRACE: Duration = Duration::from_millis(150);
 
-/// Watches some streams, on the connection that reads them. XREAD names the
-/// entries that the last look has seen, so that none comes between look and
-/// sleep; and it ends when the sleep does, so that a server that is silent
-/// then has gone.
+/// Watches some streams on the connection that reads them. XREAD names the last entries
+/// of the last read, so none is missed between the read and the sleep. It ends with the
+/// sleep, so a server that does not reply then is gone.
 pub struct StreamWatch {
     cluster: Rc<RefCell<Cluster>>,
     keys: Vec<Vec<u8>>,
     poll: Duration,
     blocked: Option<OwnedFd>,
-    /// Since when the server is to say something.
+    /// The time of the last XREAD.
     since: Instant,
-    /// It has said something at once and in vain: from now on it is polled.
+    /// The server replied at once and without news, so it is polled from now on.
     is_noisy: bool,
 }
 
@@ -31,7 +30,7 @@ impl StreamWatch {
         Self { cluster, keys, poll, blocked: None, since: Instant::now(), is_noisy: false }
     }
 
-    /// One XREAD can't name streams of several servers.
+    /// One XREAD cannot name streams of several servers.
     fn is_polled(&self) -> bool {
         self.is_noisy || self.keys.len() > 1 && self.cluster.borrow().is_sharded()
     }
@@ -44,7 +43,7 @@ impl Watch for StreamWatch {
         }
     }
 
-    /// A connection that fails here is made anew by the next look.
+    /// After a failure here the next read opens a new connection.
     fn fd(&mut self, within: Duration) -> Option<BorrowedFd<'_>> {
         if !self.is_polled() && !self.keys.is_empty() && self.blocked.is_none() {
             let within = within.as_millis().clamp(1, u128::from(u32::MAX));
@@ -54,8 +53,8 @@ impl Watch for StreamWatch {
         self.blocked.as_ref().map(AsFd::as_fd)
     }
 
-    /// A server that refuses XREAD, or answers it with nothing, would have us
-    /// ask again without a pause.
+    /// A server that refuses XREAD, or replies to it without an entry, would otherwise be
+    /// asked again without a pause.
     fn report_false_wakeup(&mut self) {
         self.is_noisy |= self.since.elapsed() < self.poll;
     }
