@@ -15,7 +15,7 @@ pub enum Error {
     /// A valid token is missing (401). The text never says why, because a reason
     /// would help to forge one.
     Unauthorized,
-    /// The request is not allowed, for the reason named here (403).
+    /// The request is not allowed. The text is the reason (403).
     Forbidden(&'static str),
     /// The server does not answer this method (405, RFC 9110 §15.5.6).
     MethodNotAllowed,

@@ -476,8 +476,10 @@ fn a_url_that_names_no_store_is_refused() {
         "memcached://user:secret@h:1",
         "memcached://h?prefix=a%20b",
     ] {
-        let error =
-            store::open::open(url, KEEP_ALL, Limits::NONE).err().map(|error| error.status());
+        let error = store::open::locate(url)
+            .and_then(|store| store.open(KEEP_ALL, Limits::NONE, POLL))
+            .err()
+            .map(|error| error.status());
         assert_eq!(error, Some(503), "{url}");
     }
 }

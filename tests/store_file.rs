@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
+use novcomet::config::POLL;
 use novcomet::event::{Cursor, Message, Since, Topic};
 use novcomet::store::{self, Limits, Reading, Retention, Store};
 
@@ -34,7 +35,9 @@ impl Scratch {
     }
 
     fn keeping(&self, retention: Retention) -> Box<dyn Store> {
-        store::open::open(&format!("file://{}", self.0.display()), retention, Limits::NONE).unwrap()
+        store::open::locate(&format!("file://{}", self.0.display()))
+            .and_then(|store| store.open(retention, Limits::NONE, POLL))
+            .unwrap()
     }
 
     /// The file that a topic of the file store is.

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use novcomet::config::POLL;
 use novcomet::event::Topic;
 use novcomet::store::{self, Limits, Retention};
 use support::{Kind, Reply, Server, Stream};
@@ -168,7 +169,9 @@ fn publish_many(server: &Server) -> Vec<(String, String)> {
     let (bytes, age) = (1 << 30, Duration::from_secs(3600));
     let retention = Retention { messages: 10_000, bytes, age, max_file_bytes: 4 * bytes };
     let url = format!("file://{}", server.store().display());
-    let store = store::open::open(&url, retention, Limits::NONE).unwrap();
+    let store = store::open::locate(&url)
+        .and_then(|store| store.open(retention, Limits::NONE, POLL))
+        .unwrap();
     let message = |number: usize| {
         let topic = ["a", "b", "c"][number * number % 7 % 3];
         let data = format!("{number}{}", "\nx".repeat(number % 50));

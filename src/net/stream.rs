@@ -103,7 +103,7 @@ pub fn invalid_reply(why: &'static str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, why)
 }
 
-/// The first 200 characters of a reply, for a line of the log.
+/// The first 200 characters of a reply, as a line of the log shows them.
 pub fn quoted(text: &str) -> String {
     const LONGEST: usize = 200;
     text.chars().take(LONGEST).collect()

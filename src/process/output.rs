@@ -86,9 +86,9 @@ impl<W: Write + AsFd> Output<W> {
         let left = |until: Instant| until.saturating_duration_since(Instant::now());
         let begin = Instant::now();
         let signals = sys::signal_fd(&[libc::SIGTERM]).ok();
-        let told = signals.as_ref().map(AsFd::as_fd);
+        let terminated = signals.as_ref().map(AsFd::as_fd);
         let timeout = READ_TIMEOUT.min(left(*until));
-        if self.is_writable(timeout, told) {
+        if self.is_writable(timeout, terminated) {
             return Ok(());
         }
         if begin.elapsed() < timeout {

@@ -9,7 +9,7 @@ pub const UNUSABLE: &str = "the store cannot be used; the server's error log say
 /// What the client reads of a store without space.
 pub const FULL: &str = "the store is full; nothing was published";
 
-/// Whether space is what is missing.
+/// Whether the cause is a lack of space.
 pub fn is_full(cause: &io::Error) -> bool {
     use ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     matches!(cause.kind(), StorageFull | QuotaExceeded | FileTooLarge)

@@ -137,7 +137,7 @@ pub trait Watch {
     fn arm(&mut self);
 
     /// A descriptor that is readable after a change since `arm`, or since the read after
-    /// it, for a sleep of `within` at most; `None` if the store cannot wake.
+    /// it, if the caller sleeps `within` at most; `None` if the store cannot wake.
     fn fd(&mut self, within: Duration) -> Option<BorrowedFd<'_>>;
 
     /// The longest sleep. A store that cannot wake a process is polled.

@@ -42,14 +42,6 @@ impl Location {
     }
 }
 
-/// [`locate`], and then [`open`](Location::open), polled four times a second.
-///
-/// # Errors
-/// Those of both.
-pub fn open(url: &str, retention: Retention, limits: Limits) -> Result<Box<dyn Store>, Error> {
-    locate(url)?.open(retention, limits, Duration::from_millis(250))
-}
-
 /// The store that `url` names.
 ///
 /// # Errors

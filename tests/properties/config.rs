@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
-use novcomet::config::Config;
+use novcomet::config::{Config, POLL};
 use novcomet::error::Error;
 use novcomet::store::{self, Limits, Retention};
 
@@ -172,7 +172,9 @@ fn opens_or_says_why(config: &Config) {
         age: config.keep_age,
         max_file_bytes: config.max_file(),
     };
-    if let Err(error) = store::open::open(&config.store, retention, Limits::NONE) {
+    if let Err(error) = store::open::locate(&config.store)
+        .and_then(|store| store.open(retention, Limits::NONE, POLL))
+    {
         is_one_line(&error);
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use novcomet::config::POLL;
 use novcomet::store::{self, Limits, Retention, Store};
 
 use crate::host::shared_memory;
@@ -35,7 +36,8 @@ impl Scratch {
     }
 
     pub fn open(&self, retention: Retention) -> Box<dyn Store> {
-        store::open::open(&format!("file://{}", self.store().display()), retention, Limits::NONE)
+        store::open::locate(&format!("file://{}", self.store().display()))
+            .and_then(|store| store.open(retention, Limits::NONE, POLL))
             .unwrap()
     }
 

@@ -347,7 +347,7 @@ mod tests {
         ] {
             assert_eq!(message_line(&message), format!("{}\n", with(key)).into_bytes());
             assert_eq!(read(&with(key)), Some(message.clone()), "{key}");
-            // What a protocol sends has no such key.
+            // No protocol sends the key.
             assert_eq!(serde_json::to_string(&message).unwrap(), PLAIN);
         }
     }

@@ -31,7 +31,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// On which at most `most` bytes are heard until one moment.
+    /// Connects. At most `max_bytes` are read before one deadline.
     pub fn open(address: &Address, max_bytes: u64) -> io::Result<Self> {
         Ok(Self { stream: DeadlineStream::open(address, max_bytes)?, unread: Vec::new() })
     }
