@@ -156,6 +156,18 @@ mod tests {
         assert!(refused("redis://u:p@h:7/x").unwrap().contains("\"redis://h:7…\""));
     }
 
+    /// Before a slash that should have been encoded, it looks like a port.
+    #[test]
+    fn password_of_digits_is_not_shown() {
+        for rest in ["/x@h/0", "/@h", "/0?x@h", "/0#x@h", "?x@h", "#x@h"] {
+            for scheme in ["redis", "rediss", "memcached"] {
+                let url = format!("{scheme}://u:4711{rest}");
+                let line = refused(&url).unwrap_or_else(|| panic!("{url} is not refused"));
+                assert!(!line.contains("4711"), "{url}: {line}");
+            }
+        }
+    }
+
     /// Logins with any characters before the host, and parameters of any name.
     #[test]
     fn no_spelling_of_a_password_is_shown() {
