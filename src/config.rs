@@ -1,4 +1,4 @@
-//! What an administrator can set, and every default.
+//! The settings of an administrator, with every default.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -7,53 +7,53 @@ use std::time::Duration;
 use crate::auth::access::{Algorithm, KeyFile, Origin, Policy, Publish, Subscribe, Topics};
 use crate::error::Error;
 
-/// Where events are kept: the directory of the PHP of 2011.
+/// The store: the directory of the PHP version of 2011.
 pub const STORE: &str = "file:///dev/shm";
-/// How many looks a request takes.
+/// How often a request reads the store.
 pub const TRIES: u32 = 20;
-/// How long it sleeps between two of them, unless something wakes it.
+/// The sleep between two reads, unless a change wakes the process.
 pub const SLEEP: Duration = Duration::from_secs(2);
 
-/// How often a store is read that can't wake anybody.
+/// The time between two reads of a store that cannot wake a process.
 pub const POLL: Duration = Duration::from_millis(250);
 
-/// Longest message, in bytes.
+/// The longest message, in bytes.
 pub const MAX_DATA: usize = 65_536;
 /// How many messages a topic keeps.
 pub const KEEP: usize = 1_000;
-/// How many bytes of messages a topic keeps, as its log has them.
+/// How many bytes of messages a topic keeps, counted as lines of its log.
 pub const KEEP_BYTES: u64 = 262_144;
 /// How long a topic keeps a message.
 pub const KEEP_AGE: Duration = Duration::from_secs(86_400);
-/// How long one event stream lives.
+/// How long one event stream lasts.
 pub const STREAM: Duration = Duration::from_secs(300);
 
-/// How many requests may wait at once. A waiter holds a worker of the web
-/// server, and stock Apache has 150: when all of them wait, no page of the site
-/// is answered any more. 50 are left for those.
+/// How many requests may wait at once. Each holds a worker of the web server, and
+/// a default Apache has 150. If all of them waited, the site would not answer any
+/// other request. So 50 are left.
 pub const MAX_WAITERS: u32 = 100;
-/// How many of them from one address: one page with many tabs, or one script,
-/// would take all the slots from everybody else.
+/// How many requests from one address may wait at once. Otherwise one page in many
+/// tabs, or one script, could take every slot.
 pub const MAX_WAITERS_PER_ADDRESS: u32 = 25;
-/// How many event files a directory has. Each takes a kilobyte of memory that
-/// nothing gives back, and whoever may publish may invent names.
+/// How many event files a directory has. Each takes a kilobyte of memory until it
+/// is deleted, and a publisher can invent names.
 pub const MAX_TOPICS: usize = 10_000;
-/// The share of the file system that no message takes, in percent. /dev/shm is
-/// memory and other programs' too (`PostgreSQL`'s, for one).
+/// The share of the file system that messages leave free, in percent. /dev/shm is
+/// memory, and other programs such as `PostgreSQL` use it too.
 pub const KEEP_FREE: u8 = 5;
-/// For how long a topic without any event keeps its file: names that were used
-/// once would fill the directory in the end.
+/// How long a topic without a new event keeps its file. Otherwise names that were
+/// used once would fill the directory.
 pub const STALE: Duration = Duration::from_secs(30 * 86_400);
 
-/// Most waiters that can be configured: where all slots are taken, each is
-/// looked at, and this many are 0.1 s.
+/// The highest limit of waiters. When all slots are taken, a request tries every
+/// slot, and this number takes 0.1 s.
 const MOST_WAITERS: u32 = 100_000;
 
-/// Largest size that can be configured, in bytes: it must fit into memory
-/// several times over.
+/// The largest size that can be configured, in bytes. It must fit into memory
+/// several times.
 const MAX_SIZE: u64 = 1 << 30;
 
-/// Longest wait that can be configured, in seconds: a day.
+/// The longest wait that can be configured, in seconds: a day.
 const MAX_SECONDS: f64 = 86_400.0;
 
 /// The settings, from the environment's `NOVCOMET_*`.
@@ -61,222 +61,198 @@ const MAX_SECONDS: f64 = 86_400.0;
 pub struct Config {
     /// `NOVCOMET_STORE`: the URL of the store.
     pub store: String,
-    /// `NOVCOMET_TRIES`: looks a request, at least 1.
+    /// `NOVCOMET_TRIES`: reads of the store in one request, at least 1.
     pub tries: u32,
-    /// `NOVCOMET_SLEEP`: seconds between two looks; a fraction is allowed.
+    /// `NOVCOMET_SLEEP`: seconds between two reads; a fraction is allowed.
     pub sleep: Duration,
-    /// `NOVCOMET_POLL`: seconds between two looks at a store that can't wake anybody.
+    /// `NOVCOMET_POLL`: seconds between two reads of a store that cannot wake a
+    /// process.
     pub poll: Duration,
-    /// `NOVCOMET_MAX_DATA`: bytes a message.
+    /// `NOVCOMET_MAX_DATA`: bytes of one message.
     pub max_data: usize,
-    /// `NOVCOMET_KEEP`: messages a topic.
+    /// `NOVCOMET_KEEP`: messages that a topic keeps.
     pub keep: usize,
-    /// `NOVCOMET_KEEP_BYTES`: bytes of messages a topic.
+    /// `NOVCOMET_KEEP_BYTES`: bytes of messages that a topic keeps.
     pub keep_bytes: u64,
-    /// `NOVCOMET_KEEP_AGE`: seconds.
+    /// `NOVCOMET_KEEP_AGE`: seconds that a topic keeps a message.
     pub keep_age: Duration,
-    /// `NOVCOMET_STREAM`: seconds that a stream lives.
+    /// `NOVCOMET_STREAM`: seconds that a stream lasts.
     pub stream: Duration,
-    /// `NOVCOMET_SANDBOX`: whether the process gives up what it does not need.
+    /// `NOVCOMET_SANDBOX`: whether the process drops the rights that it does not need.
     pub sandbox: Sandbox,
-    /// Who may what.
+    /// The rules for publishers and subscribers.
     pub access: Policy,
     /// `NOVCOMET_MAX_WAITERS`: requests that wait at once, 0 for any number.
     pub max_waiters: u32,
-    /// `NOVCOMET_MAX_WAITERS_PER_ADDRESS`: the same from one address.
+    /// `NOVCOMET_MAX_WAITERS_PER_ADDRESS`: requests from one address that wait at once,
+    /// 0 for any number.
     pub max_waiters_per_address: u32,
-    /// `NOVCOMET_MAX_TOPICS`: event files.
+    /// `NOVCOMET_MAX_TOPICS`: event files in the directory.
     pub max_topics: usize,
-    /// `NOVCOMET_KEEP_FREE`: percent of the file system.
+    /// `NOVCOMET_KEEP_FREE`: percent of the file system that stay free.
     pub keep_free: u8,
-    /// `NOVCOMET_STALE`: seconds; 0 is read as for ever.
+    /// `NOVCOMET_STALE`: seconds that a topic without an event keeps its file, 0 for
+    /// ever.
     pub stale: Duration,
 }
 
-/// What the process gives up before it acts on a request.
+/// Whether the process drops its rights before it acts on a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sandbox {
-    /// Nothing.
+    /// It keeps all rights.
     Off,
-    /// What this kernel lets it give up.
+    /// It drops the rights that this kernel lets it drop.
     On,
-    /// All; where that is not possible no request is served.
+    /// It drops all of them. If that fails, it refuses the request.
     Require,
 }
 
 impl Config {
-    /// Reads the settings by `variable`; an empty one counts as not set.
+    /// Reads the settings with `variable`. An empty variable counts as not set.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the first variable that holds nonsense.
+    /// 503 with the name of the first variable that has an invalid value.
     pub fn from_env(variable: impl Fn(&str) -> Option<OsString> + Copy) -> Result<Self, Error> {
-        let read = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let env = Env { read: &|name| variable(name).filter(|value| !value.is_empty()) };
         Ok(Self {
-            store: setting(read, "NOVCOMET_STORE", "a URL", |url| Some(url.to_owned()))?
-                .unwrap_or_else(|| STORE.to_owned()),
-            tries: setting(read, "NOVCOMET_TRIES", "a whole number from 1", |text| {
-                text.parse().ok().filter(|&tries| tries > 0)
-            })?
-            .unwrap_or(TRIES),
-            sleep: setting(read, "NOVCOMET_SLEEP", "a number of seconds above 0", seconds)?
-                .unwrap_or(SLEEP),
-            poll: setting(read, "NOVCOMET_POLL", "a number of seconds above 0", seconds)?
-                .unwrap_or(POLL),
-            max_data: setting(read, "NOVCOMET_MAX_DATA", SIZE, size)?.unwrap_or(MAX_DATA),
-            keep: setting(read, "NOVCOMET_KEEP", "a number from 1 to 1073741824", size)?
-                .unwrap_or(KEEP),
-            keep_bytes: setting(read, "NOVCOMET_KEEP_BYTES", SIZE, size)?
-                .map_or(KEEP_BYTES, |bytes| bytes as u64),
-            keep_age: setting(read, "NOVCOMET_KEEP_AGE", "a number of seconds above 0", age)?
-                .unwrap_or(KEEP_AGE),
-            stream: setting(read, "NOVCOMET_STREAM", "a number of seconds above 0", seconds)?
-                .unwrap_or(STREAM),
-            sandbox: setting(read, "NOVCOMET_SANDBOX", "off, on or require", sandbox)?
-                .unwrap_or(Sandbox::On),
-            access: access(read)?,
-            max_waiters: setting(read, "NOVCOMET_MAX_WAITERS", WAITERS, waiters)?
-                .unwrap_or(MAX_WAITERS),
-            max_waiters_per_address: setting(
-                read,
-                "NOVCOMET_MAX_WAITERS_PER_ADDRESS",
-                WAITERS,
-                waiters,
-            )?
-            .unwrap_or(MAX_WAITERS_PER_ADDRESS),
-            max_topics: setting(
-                read,
-                "NOVCOMET_MAX_TOPICS",
-                "a number from 1 to 1073741824",
-                size,
-            )?
-            .unwrap_or(MAX_TOPICS),
-            keep_free: setting(read, "NOVCOMET_KEEP_FREE", "a percentage from 0 to 100", |text| {
-                text.parse().ok().filter(|&percent| percent <= 100)
-            })?
-            .unwrap_or(KEEP_FREE),
-            stale: setting(read, "NOVCOMET_STALE", "a number of seconds, or 0 for never", stale)?
-                .unwrap_or(STALE),
+            store: env.url("NOVCOMET_STORE", STORE)?,
+            tries: env.tries("NOVCOMET_TRIES", TRIES)?,
+            sleep: env.seconds("NOVCOMET_SLEEP", SLEEP)?,
+            poll: env.seconds("NOVCOMET_POLL", POLL)?,
+            max_data: env.bytes("NOVCOMET_MAX_DATA", MAX_DATA)?,
+            keep: env.count("NOVCOMET_KEEP", KEEP)?,
+            keep_bytes: env.bytes("NOVCOMET_KEEP_BYTES", KEEP_BYTES)?,
+            keep_age: env.age("NOVCOMET_KEEP_AGE", KEEP_AGE)?,
+            stream: env.seconds("NOVCOMET_STREAM", STREAM)?,
+            sandbox: env.word("NOVCOMET_SANDBOX", SANDBOX, sandbox)?.unwrap_or(Sandbox::On),
+            access: access(&env)?,
+            max_waiters: env.waiters("NOVCOMET_MAX_WAITERS", MAX_WAITERS)?,
+            max_waiters_per_address: env
+                .waiters("NOVCOMET_MAX_WAITERS_PER_ADDRESS", MAX_WAITERS_PER_ADDRESS)?,
+            max_topics: env.count("NOVCOMET_MAX_TOPICS", MAX_TOPICS)?,
+            keep_free: env.percent("NOVCOMET_KEEP_FREE", KEEP_FREE)?,
+            stale: env.age_or_never("NOVCOMET_STALE", STALE)?,
         })
     }
 
-    /// Longest body, in bytes: a message of which each byte is written as
-    /// three, and what stands beside it in a form.
+    /// The longest body, in bytes: a message with each byte encoded as three, and
+    /// 8 KiB for the other fields of a form.
     #[must_use]
     pub fn max_body(&self) -> usize {
         self.max_data * 3 + 8_192
     }
 
-    /// Most bytes of a topic's file: four times what is kept, where only its
-    /// owner may shorten it, or one message of which JSON writes each byte as
-    /// six; and the header.
+    /// The most bytes of a topic's file: four times the kept bytes, because only
+    /// its owner can compact it, then one message with each byte escaped as six in
+    /// JSON, and the header.
     #[must_use]
     pub fn max_file(&self) -> u64 {
         self.keep_bytes * 4 + self.max_data as u64 * 6 + 4_096
     }
 
-    /// How long a request may wait in all.
+    /// The longest wait of a request.
     #[must_use]
     pub fn wait(&self) -> Duration {
         self.sleep.saturating_mul(self.tries).min(Duration::from_secs_f64(MAX_SECONDS))
     }
 }
 
-fn setting<T>(
-    read: impl Fn(&str) -> Option<OsString>,
-    variable: &'static str,
-    expected: &'static str,
-    parse: impl Fn(&str) -> Option<T>,
-) -> Result<Option<T>, Error> {
-    let Some(value) = read(variable) else {
-        return Ok(None);
-    };
-    match value.to_str().and_then(parse) {
-        Some(parsed) => Ok(Some(parsed)),
-        None => {
-            Err(Error::Config { variable, value: value.to_string_lossy().into_owned(), expected })
+/// Reads one option a call, with a method for each type of option.
+struct Env<'a> {
+    read: &'a dyn Fn(&str) -> Option<OsString>,
+}
+
+impl Env<'_> {
+    /// `None` when the option is not set.
+    fn word<T>(
+        &self,
+        name: &str,
+        expected: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        let Some(value) = (self.read)(name) else { return Ok(None) };
+        match value.to_str().and_then(parse) {
+            Some(parsed) => Ok(Some(parsed)),
+            None => Err(Error::setting(name, &value.to_string_lossy(), expected)),
         }
     }
-}
 
-fn access(read: impl Fn(&str) -> Option<OsString> + Copy) -> Result<Policy, Error> {
-    let publish = setting(read, "NOVCOMET_PUBLISH", PUBLISH, Publish::parse)?;
-    let subscribe =
-        setting(read, "NOVCOMET_SUBSCRIBE", SUBSCRIBE, Subscribe::parse)?.unwrap_or(Subscribe::Any);
-    let private = setting(read, "NOVCOMET_PRIVATE", TOPICS, Topics::parse)?.unwrap_or_default();
-    let origins = setting(read, "NOVCOMET_ORIGINS", ORIGINS, Origin::parse_list)?;
-    let access = Policy {
-        publish: publish.unwrap_or(Publish::SameSite),
-        private: if subscribe == Subscribe::Token { Topics::all() } else { private },
-        subscribe,
-        origins: origins.unwrap_or_default(),
-        token: key_file(read)?,
-    };
-    let needs_key = access.publish == Publish::Token || !access.private.is_empty();
-    match access.token {
-        // A rule that nobody could be held to.
-        None if needs_key => Err(no_key("", NEEDS_KEY)),
-        _ => Ok(access),
+    /// As [`word`](Self::word), but the log does not show the value: it may be
+    /// the secret of another option.
+    fn hidden_word<T>(
+        &self,
+        name: &str,
+        expected: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        self.word(name, expected, parse).map_err(|_| Error::setting(name, HIDDEN, expected))
+    }
+
+    fn url(&self, name: &str, default: &str) -> Result<String, Error> {
+        let url = self.word(name, "a URL", |url| Some(url.to_owned()))?;
+        Ok(url.unwrap_or_else(|| default.to_owned()))
+    }
+
+    fn tries(&self, name: &str, default: u32) -> Result<u32, Error> {
+        let tries = self.word(name, "a whole number from 1", |text| {
+            text.parse().ok().filter(|&tries| tries > 0)
+        })?;
+        Ok(tries.unwrap_or(default))
+    }
+
+    /// More than 0, and at most [`MAX_SECONDS`].
+    fn seconds(&self, name: &str, default: Duration) -> Result<Duration, Error> {
+        let is_wait = |time: &Duration| time.as_secs_f64() <= MAX_SECONDS;
+        let time = self.word(name, SECONDS, |text| duration(text).filter(is_wait))?;
+        Ok(time.unwrap_or(default))
+    }
+
+    /// More than 0, without a largest value.
+    fn age(&self, name: &str, default: Duration) -> Result<Duration, Error> {
+        Ok(self.word(name, SECONDS, duration)?.unwrap_or(default))
+    }
+
+    /// 0 itself, but no age that is rounded to 0, means for ever.
+    fn age_or_never(&self, name: &str, default: Duration) -> Result<Duration, Error> {
+        let age = self.word(name, "a number of seconds, or 0 for never", |text| match text {
+            "0" => Some(Duration::MAX),
+            _ => duration(text),
+        })?;
+        Ok(age.unwrap_or(default))
+    }
+
+    fn bytes<T: TryFrom<u64>>(&self, name: &str, default: T) -> Result<T, Error> {
+        let bytes = self.word(name, "a number of bytes from 1 to 1073741824", size)?;
+        Ok(bytes.unwrap_or(default))
+    }
+
+    fn count(&self, name: &str, default: usize) -> Result<usize, Error> {
+        Ok(self.word(name, "a number from 1 to 1073741824", size)?.unwrap_or(default))
+    }
+
+    fn percent(&self, name: &str, default: u8) -> Result<u8, Error> {
+        let percent = self.word(name, "a percentage from 0 to 100", |text| {
+            text.parse().ok().filter(|&percent| percent <= 100)
+        })?;
+        Ok(percent.unwrap_or(default))
+    }
+
+    fn waiters(&self, name: &str, default: u32) -> Result<u32, Error> {
+        let waiters = self.word(name, WAITERS, |text| {
+            text.parse().ok().filter(|&waiters| waiters <= MOST_WAITERS)
+        })?;
+        Ok(waiters.unwrap_or(default))
     }
 }
 
-/// Who put the secret itself there shall not find it in the log.
-fn key_file(read: impl Fn(&str) -> Option<OsString> + Copy) -> Result<Option<KeyFile>, Error> {
-    let algorithm = setting(read, "NOVCOMET_TOKEN_ALGORITHM", ALGORITHM, Algorithm::parse);
-    let algorithm = algorithm.map_err(hidden)?.unwrap_or(Algorithm::Hs256);
-    match read("NOVCOMET_TOKEN_KEY").map(PathBuf::from) {
-        Some(path) if path.is_absolute() => Ok(Some(KeyFile { path, algorithm })),
-        Some(_) => Err(no_key(HIDDEN, "the absolute path of a file")),
-        None => Ok(None),
-    }
+fn duration(text: &str) -> Option<Duration> {
+    let time = Duration::try_from_secs_f64(text.parse().ok()?).ok()?;
+    (!time.is_zero()).then_some(time)
 }
 
-/// The two settings of the key may have been confused.
-fn hidden(error: Error) -> Error {
-    match error {
-        Error::Config { variable, expected, .. } => {
-            Error::Config { variable, value: HIDDEN.into(), expected }
-        }
-        other => other,
-    }
-}
-
-const HIDDEN: &str = "(not shown)";
-
-fn no_key(value: &str, expected: &'static str) -> Error {
-    Error::Config { variable: "NOVCOMET_TOKEN_KEY", value: value.into(), expected }
-}
-
-const PUBLISH: &str = "any, same-site, post, token or none";
-const SUBSCRIBE: &str = "any, token or none";
-const NEEDS_KEY: &str =
-    "set, and NOVCOMET_PUBLISH=token, NOVCOMET_SUBSCRIBE=token or NOVCOMET_PRIVATE needs it";
-const TOPICS: &str = "a list of names that topics can have, or prefixes followed by *, \
-                      with white space, commas, quotes and % written as in a URL (%20)";
-const ORIGINS: &str = "a list of origins such as https://intranet.example:8443, \
-                       in lower case and without the scheme's own port";
-const ALGORITHM: &str = "HS256, EdDSA, ES256 or RS256";
-const SIZE: &str = "a number of bytes from 1 to 1073741824";
-
-fn size(text: &str) -> Option<usize> {
-    let size: u64 = text.parse().ok()?;
-    (1..=MAX_SIZE).contains(&size).then_some(usize::try_from(size).ok()?)
-}
-
-const WAITERS: &str = "a number from 1 to 100000, or 0 for any number of waiters";
-
-fn waiters(text: &str) -> Option<u32> {
-    text.parse().ok().filter(|&waiters| waiters <= MOST_WAITERS)
-}
-
-/// An age; 0 itself is for ever.
-fn stale(text: &str) -> Option<Duration> {
-    if text == "0" { Some(Duration::MAX) } else { age(text) }
-}
-
-/// As `seconds`, but for as long as anybody wants.
-fn age(text: &str) -> Option<Duration> {
-    let age = Duration::try_from_secs_f64(text.parse().ok()?).ok()?;
-    (!age.is_zero()).then_some(age)
+fn size<T: TryFrom<u64>>(text: &str) -> Option<T> {
+    let size = text.parse().ok().filter(|size| (1..=MAX_SIZE).contains(size))?;
+    T::try_from(size).ok()
 }
 
 fn sandbox(text: &str) -> Option<Sandbox> {
@@ -288,11 +264,54 @@ fn sandbox(text: &str) -> Option<Sandbox> {
     }
 }
 
-fn seconds(text: &str) -> Option<Duration> {
-    let seconds: f64 = text.parse().ok()?;
-    let seconds = Duration::try_from_secs_f64(seconds).ok()?;
-    (!seconds.is_zero() && seconds.as_secs_f64() <= MAX_SECONDS).then_some(seconds)
+fn access(env: &Env) -> Result<Policy, Error> {
+    let publish = env.word("NOVCOMET_PUBLISH", PUBLISH, Publish::parse)?;
+    let subscribe = env.word("NOVCOMET_SUBSCRIBE", SUBSCRIBE, Subscribe::parse)?;
+    let subscribe = subscribe.unwrap_or(Subscribe::Any);
+    let private = env.word("NOVCOMET_PRIVATE", TOPICS, Topics::parse)?.unwrap_or_default();
+    let origins = env.word("NOVCOMET_ORIGINS", ORIGINS, Origin::parse_list)?;
+    let access = Policy {
+        publish: publish.unwrap_or(Publish::SameSite),
+        private: if subscribe == Subscribe::Token { Topics::all() } else { private },
+        subscribe,
+        origins: origins.unwrap_or_default(),
+        token: key_file(env)?,
+    };
+    let needs_key = access.publish == Publish::Token || !access.private.is_empty();
+    match access.token {
+        // Without a key no request could satisfy the rule.
+        None if needs_key => Err(Error::setting(TOKEN_KEY, "", NEEDS_KEY)),
+        _ => Ok(access),
+    }
 }
+
+/// An administrator may confuse the two options of the key, or set one to the
+/// secret itself. So the log shows neither value.
+fn key_file(env: &Env) -> Result<Option<KeyFile>, Error> {
+    let algorithm = env.hidden_word("NOVCOMET_TOKEN_ALGORITHM", ALGORITHM, Algorithm::parse)?;
+    let algorithm = algorithm.unwrap_or(Algorithm::Hs256);
+    match (env.read)(TOKEN_KEY).map(PathBuf::from) {
+        Some(path) if path.is_absolute() => Ok(Some(KeyFile { path, algorithm })),
+        Some(_) => Err(Error::setting(TOKEN_KEY, HIDDEN, "the absolute path of a file")),
+        None => Ok(None),
+    }
+}
+
+const TOKEN_KEY: &str = "NOVCOMET_TOKEN_KEY";
+const HIDDEN: &str = "(not shown)";
+
+const SECONDS: &str = "a number of seconds above 0";
+const WAITERS: &str = "a number from 1 to 100000, or 0 for any number of waiters";
+const SANDBOX: &str = "off, on or require";
+const PUBLISH: &str = "any, same-site, post, token or none";
+const SUBSCRIBE: &str = "any, token or none";
+const NEEDS_KEY: &str =
+    "set, and NOVCOMET_PUBLISH=token, NOVCOMET_SUBSCRIBE=token or NOVCOMET_PRIVATE needs it";
+const TOPICS: &str = "a list of names that topics can have, or prefixes followed by *, \
+                      with white space, commas, quotes and % written as in a URL (%20)";
+const ORIGINS: &str = "a list of origins such as https://intranet.example:8443, \
+                       in lower case and without the scheme's own port";
+const ALGORITHM: &str = "HS256, EdDSA, ES256 or RS256";
 
 #[cfg(test)]
 mod tests {
@@ -303,14 +322,14 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_those_of_2011() {
+    fn defaults_are_those_of_2011() {
         let config = with("NOVCOMET_TRIES", "").unwrap();
         assert_eq!(config.store, "file:///dev/shm");
         assert_eq!(config.wait(), Duration::from_secs(40));
     }
 
     #[test]
-    fn each_limit_has_the_documented_default() {
+    fn limits_have_the_documented_defaults() {
         let config = with("NOVCOMET_TRIES", "").unwrap();
         assert_eq!((config.keep_free, config.max_topics), (5, 10_000));
         assert_eq!((config.max_waiters, config.max_waiters_per_address), (100, 25));
@@ -322,14 +341,14 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_is_tries_times_sleep() {
+    fn wait_is_tries_times_sleep() {
         assert_eq!(with("NOVCOMET_TRIES", "3").unwrap().wait(), Duration::from_secs(6));
         assert_eq!(with("NOVCOMET_SLEEP", "0.5").unwrap().wait(), Duration::from_secs(10));
         assert_eq!(with("NOVCOMET_TRIES", "4294967295").unwrap().wait().as_secs(), 86_400);
     }
 
     #[test]
-    fn a_rule_that_needs_a_key_needs_one() {
+    fn token_rule_without_key_is_refused() {
         for (name, value) in [
             ("NOVCOMET_PUBLISH", "token"),
             ("NOVCOMET_SUBSCRIBE", "token"),
@@ -346,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zero_switches_a_limit_off() {
+    fn zero_switches_a_limit_off() {
         assert_eq!(with("NOVCOMET_MAX_WAITERS", "0").unwrap().max_waiters, 0);
         assert_eq!(with("NOVCOMET_STALE", "0").unwrap().stale, Duration::MAX);
         assert_eq!(with("NOVCOMET_STALE", "").unwrap().stale, STALE);
@@ -354,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused_by_its_name() {
+    fn invalid_value_is_refused_by_name() {
         for (name, value) in [
             ("NOVCOMET_TRIES", "0"),
             ("NOVCOMET_TRIES", "-1"),

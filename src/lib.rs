@@ -147,7 +147,7 @@ fn run(variable: impl Fn(&str) -> Option<OsString> + Copy, own: Own) -> Option<u
 /// Where the store is, before it is opened.
 enum Source<'s> {
     Own(&'s dyn Fn() -> Box<dyn Store + 's>),
-    Named(store::open::Place),
+    Named(store::open::Location),
 }
 
 impl<'s> Source<'s> {
@@ -156,7 +156,7 @@ impl<'s> Source<'s> {
     fn find(config: &Config, own: Own<'s>) -> Result<Self, Error> {
         match own {
             Some(own) => Ok(Self::Own(own)),
-            None => store::open::find(&config.store).map(Self::Named),
+            None => store::open::locate(&config.store).map(Self::Named),
         }
     }
 }
@@ -221,7 +221,7 @@ impl<'s> Service<'_, 's> {
     fn open(&self, writes: bool) -> Result<Box<dyn Store + 's>, Error> {
         let Config { keep: messages, keep_bytes: bytes, keep_age: age, .. } = self.config;
         let Config { max_topics: topics, keep_free: free, stale, poll, .. } = self.config;
-        let retention = Retention { messages, bytes, age, most: self.config.max_file() };
+        let retention = Retention { messages, bytes, age, max_file_bytes: self.config.max_file() };
         let store = match &self.source {
             Source::Own(own) => own(),
             Source::Named(place) => place.open(retention, Limits { topics, free, stale }, poll)?,

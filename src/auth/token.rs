@@ -63,6 +63,16 @@ impl Claims {
     }
 }
 
+/// A path is not shown if no file has it: it may be the secret itself.
+fn unusable(path: Option<PathBuf>, why: &str) -> Error {
+    const NAME: &str = "NOVCOMET_TOKEN_KEY";
+    if let Some(path) = path {
+        return Error::Misconfigured { log: format!("{NAME}: {} {why}", path.display()) };
+    }
+    let what = "its value, which is not shown because it may be a secret,";
+    Error::misconfigured(&format!("{NAME}: {what} {why}"), "name a key file")
+}
+
 /// The key that tokens are checked with, and its only algorithm.
 pub struct Key(Verify);
 
@@ -77,10 +87,10 @@ impl Key {
     /// Reads the key from `file`.
     ///
     /// # Errors
-    /// [`Error::Key`] for a file that other users can read or could have put
+    /// 503 for a file that others can read or could have put
     /// there, and for one that holds no such key.
     pub fn read(file: &KeyFile) -> Result<Self, Error> {
-        let refuse = |why| Error::Key { path: existing(&file.path), why };
+        let refuse = |why: String| unusable(existing(&file.path), &why);
         let bytes = private_bytes(&file.path).map_err(refuse)?;
         Self::parse(file.algorithm, bytes).map_err(refuse)
     }

@@ -7,22 +7,32 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::Error;
 
-/// Longest topic, in bytes: its file name (with `.comet`) stays below `NAME_MAX`.
+/// The longest topic, in bytes. Its file name (with `.comet`) stays below
+/// `NAME_MAX`.
 pub const MAX_TOPIC: usize = 200;
 
 const MICROS: u64 = 1_000_000;
 
 /// The name of a stream of events: 1 to [`MAX_TOPIC`] bytes of UTF-8 without
-/// control characters. This is the one door where a name is judged.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+/// control characters. Every name is checked here.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Topic(String);
+
+impl TryFrom<String> for Topic {
+    type Error = Error;
+
+    fn try_from(name: String) -> Result<Self, Error> {
+        Self::new(name)
+    }
+}
 
 impl Topic {
     /// # Errors
     /// [`Error::BadRequest`] with the rule that `name` breaks.
     pub fn new(name: impl Into<String>) -> Result<Self, Error> {
         let name = name.into();
-        let refuse = |why: String| Err(Error::BadRequest(why));
+        let refuse = |why: String| Err(Error::bad_request(why));
         match name.len() {
             0 => refuse("a topic is at least one character".into()),
             1..=MAX_TOPIC if name.chars().any(char::is_control) => {
@@ -42,24 +52,24 @@ impl Topic {
 
 /// A moment in a topic, in microseconds since 1970 (UTC), as the server issued it.
 ///
-/// It is never a whole second, so that in JavaScript, where `2.000000` prints
-/// as `2`, it can be told from a cursor that a client made from its own clock.
-/// On the wire it has six decimals, which a double carries unchanged up to
+/// A cursor is never a whole second. JavaScript prints `2.000000` as `2`, and that
+/// would look like a cursor that a client made from its own clock. On the wire a
+/// cursor has six decimals. A double holds them exactly up to
 /// [`LARGEST`](Self::LARGEST).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cursor(u64);
 
 impl Cursor {
-    /// Where a topic stands that has no event yet. Not 0.000001, which many a
-    /// language prints as `1e-06`.
+    /// The cursor of a topic without events. It is not 0.000001, because several
+    /// languages print that as `1e-06`.
     pub const SMALLEST: Self = Self(MICROS / 10);
 
-    /// The last cursor that JavaScript can tell from its neighbours, in the year
-    /// 2242. From 2^33 seconds on a double (IEEE 754, 53 bits) moves by steps of
-    /// 1.9 µs; below that by less than 1 µs.
+    /// The last cursor that a JavaScript number holds exactly, in the year 2242.
+    /// Below 2^33 seconds the steps of a double (IEEE 754, 53 bits) are less than
+    /// 1 µs; above, they are 1.9 µs.
     pub const LARGEST: Self = Self((1 << 33) * MICROS - 1);
 
-    /// The wall clock.
+    /// The present time.
     #[must_use]
     pub fn now() -> Self {
         SystemTime::now().into()
@@ -74,9 +84,9 @@ impl Cursor {
         Self(micros).max(Self(Self::SMALLEST.0 + 1)).not_whole()
     }
 
-    /// The time of the next event of a topic that stands at `self`, if it is
-    /// `now`: strictly later than the last, whatever the clock does. A topic that
-    /// stands at [`LARGEST`](Self::LARGEST) begins again at `now`.
+    /// The cursor of the next event of a topic whose last cursor is `self`, at the
+    /// time `now`. It is later than the last, even if the clock went back. After
+    /// [`LARGEST`](Self::LARGEST) a topic starts again at `now`.
     #[must_use]
     pub fn next(self, now: Self) -> Self {
         let now = now.min(Self::LARGEST);
@@ -84,7 +94,7 @@ impl Cursor {
         if next.is_exact() { next } else { now }
     }
 
-    /// Whether JavaScript can tell it from its neighbours.
+    /// Whether a JavaScript number holds it exactly.
     #[must_use]
     pub fn is_exact(self) -> bool {
         self <= Self::LARGEST
@@ -94,8 +104,8 @@ impl Cursor {
         Self(self.0 + u64::from(self.0 % MICROS == 0))
     }
 
-    /// What a time that others may set says of a topic: nothing if it
-    /// [is not exact](Self::is_exact), as if the topic had no event yet.
+    /// The cursor of a file's time, which another user may have set. A time that
+    /// [is not exact](Self::is_exact) counts as no event.
     #[must_use]
     pub fn known(self) -> Self {
         if self.is_exact() { self } else { Self::SMALLEST }
@@ -107,19 +117,19 @@ impl Cursor {
         self.0
     }
 
-    /// The cursor that `micros` gave.
+    /// The reverse of [`micros`](Self::micros).
     #[must_use]
     pub fn from_micros(micros: u64) -> Self {
         Self(micros)
     }
 
-    /// So much later.
+    /// The cursor that is `time` later.
     #[must_use]
     pub fn after(self, time: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)))
     }
 
-    /// How long ago it was at `now`.
+    /// The time from this cursor to `now`, 0 if it is later.
     #[must_use]
     pub fn age(self, now: Self) -> Duration {
         Duration::from_micros(now.0.saturating_sub(self.0))
@@ -163,7 +173,7 @@ impl Serialize for Cursor {
 
 impl<'de> Deserialize<'de> for Cursor {
     /// From a JSON number with a fraction, exactly. A number above
-    /// [`Cursor::LARGEST`] is no cursor that we issued.
+    /// [`Cursor::LARGEST`] is an error: no server issued it.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let number = <&RawValue>::deserialize(deserializer)?;
         match parse_cursor(number.get()) {
@@ -173,16 +183,16 @@ impl<'de> Deserialize<'de> for Cursor {
     }
 }
 
-/// From where on a subscriber wants a topic's events.
+/// The point in a topic after which a subscriber wants the events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Since {
-    /// From the moment at which the request arrived.
+    /// After the arrival of the request.
     Now,
-    /// Events of a later whole second: the rule of 2011.
+    /// After this whole second: the rule of 2011.
     Second(u64),
-    /// Events later than a cursor that we issued.
+    /// After a cursor that a server issued.
     Cursor(Cursor),
-    /// Every message that is kept.
+    /// From the first message that is kept.
     Earliest,
 }
 
@@ -190,29 +200,29 @@ impl Since {
     /// Reads a cursor from the wire.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] for anything but digits with an optional
-    /// fraction, and the word `earliest`.
+    /// [`Error::BadRequest`] for a text that is neither digits with an optional
+    /// fraction nor the word `earliest`.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let since = if text == "earliest" { Some(Self::Earliest) } else { parse_cursor(text) };
         since.ok_or_else(|| {
             let why = "a cursor is a number, such as 1795415403.163846, or the word earliest";
-            Error::BadRequest(why.into())
+            Error::bad_request(why)
         })
     }
 
-    /// `Second` for the past only: a second that is not yet over at `now`
-    /// comes from a client's own clock and means "from now on".
+    /// Turns a second that is not over at `now` into [`Now`](Self::Now). It comes
+    /// from a client's own clock and means "from now on".
     #[must_use]
-    pub fn judged_at(self, now: Cursor) -> Self {
+    pub fn resolve(self, now: Cursor) -> Self {
         match self {
             Self::Second(second) if second >= now.seconds() => Self::Now,
             other => other,
         }
     }
 
-    /// Whether an event at `event` is news to this subscriber.
+    /// Whether the event with the cursor `event` is new to the subscriber.
     #[must_use]
-    pub fn precedes(self, event: Cursor) -> bool {
+    pub fn includes(self, event: Cursor) -> bool {
         match self {
             Self::Now => false,
             Self::Second(second) => event.seconds() > second,
@@ -221,7 +231,7 @@ impl Since {
         }
     }
 
-    /// The cursor that stands for the same; `None` for "from now on".
+    /// The same point as a cursor; `None` for "from now on".
     #[must_use]
     pub fn cursor(self) -> Option<Cursor> {
         match self {
@@ -261,23 +271,43 @@ fn microseconds(fraction: &str) -> u64 {
         .fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'))
 }
 
-/// Something that happened in a topic.
+/// An event of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Where it happened.
+    /// The topic.
     pub topic: Topic,
-    /// When it happened.
+    /// The time of the event.
     pub cursor: Cursor,
 }
 
-/// What an event says, where it says anything: on the wire and in the log
-/// `{"id":1795415403.163846,"data":"…"}`.
+/// The content of an event, on the wire `{"id":1795415403.163846,"data":"…"}`.
+/// The optional fields are kept in the log of a topic, and no protocol shows them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// The cursor of its event.
     pub id: Cursor,
     /// The text, as it was published.
     pub data: String,
+    /// The type of the event, as a publisher named it.
+    #[serde(skip)]
+    pub kind: Option<String>,
+    /// Whether only subscribers with a grant for it may read it.
+    #[serde(skip)]
+    pub private: bool,
+    /// The identifier that the publisher gave to the message.
+    #[serde(skip)]
+    pub client_id: Option<String>,
+    /// The further topics that the message was published to.
+    #[serde(skip)]
+    pub topics: Vec<Topic>,
+}
+
+impl Message {
+    /// A message without optional fields.
+    pub fn new(id: Cursor, data: impl Into<String>) -> Self {
+        let (kind, client_id) = (None, None);
+        Self { id, data: data.into(), kind, private: false, client_id, topics: Vec::new() }
+    }
 }
 
 #[cfg(test)]
@@ -287,21 +317,21 @@ mod tests {
     const T: Cursor = Cursor(1_795_415_403_163_846);
 
     #[test]
-    fn topics_that_are_names() {
+    fn valid_topics_are_accepted() {
         for name in ["a", "..", "a/b", "100%", "é", "__proto__", "a][b", " ", &"x".repeat(200)] {
             assert_eq!(Topic::new(name).unwrap().as_str(), name);
         }
     }
 
     #[test]
-    fn topics_that_are_refused() {
+    fn invalid_topics_are_refused() {
         for name in ["", "a\0b", "a\nb", "\u{7f}", "\u{85}", &"x".repeat(201)] {
             assert_eq!(Topic::new(name).unwrap_err().status(), 400, "{name:?}");
         }
     }
 
     #[test]
-    fn cursors_from_the_wire() {
+    fn valid_cursors_are_parsed() {
         for (text, since) in [
             ("", Since::Now),
             ("0", Since::Now),
@@ -318,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn cursors_that_are_refused() {
+    fn invalid_cursors_are_refused() {
         for text in [
             "x",
             "Earliest",
@@ -343,27 +373,27 @@ mod tests {
     }
 
     #[test]
-    fn a_second_that_is_not_over_means_from_now_on() {
-        assert_eq!(Since::Second(T.seconds()).judged_at(T), Since::Now);
-        assert_eq!(Since::Second(9_999_999_999).judged_at(T), Since::Now);
+    fn unfinished_second_means_from_now_on() {
+        assert_eq!(Since::Second(T.seconds()).resolve(T), Since::Now);
+        assert_eq!(Since::Second(9_999_999_999).resolve(T), Since::Now);
         let past = Since::Second(T.seconds() - 1);
-        assert_eq!(past.judged_at(T), past);
+        assert_eq!(past.resolve(T), past);
     }
 
     #[test]
-    fn an_event_counts_to_the_microsecond_or_to_the_second() {
-        assert!(!Since::Cursor(T).precedes(T));
-        assert!(Since::Cursor(Cursor(T.0 - 1)).precedes(T));
-        assert!(!Since::Second(T.seconds()).precedes(T));
-        assert!(Since::Second(T.seconds() - 1).precedes(T));
-        assert!(!Since::Now.precedes(T));
-        assert!(Since::Earliest.precedes(Cursor::SMALLEST));
+    fn since_compares_microseconds_or_seconds() {
+        assert!(!Since::Cursor(T).includes(T));
+        assert!(Since::Cursor(Cursor(T.0 - 1)).includes(T));
+        assert!(!Since::Second(T.seconds()).includes(T));
+        assert!(Since::Second(T.seconds() - 1).includes(T));
+        assert!(!Since::Now.includes(T));
+        assert!(Since::Earliest.includes(Cursor::SMALLEST));
         let second = Since::Second(T.seconds()).cursor().unwrap();
         assert!(second < Cursor::at(1_795_415_404, 0) && second > T);
     }
 
     #[test]
-    fn a_cursor_is_never_whole_and_the_next_is_always_later() {
+    fn next_cursor_is_later_and_never_whole() {
         assert_eq!(Cursor::at(7, 0).to_string(), "7.000001");
         assert_eq!(Cursor::at(7, 1999).to_string(), "7.000001");
         assert_eq!(Cursor::at(-5, 0).to_string(), "0.100001");
@@ -373,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_at_the_end_begins_again_now() {
+    fn topic_at_largest_cursor_restarts_now() {
         for last in [Cursor::LARGEST, Cursor(u64::MAX)] {
             assert_eq!(last.next(T), T);
         }
@@ -381,9 +411,9 @@ mod tests {
         assert_eq!(T.next(Cursor(u64::MAX)), Cursor::LARGEST);
     }
 
-    /// `f64` prints as JavaScript's numbers do: the shortest text that is it again.
+    /// `f64` prints as a JavaScript number does: the shortest text that parses to it.
     #[test]
-    fn the_largest_cursor_is_the_last_exact_double() {
+    fn largest_cursor_is_last_exact_double() {
         let double = |micros| Cursor(micros).to_string().parse::<f64>().unwrap();
         let bits = |micros| double(micros).to_bits();
         for micros in Cursor::LARGEST.0 - 10_000..=Cursor::LARGEST.0 {
@@ -395,21 +425,21 @@ mod tests {
     }
 
     #[test]
-    fn an_id_beyond_the_largest_is_refused() {
+    fn id_beyond_largest_cursor_is_refused() {
         let read = |id: Cursor| serde_json::from_str::<Cursor>(&id.to_string());
         assert_eq!(read(Cursor::LARGEST).unwrap(), Cursor::LARGEST);
         assert!(read(Cursor(Cursor::LARGEST.0 + 1)).is_err() && read(Cursor(u64::MAX)).is_err());
     }
 
     #[test]
-    fn a_cursor_is_a_json_number_with_six_decimals() {
+    fn cursor_is_json_number_with_six_decimals() {
         assert_eq!(serde_json::to_string(&T).unwrap(), "1795415403.163846");
         assert_eq!(serde_json::to_string(&Cursor::SMALLEST).unwrap(), "0.100000");
     }
 
     #[test]
-    fn a_message_is_a_line_of_json_and_back() {
-        let message = Message { id: T, data: "a\n\"b\"\0\u{2028}é".into() };
+    fn message_is_one_line_of_json() {
+        let message = Message::new(T, "a\n\"b\"\0\u{2028}é");
         let line = serde_json::to_string(&message).unwrap();
         assert!(line.starts_with(r#"{"id":1795415403.163846,"data":"a\n"#) && !line.contains('\n'));
         assert_eq!(serde_json::from_str::<Message>(&line).unwrap(), message);

@@ -7,7 +7,7 @@ use super::waiter::{Renderer, Until, Wanted};
 use crate::auth::grant::Grant;
 use crate::error::Error;
 use crate::event::{Cursor, Event, Topic};
-use crate::process::random::Lots;
+use crate::process::random::Random;
 use crate::process::slots::{Slot, Slots};
 use crate::store::Store;
 
@@ -116,7 +116,7 @@ enum Admission {
 /// Up to a tenth less, so that streams that began together, after a restart
 /// say, do not end together.
 fn jittered(time: Duration) -> Duration {
-    time.saturating_sub(time / 10_000 * Lots::new().below(1000))
+    time.saturating_sub(time / 10_000 * Random::new().below(1000))
 }
 
 /// When a subscriber without a slot is to come back, in seconds: so soon that a
@@ -125,7 +125,7 @@ fn jittered(time: Duration) -> Duration {
 fn retry_after_seconds() -> u32 {
     const LEAST: u32 = 5;
     const MOST: u32 = 15;
-    LEAST + Lots::new().below(MOST - LEAST + 1)
+    LEAST + Random::new().below(MOST - LEAST + 1)
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ impl Subscriptions {
     pub fn new(subscriptions: Vec<Subscription>, now: Cursor) -> Self {
         let known = |Subscription { topic, since }| TopicState {
             topic,
-            since: since.judged_at(now),
+            since: since.resolve(now),
             update: None,
             pending: None,
             is_readable: true,
@@ -190,7 +190,7 @@ impl TopicState {
         self.update = None;
         let Some(found) = found else { return true };
         self.is_readable = true;
-        let is_new = |&time: &Cursor| self.since == Since::Now || self.since.precedes(time);
+        let is_new = |&time: &Cursor| self.since == Since::Now || self.since.includes(time);
         let pending = found.pending.filter(is_new).filter(|_| found.pending != self.pending);
         if pending.is_some() && !overdue {
             return false;
@@ -211,7 +211,7 @@ impl TopicState {
     }
 
     fn is_update(&self, found: &Reading) -> bool {
-        let has_event = self.since != Since::Earliest && self.since.precedes(found.standing);
+        let has_event = self.since != Since::Earliest && self.since.includes(found.standing);
         has_event || found.gap || !found.messages.is_empty()
     }
 }

@@ -84,7 +84,7 @@ impl<'a> Shared<'a> {
                 continue;
             }
             if let Some(watch) = self.watch.as_mut().filter(|_| is_woken && is_settled) {
-                watch.in_vain();
+                watch.report_false_wakeup();
             }
             let wake = self.sleep(waiter, until);
             is_woken = wake == Wake::Changed;
@@ -102,7 +102,7 @@ impl<'a> Shared<'a> {
     /// Sleeps until the next read, and ignores the watch while that is to rest. A
     /// change during the rest ends the sleep afterwards.
     fn sleep(&mut self, waiter: &Waiter, until: Duration) -> Wake {
-        let rest = self.watch.as_ref().map_or(Duration::ZERO, |watch| watch.rest());
+        let rest = self.watch.as_ref().map_or(Duration::ZERO, |watch| watch.cooldown());
         if !rest.is_zero() {
             let wake = self.clock.sleep(None, until.min(self.clock.elapsed() + rest));
             if wake != Wake::Due {
@@ -120,7 +120,7 @@ impl<'a> Shared<'a> {
 
     fn sleep_watching(&mut self, waiter: &Waiter, until: Duration) -> Wake {
         let now = self.clock.elapsed();
-        let pause = self.watch.as_ref().map_or(Duration::MAX, |watch| watch.pause());
+        let pause = self.watch.as_ref().map_or(Duration::MAX, |watch| watch.poll_interval());
         let next_read = waiter.subscriptions.next_read(now, until, waiter.interval);
         let next_read = next_read.min(now.saturating_add(pause));
         let within = next_read.saturating_sub(now);
@@ -371,7 +371,7 @@ mod tests {
 
     #[test]
     fn messages_are_news_and_earliest_without_any_waits() {
-        let message = Message { id: at(950), data: "x".into() };
+        let message = Message::new(at(950), "x");
         let found = Reading { messages: vec![message.clone()], ..settled(at(950)) };
         for since in [Since::Earliest, Since::Cursor(at(900))] {
             match run_script(&[settled(at(900)), found.clone()], since) {

@@ -10,7 +10,7 @@ use crate::cgi::Head;
 use crate::error::Error;
 use crate::event::{Cursor, Message, Topic};
 use crate::process::clock::Clock;
-use crate::process::output::{Output, PROGRESS};
+use crate::process::output::{Output, READ_TIMEOUT};
 use crate::process::slots::Slot;
 use crate::store::{Budget, Store};
 
@@ -112,7 +112,7 @@ impl<'a> Waiter<'a> {
             renderer,
             output,
             // A slow reader has a last chance after the timeout.
-            deadline: Instant::now() + timeout + PROGRESS,
+            deadline: Instant::now() + timeout + READ_TIMEOUT,
             _slot: wanted.slot,
         }
     }

@@ -1,4 +1,4 @@
-//! Where a server listens that keeps a store.
+//! The address of a server.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
@@ -7,20 +7,18 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::error::Error;
-
-use super::deadline::await_readable;
+use super::deadline::wait_readable;
 
 /// A server's address, as the administrator wrote it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Address {
     /// Over TCP.
     Tcp {
-        /// Its name, or IP address.
+        /// The name or IP address of the host.
         host: String,
-        /// Its port.
+        /// The port.
         port: u16,
-        /// Its IP addresses; none for a name that was not looked up.
+        /// The IP addresses, empty until a name has been looked up.
         ips: Vec<IpAddr>,
     },
     /// A socket on this machine.
@@ -40,7 +38,7 @@ impl Address {
         (named && port > 0).then(|| Self::tcp(bare.unwrap_or(host), port))
     }
 
-    /// An IP address is known at once, and so is this machine's own.
+    /// An IP address and `localhost` need no look-up.
     pub fn tcp(host: &str, port: u16) -> Self {
         let ips = match host.parse() {
             Ok(ip) => vec![ip],
@@ -52,24 +50,22 @@ impl Address {
         Self::Tcp { host: host.to_owned(), port, ips }
     }
 
-    /// Looks a name up.
+    /// Looks up the name.
     ///
     /// # Errors
-    /// [`Error::Server`] for a name that nobody knows, or not in time.
-    pub fn look_up(&mut self) -> Result<(), Error> {
-        let store = self.to_string();
+    /// `NotFound` for an unknown name, `TimedOut` after [`LOOKUP_TIMEOUT`].
+    pub fn look_up(&mut self) -> io::Result<()> {
         if let Self::Tcp { host, ips, .. } = self {
             if ips.is_empty() {
-                let found = looked_up(host, Instant::now() + LOOK_UP);
-                *ips = found.map_err(|cause| Error::Server { store, cause })?;
+                *ips = resolve(host, Instant::now() + LOOKUP_TIMEOUT)?;
             }
         }
         Ok(())
     }
 }
 
-/// How long it may take to look up a name.
-const LOOK_UP: Duration = Duration::from_millis(250);
+/// The longest time for the look-up of a name.
+const LOOKUP_TIMEOUT: Duration = Duration::from_millis(250);
 
 fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')
@@ -85,15 +81,15 @@ impl fmt::Display for Address {
     }
 }
 
-/// getent(1), and not getaddrinfo(3), which in a static image loads the
-/// system's own libraries after all, costs 176 kB, and knows no deadline.
-fn looked_up(host: &str, until: Instant) -> io::Result<Vec<IpAddr>> {
+/// Runs getent(1). In a static executable getaddrinfo(3) would load the libraries of
+/// the system, add 176 kB, and have no deadline.
+fn resolve(host: &str, until: Instant) -> io::Result<Vec<IpAddr>> {
     let mut getent = Command::new("getent");
     let started = getent.args(["ahosts", host]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
     let mut lookup = Lookup(started?);
     let mut text = String::new();
     if let Some(stdout) = &mut lookup.0.stdout {
-        await_readable(&stdout, until)?;
+        wait_readable(&stdout, until)?;
         stdout.read_to_string(&mut text)?;
     }
     let first = |line: &str| line.split_whitespace().next()?.parse().ok();
@@ -105,7 +101,7 @@ fn looked_up(host: &str, until: Instant) -> io::Result<Vec<IpAddr>> {
     }
 }
 
-/// A process that does not outlive its use.
+/// A process that is killed and waited for when this is dropped.
 struct Lookup(Child);
 
 impl Drop for Lookup {
@@ -120,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_has_a_host_and_a_port() {
+    fn address_has_host_and_port() {
         let tcp = |host: &str, port| Some(Address::tcp(host, port));
         for (text, address) in [
             ("a.example:1", tcp("a.example", 1)),

@@ -1,18 +1,18 @@
-//! Connections to the servers that keep a store.
+//! Connections to servers, with deadlines.
 
 pub mod address;
 pub mod deadline;
-pub mod link;
+pub mod stream;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 pub mod tls;
 
 use std::path::PathBuf;
 
-/// Files of PEM.
+/// The PEM files that TLS reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Files {
-    /// Certificates of those who may vouch for the server.
+pub struct TlsFiles {
+    /// The authorities that may sign the certificate of the server.
     pub ca: PathBuf,
-    /// Our certificate, and its key.
+    /// The certificate and the key of this client.
     pub own: Option<(PathBuf, PathBuf)>,
 }

@@ -1,22 +1,22 @@
-//! What stands for TLS in an executable without it: nobody gets as far, for no
-//! URL names such a store there.
+//! Stands in for TLS in an executable without it. It is never used, because
+//! `store::open` refuses the URLs that need TLS.
 
 use std::io::{self, ErrorKind};
 
-use super::Files;
-use crate::net::link::{Link, Wire};
+use super::TlsFiles;
+use crate::net::stream::{DeadlineStream, Transport};
 
-/// There is none.
+/// A type without values.
 pub enum Tls {}
 
 impl Tls {
     /// # Errors
     /// Always.
-    pub fn read(_: &Files) -> io::Result<Self> {
+    pub fn read(_: &TlsFiles) -> io::Result<Self> {
         Err(ErrorKind::Unsupported.into())
     }
 
-    pub fn over(&self, _: Link, _: &str) -> io::Result<Box<dyn Wire>> {
+    pub fn over(&self, _: DeadlineStream, _: &str) -> io::Result<Box<dyn Transport>> {
         match *self {}
     }
 }

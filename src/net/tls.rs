@@ -1,4 +1,4 @@
-//! TLS: a server that proves who it is, and we do if it asks.
+//! TLS: the server proves its identity, and the client does if the server asks.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Read, Write};
@@ -13,16 +13,16 @@ use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use super::Files;
-use crate::net::link::{Link, Wire};
+use super::TlsFiles;
+use crate::net::stream::{DeadlineStream, Transport};
 
-/// Whom we believe, and who we say we are.
+/// The trusted authorities, and the certificate of this client.
 pub struct Tls(Arc<ClientConfig>);
 
 impl Tls {
     /// # Errors
-    /// `InvalidInput` for files that are not there, or hold something else.
-    pub fn read(files: &Files) -> io::Result<Self> {
+    /// `InvalidInput` for a file that is missing or has other content.
+    pub fn read(files: &TlsFiles) -> io::Result<Self> {
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(io::Error::other)?
@@ -35,25 +35,25 @@ impl Tls {
                 config.map_err(|why| unusable(key, why))?
             }
         };
-        // A process meets a server once.
+        // A process connects to a server once.
         config.resumption = Resumption::disabled();
         Ok(Self(Arc::new(config)))
     }
 
-    /// Shakes hands with `host` when the first is said, and until the moment
-    /// that the link has.
+    /// Encrypts a stream to `host`. The handshake happens with the first write,
+    /// within the deadline of the stream.
     ///
     /// # Errors
-    /// `InvalidInput` for a name that no certificate can have.
-    pub fn over(&self, link: Link, host: &str) -> io::Result<Box<dyn Wire>> {
+    /// `InvalidInput` for an invalid name of a host.
+    pub fn over(&self, stream: DeadlineStream, host: &str) -> io::Result<Box<dyn Transport>> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|why| io::Error::new(ErrorKind::InvalidInput, why))?;
         let client = ClientConnection::new(Arc::clone(&self.0), name).map_err(io::Error::other)?;
-        Ok(Box::new(Session(StreamOwned::new(client, link))))
+        Ok(Box::new(Session(StreamOwned::new(client, stream))))
     }
 }
 
-/// Of a system's bundle, those that can be read.
+/// Reads a bundle of certificates, and skips those that cannot be parsed.
 fn authorities(path: &Path) -> io::Result<RootCertStore> {
     let mut authorities = RootCertStore::empty();
     match authorities.add_parsable_certificates(certificates(path)?) {
@@ -83,14 +83,14 @@ fn unusable(path: &Path, why: impl Display) -> io::Error {
     io::Error::new(ErrorKind::InvalidInput, format!("{}: {why}", path.escape_debug()))
 }
 
-/// An encrypted connection. When a reply has been heard, nothing is left in it
-/// that was read from the socket, so who waits for more may wait for that: what
-/// a server has to say of TLS itself (tickets) comes before its first reply. If
-/// one changes its keys later, a wait ends for nothing and begins anew.
-struct Session(StreamOwned<ClientConnection, Link>);
+/// An encrypted connection. After a whole reply its buffers are empty, so a caller
+/// can wait for the socket: a server sends its session tickets before its first
+/// reply. A later change of keys only causes a false wake-up.
+struct Session(StreamOwned<ClientConnection, DeadlineStream>);
 
 impl Session {
-    /// Who hangs up on us has said why, and only a read hears of it.
+    /// A server that closes the connection has sent an alert with the reason.
+    /// After a failed write, only a read returns it.
     fn failed(&mut self, error: io::Error) -> io::Error {
         use ErrorKind::{BrokenPipe, ConnectionReset};
         let StreamOwned { conn, sock } = &mut self.0;
@@ -104,15 +104,17 @@ impl Session {
     }
 }
 
-/// In the words and of the kind that an administrator is told of.
+/// Gives the error the kind that the hint for the administrator depends on.
 fn explained(error: io::Error) -> io::Error {
     use rustls::Error::{AlertReceived, InvalidCertificate, InvalidMessage};
     match error.get_ref().and_then(|why| why.downcast_ref::<rustls::Error>()) {
         Some(why @ (AlertReceived(_) | InvalidCertificate(_))) => {
             io::Error::new(ErrorKind::InvalidInput, why.clone())
         }
-        Some(InvalidMessage(_)) => io::Error::new(ErrorKind::InvalidData, "it speaks no TLS"),
-        _ if error.kind() == ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "it hung up"),
+        Some(InvalidMessage(_)) => io::Error::new(ErrorKind::InvalidData, "it does not speak TLS"),
+        _ if error.kind() == ErrorKind::UnexpectedEof => {
+            io::Error::new(error.kind(), "the server closed the connection")
+        }
         _ => error,
     }
 }
@@ -139,7 +141,7 @@ impl AsFd for Session {
     }
 }
 
-impl Wire for Session {
+impl Transport for Session {
     fn wait_until(&mut self, until: Instant) {
         self.0.sock.wait_until(until);
     }

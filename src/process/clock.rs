@@ -1,4 +1,4 @@
-//! Time that passes, and what may end a sleep.
+//! The time, and the events that end a sleep.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,13 +12,13 @@ use crate::process::sys;
 /// Why a sleep ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wake {
-    /// Its time is over.
+    /// The time is over.
     Due,
-    /// The store's descriptor has something to say.
+    /// The descriptor of the store is readable.
     Changed,
-    /// SIGTERM: answer and leave.
+    /// SIGTERM arrived: answer and exit.
     Terminated,
-    /// Nobody reads our standard output any more.
+    /// The reader of standard output is gone.
     ClientGone,
 }
 
@@ -28,7 +28,7 @@ pub trait Clock {
     fn elapsed(&self) -> Duration;
     /// The time of day, as a cursor.
     fn wall(&self) -> Cursor;
-    /// Sleeps until `elapsed` reaches `until`, or something happens before.
+    /// Sleeps until `elapsed` reaches `until`, or an earlier [`Wake`].
     fn sleep(&mut self, watch: Option<BorrowedFd<'_>>, until: Duration) -> Wake;
 }
 
@@ -39,14 +39,14 @@ pub struct ProcessClock {
 }
 
 impl ProcessClock {
-    /// Starts the clock and takes SIGTERM for itself. Without a descriptor to
-    /// spare, SIGTERM keeps its default action.
+    /// Starts the clock and blocks SIGTERM, which then ends a sleep. If no
+    /// descriptor is left, SIGTERM keeps its default action.
     #[must_use]
     pub fn start(under_server: bool) -> Self {
         let signals = sys::signal_fd(&[libc::SIGTERM]).ok();
-        // Apache's mod_cgid ends at a stop or a graceful restart and tells its
-        // CGIs nothing; the threads that wait for them would hold Apache for 10 s.
-        // A shell may end before what it has started.
+        // At a stop or a graceful restart Apache's mod_cgid exits without a signal
+        // to its CGIs, and their threads would hold Apache for 10 s. A shell may
+        // exit before the programs that it has started.
         if under_server {
             let _ = sys::signal_when_parent_ends(libc::SIGTERM);
         }
@@ -66,16 +66,16 @@ impl Clock for ProcessClock {
     fn sleep(&mut self, watch: Option<BorrowedFd<'_>>, until: Duration) -> Wake {
         let stdout = io::stdout();
         let of = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
-        // No events asked for on stdout: POLLERR and POLLHUP come unasked when
-        // the server has closed its end. POLLRDHUP would always be set under
-        // mod_cgid, which half-closes the socket.
+        // poll(2) always reports POLLERR and POLLHUP, which mean that the server
+        // closed its end of stdout. POLLRDHUP would always be set under mod_cgid,
+        // because that half-closes the socket.
         let mut fds = vec![PollFd::from_borrowed_fd(stdout.as_fd(), PollFlags::empty())];
         let signals = self.signals.as_ref().map(|fd| of(fd.as_fd()));
         let watched = watch.map(of);
         fds.extend(signals.clone());
         fds.extend(watched.clone());
         let left = until.saturating_sub(self.elapsed());
-        // EINTR is a wake-up like any other: the caller looks and comes back.
+        // EINTR is a wake-up like any other: the caller reads and sleeps again.
         if poll(&mut fds, Timespec::try_from(left).ok().as_ref()).unwrap_or(0) == 0 {
             return Wake::Due;
         }

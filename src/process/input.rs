@@ -1,4 +1,4 @@
-//! Standard input, that no slow sender holds for ever.
+//! Standard input with a deadline, so that a slow sender cannot hold the process.
 
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// How long a body may take. Without an end a client that sends a byte now and
-/// then keeps a process for as long as it likes, and as many as it likes.
+/// The longest time for a body. Without a deadline a client that sends a byte now
+/// and then could keep any number of processes for ever.
 pub const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Standard input as it is: `io::stdin` would read ahead, and poll(2) would
-/// know less than we do.
+/// Standard input without a buffer. `io::stdin` would read ahead, and poll(2) would
+/// not report the buffered bytes.
 pub struct Stdin;
 
 impl Read for Stdin {
@@ -26,22 +26,22 @@ impl AsFd for Stdin {
     }
 }
 
-/// Somebody's input, until its deadline.
+/// An input with a deadline.
 pub struct Input<R> {
     from: R,
     deadline: Instant,
 }
 
 impl<R: Read + AsFd> Input<R> {
-    /// The clock runs from now on.
+    /// The deadline is `limit` from now.
     pub fn new(from: R, limit: Duration) -> Self {
         Self { from, deadline: Instant::now() + limit }
     }
 
-    /// A regular file is always ready, and so is an end. What waits to be read
-    /// at the deadline is still taken, so that little is left in the socket
-    /// that a server of ours may also read the answer from.
-    fn await_part(&self) -> io::Result<()> {
+    /// Waits until a read returns at once. A regular file and an end of input are
+    /// always ready. Bytes that have arrived at the deadline are still read, because
+    /// the server may read the answer from the same socket.
+    fn wait_readable(&self) -> io::Result<()> {
         let mut fds = [PollFd::new(&self.from, PollFlags::IN)];
         loop {
             let left = self.deadline.saturating_duration_since(Instant::now());
@@ -57,7 +57,7 @@ impl<R: Read + AsFd> Input<R> {
 
 impl<R: Read + AsFd> Read for Input<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.await_part()?;
+        self.wait_readable()?;
         self.from.read(buffer)
     }
 }
@@ -70,14 +70,15 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     #[test]
-    fn what_has_come_is_read_and_what_does_not_come_ends_at_the_deadline() {
+    fn read_ends_at_the_deadline() {
         let (reader, mut writer) = UnixStream::pair().unwrap();
         writer.write_all(b"ab").unwrap();
         let mut input = Input::new(reader, Duration::from_millis(20));
         let mut read = Vec::new();
         let error = input.read_to_end(&mut read).unwrap_err();
         assert_eq!((read.as_slice(), error.kind()), (&b"ab"[..], ErrorKind::TimedOut));
-        // Not by closing it: a test that starts a program holds a copy for a moment.
+        // A program that another test starts holds a copy for a moment, so closing
+        // the writer would not be enough.
         writer.shutdown(Shutdown::Both).unwrap();
         assert_eq!(input.read(&mut [0]).unwrap(), 0, "an end is an end");
     }

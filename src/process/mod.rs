@@ -1,4 +1,4 @@
-//! What this process is and may: its streams, its clock, its limits.
+//! The process: its streams, its clock, its limits.
 
 pub mod clock;
 pub mod input;

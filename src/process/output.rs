@@ -1,4 +1,4 @@
-//! Standard output, and how long a slow reader may hold it.
+//! Standard output, with deadlines for a slow reader.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,20 +9,20 @@ use rustix::io::retry_on_intr;
 
 use crate::process::sys;
 
-/// How long a reader may take nothing.
-pub const PROGRESS: Duration = Duration::from_secs(10);
+/// The longest time in which a reader may read nothing.
+pub const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the answer of a poll may take in all, however its reader dawdles:
-/// 256 KiB are 9 kB a second, and what lies between holds most of them.
+/// The longest time for the whole answer of a poll. 256 KiB in this time are 9 kB a
+/// second, and the buffers of the server hold most of them.
 pub const ANSWER: Duration = Duration::from_secs(30);
 
-/// How long the rest may take after SIGTERM: enough for a client that reads to
-/// get the rest of an event.
-const FAREWELL: Duration = Duration::from_millis(100);
+/// The longest time after SIGTERM. A client that reads gets the rest of an event in
+/// this time.
+const SHUTDOWN_GRACE: Duration = Duration::from_millis(100);
 
-/// A pipe or socket that poll(2) calls writable takes so many bytes without
-/// blocking (`PIPE_BUF` in pipe(7)). To make it non-blocking instead would
-/// change it for everybody who shares it: a shell's terminal, say.
+/// A pipe or socket that poll(2) calls writable takes this number of bytes without
+/// blocking (`PIPE_BUF` in pipe(7)). `O_NONBLOCK` instead would also change it for
+/// other processes that share it, such as the shell of a terminal.
 const PIPE_BUF: usize = 4096;
 
 /// A stream that a client reads. It writes to the descriptor itself: `io::stdout`
@@ -46,17 +46,16 @@ impl<'fd> Output<'fd> {
         self.begun
     }
 
-    /// Writes an answer, or a part of a stream, which ends at `until` at the
-    /// latest if its reader is slower than we are.
+    /// Writes an answer, or a part of a stream, until `until` at the latest.
     ///
     /// # Errors
-    /// `TimedOut` when the reader takes nothing for 10 s or has not taken all at
-    /// `until`, and what write(2) says; EPIPE when nobody listens any
-    /// more.
+    /// `TimedOut` if the reader reads nothing for [`READ_TIMEOUT`], or has not read
+    /// all at `until`; the error of write(2), EPIPE if the reader is
+    /// gone.
     pub fn send(&mut self, bytes: &[u8], mut until: Instant) -> io::Result<()> {
         self.begun = true;
         for part in bytes.chunks(PIPE_BUF) {
-            self.await_reader(&mut until)?;
+            self.wait_until_writable(&mut until)?;
             self.write_all(part)?;
         }
         Ok(())
@@ -72,22 +71,23 @@ impl<'fd> Output<'fd> {
         Ok(())
     }
 
-    /// Until the reader takes more. SIGTERM, which the clock has taken, brings
-    /// `until` near: a server that stops waits for us.
-    fn await_reader(&self, until: &mut Instant) -> io::Result<()> {
+    /// Waits until the reader reads more. SIGTERM, which the clock has blocked,
+    /// shortens `until` to [`SHUTDOWN_GRACE`]: a server that stops waits for this
+    /// process.
+    fn wait_until_writable(&self, until: &mut Instant) -> io::Result<()> {
         if self.is_writable(Duration::ZERO, None) {
             return Ok(());
         }
         let left = |until: Instant| until.saturating_duration_since(Instant::now());
         let begin = Instant::now();
         let signals = sys::signal_fd(&[libc::SIGTERM]).ok();
-        let told = signals.as_ref().map(AsFd::as_fd);
-        let patience = PROGRESS.min(left(*until));
-        if self.is_writable(patience, told) {
+        let terminated = signals.as_ref().map(AsFd::as_fd);
+        let timeout = READ_TIMEOUT.min(left(*until));
+        if self.is_writable(timeout, terminated) {
             return Ok(());
         }
-        if begin.elapsed() < patience {
-            *until = (*until).min(Instant::now() + FAREWELL);
+        if begin.elapsed() < timeout {
+            *until = (*until).min(Instant::now() + SHUTDOWN_GRACE);
             if self.is_writable(left(*until), None) {
                 return Ok(());
             }
@@ -95,12 +95,12 @@ impl<'fd> Output<'fd> {
         Err(ErrorKind::TimedOut.into())
     }
 
-    /// Waits for that, or until `or` is readable. A poll(2) that fails says nothing
-    /// of the reader: write(2) tells.
-    fn is_writable(&self, patience: Duration, or: Option<BorrowedFd<'_>>) -> bool {
+    /// Waits until the output is writable, or `or` is readable. If poll(2) fails,
+    /// write(2) reports the state of the reader.
+    fn is_writable(&self, timeout: Duration, or: Option<BorrowedFd<'_>>) -> bool {
         let mut fds = vec![PollFd::new(&self.to, PollFlags::OUT)];
         fds.extend(or.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
-        let polled = poll(&mut fds, Timespec::try_from(patience).ok().as_ref());
+        let polled = poll(&mut fds, Timespec::try_from(timeout).ok().as_ref());
         polled.is_err() || fds.first().is_some_and(|fd| !fd.revents().is_empty())
     }
 }
@@ -111,11 +111,11 @@ mod tests {
     use std::io::{Read, pipe};
     use std::thread;
 
-    /// More than a pipe holds.
+    /// More bytes than a pipe holds.
     const LARGE: usize = 1_000_000;
 
     #[test]
-    fn a_slow_reader_ends_at_the_deadline() {
+    fn slow_reader_times_out_at_the_deadline() {
         let (mut reader, writer) = pipe().unwrap();
         let slow = thread::spawn(move || {
             while reader.read(&mut [0; PIPE_BUF]).is_ok_and(|read| read > 0) {
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_in_time_gets_all() {
+    fn reader_in_time_gets_all() {
         let (mut reader, writer) = pipe().unwrap();
         let reading = thread::spawn(move || reader.read_to_end(&mut Vec::new()).unwrap());
         let mut output = Output::new(writer.as_fd());

@@ -1,22 +1,22 @@
-//! Numbers drawn by lot, so that not everybody does the same.
+//! Pseudo-random numbers, so that processes do not act in step.
 
 use std::process;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Other numbers in each process. They are no secret, and so not the kernel's,
-/// who may refuse them.
+/// A pseudo-random generator with a seed for each process, not for secrets. It avoids
+/// getrandom(2), which a sandbox may deny.
 #[derive(Debug, Clone)]
-pub struct Lots(u64);
+pub struct Random(u64);
 
-impl Lots {
-    /// Begins with the time and the process.
+impl Random {
+    /// Takes the time and the process id as the seed.
     #[must_use]
     pub fn new() -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(u64::from(now.subsec_nanos()) ^ now.as_secs() ^ u64::from(process::id()) << 32)
     }
 
-    /// A number below `count`, which is not 0 (`SplitMix64`).
+    /// A number below `count`, which must not be 0 (`SplitMix64`).
     pub fn below(&mut self, count: u32) -> u32 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -25,7 +25,7 @@ impl Lots {
     }
 }
 
-impl Default for Lots {
+impl Default for Random {
     fn default() -> Self {
         Self::new()
     }
@@ -36,11 +36,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_number_is_drawn_and_about_as_often() {
-        let mut lots = Lots::new();
+    fn numbers_are_evenly_distributed() {
+        let mut random = Random::new();
         let mut drawn = [0; 10];
         for _ in 0..10_000 {
-            drawn[usize::try_from(lots.below(10)).unwrap()] += 1;
+            drawn[usize::try_from(random.below(10)).unwrap()] += 1;
         }
         assert!(drawn.iter().all(|times| (700..1300).contains(times)), "{drawn:?}");
     }

@@ -1,5 +1,5 @@
-//! What the process takes away from itself before it acts on a request: none
-//! of it is needed for the answer, and a bug in what follows can do little.
+//! The rights that the process drops before it acts on a request. It does not need
+//! them for the answer, and without them a bug can do little harm.
 
 use std::fs::File;
 use std::io;
@@ -18,35 +18,35 @@ use rustix::stdio::{stderr, stdin, stdout};
 use crate::error::Error;
 use crate::process::sys;
 
-/// Standard input to error, the directory, an event file and the one that is
-/// made in its place, signals, inotify: half of these.
+/// The limit of open descriptors. Half of them are in use: the three standard
+/// streams, the directory, an event file and its replacement, signals, inotify.
 const DESCRIPTORS: u64 = 16;
 
-/// Opens /dev/null in the place of each standard stream that is closed: else a
-/// file that we open would get its number, and what we say there.
+/// Opens /dev/null in the place of each closed standard stream. Otherwise the next
+/// file that is opened would get its number, and the output meant for the stream.
 pub fn open_standard_streams() {
     for stream in [stdin(), stdout(), stderr()] {
         if fcntl_getfd(stream).is_err() {
-            // The lowest number that is free is this stream's.
+            // open(2) returns the lowest free number, which is the stream's.
             let null = File::options().read(true).write(true).open("/dev/null");
             let _ = null.unwrap_or_else(|_| process::abort()).into_raw_fd();
         }
     }
 }
 
-/// The signals that we rely on, whatever a server or a shell has left us.
-/// SIGHUP and SIGINT stay as they are: nohup(1) and `&` set them on purpose.
+/// Resets the signals that the process relies on, which a server or a shell may have
+/// changed. SIGHUP and SIGINT stay as they are, because nohup(1) and `&` set them.
 pub fn expect_signals() {
     sys::reset_signals();
 }
 
-/// No descriptors but our own, no process beside this one, no core file with
-/// what a client sent. Call it before anything is opened.
+/// Closes inherited descriptors, limits new ones, and forbids new processes and core
+/// files with the data of a client. Call it before any file is opened.
 ///
 /// # Errors
-/// [`Error::Sandbox`], after all of it was tried.
+/// 503, after every limit was tried.
 pub fn limit_resources() -> Result<(), Error> {
-    // With those in their places there may be none left below the limit.
+    // Inherited descriptors could use up all numbers below the limit.
     let descriptors = sys::close_inherited().and_then(|()| limit_descriptors());
     let processes = sys::limit(libc::RLIMIT_NPROC, Some(NOTHING));
     let core = sys::limit(libc::RLIMIT_CORE, Some(NOTHING));
@@ -62,25 +62,25 @@ fn limit_descriptors() -> io::Result<rlimit64> {
 
 const NOTHING: rlimit64 = rlimit64 { rlim_cur: 0, rlim_max: 0 };
 
-/// Lets this process write files below `directory` only (none: nowhere) and
-/// start no program, and gives up the privileges that starting one may bring.
-/// What is open already stays so.
+/// Lets this process write files only below `directory` (`None`: nowhere), forbids it
+/// to start programs, and drops the privileges that a program may gain. Files that
+/// are open stay usable.
 ///
 /// # Errors
-/// [`Error::Sandbox`] when the kernel has no Landlock (before Linux 5.13, or
+/// 503 when the kernel has no Landlock (before Linux 5.13, or
 /// switched off) or refuses it.
 pub fn write_only_below(directory: Option<BorrowedFd<'_>>) -> Result<(), Error> {
     let failed = failed("confine itself by Landlock");
     match restrict(directory) {
         Ok(RulesetStatus::NotEnforced) => Err(failed(io::ErrorKind::Unsupported.into())),
         Ok(_) => Ok(()),
-        // Each of its errors is a system call's; to print them itself takes 27 kB.
+        // Every variant wraps the error of a system call. Their Display takes 27 kB.
         Err(_) => Err(failed(io::Error::last_os_error())),
     }
 }
 
-/// As far as this kernel knows these rights: moving a file to another
-/// directory is refused by all, truncate(2) from Linux 6.2 on.
+/// Uses the rights that this kernel knows. Every version refuses to move a file to
+/// another directory; Linux 6.2 and later also refuse truncate(2).
 fn restrict(directory: Option<BorrowedFd<'_>>) -> Result<RulesetStatus, RulesetError> {
     let writing = AccessFs::from_write(ABI::V5);
     let mut rules = Ruleset::default().handle_access(writing | AccessFs::Execute)?.create()?;
@@ -92,15 +92,15 @@ fn restrict(directory: Option<BorrowedFd<'_>>) -> Result<RulesetStatus, RulesetE
     rules.restrict_self().map(|status| status.ruleset)
 }
 
-/// Bounds the files that are written while it lives. Not longer, and not
-/// beyond recall: standard error may be a log that is longer already.
+/// Limits the size of written files until it is dropped. The limit ends with it,
+/// because standard error may be a log that is larger already.
 pub struct FileSizeLimit(rlimit64);
 
 impl FileSizeLimit {
     /// Lowers the limit to `bytes`, unless it is lower already.
     ///
     /// # Errors
-    /// [`Error::Sandbox`] with what prlimit(2) says.
+    /// 503 with the error of prlimit(2).
     pub fn set(bytes: u64) -> Result<Self, Error> {
         let set = sys::limit(libc::RLIMIT_FSIZE, None).and_then(|before| {
             let lower = rlimit64 { rlim_cur: before.rlim_cur.min(bytes), ..before };
@@ -117,5 +117,10 @@ impl Drop for FileSizeLimit {
 }
 
 fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> Error {
-    move |cause| Error::Sandbox { doing, cause }
+    move |cause| {
+        Error::misconfigured(
+            &format!("cannot {doing}: {cause}"),
+            "NOVCOMET_SANDBOX=on goes on without it",
+        )
+    }
 }

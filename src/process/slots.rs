@@ -1,14 +1,15 @@
-//! Who may wait: so many at once in all, and so many from one address.
+//! Slots: the limits for waiting requests, in total and from one address.
 //!
-//! A slot is a name in the abstract namespace of Unix sockets (unix(7)). Only
-//! one socket bears it at a time, so never do more wait than may; it goes with
-//! its process, however that ends; and it needs no file, which a subscriber
-//! must not make. A byte of a file, locked, would need one that we may write.
+//! A slot is a name in the abstract namespace of Unix sockets (unix(7)). Only one
+//! socket can have a name, so the limit is exact. The name is free when its process
+//! exits, for any reason. It needs no file, because a subscriber must not create one;
+//! a lock on a byte of a file would need a writable file.
 //!
-//! Any user of the machine can take these names, but what they deny is only
-//! the waiting: who gets no slot asks at intervals, and hears of everything.
+//! Any user of the machine can take these names, but that only prevents waiting: a
+//! client without a slot polls at intervals and receives every message.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 
@@ -16,35 +17,35 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
 
 use crate::error::Error;
-use crate::process::random::Lots;
+use crate::process::random::Random;
 
-/// How many may wait for the events of one store.
+/// The limits for requests that wait for one store.
 #[derive(Debug, Clone, Copy)]
 pub struct Slots<'a> {
     /// The URL of the store.
     pub store: &'a str,
-    /// In all; 0 for any number.
+    /// The limit in total; 0 for any number.
     pub most: u32,
-    /// From one address; 0 for any number.
+    /// The limit for one address; 0 for any number.
     pub most_per_address: u32,
 }
 
-/// A place among those who wait. It is free again when this is dropped.
+/// The permission to wait. The slot is free again when this is dropped.
 #[derive(Debug)]
 pub struct Slot {
     _names: Vec<OwnedFd>,
 }
 
 impl Slots<'_> {
-    /// A place for a waiter from `address`; `None` when all are taken. The
-    /// address comes first: one that has many waiters has few names to try.
+    /// Takes a slot for a request from `address`; `None` if all are taken. The limit
+    /// of the address comes first, because it has fewer names to try.
     ///
     /// # Errors
-    /// [`Error::Slots`] when the kernel gives us no sockets.
+    /// 503 when the kernel gives no sockets.
     pub fn take(&self, address: &str) -> Result<Option<Slot>, Error> {
         let store = hash(&[self.store]);
         let most_here = if address.is_empty() { 0 } else { self.most_per_address };
-        let here = format!("{store}/{}", hash(&[self.store, &network(address)]));
+        let here = format!("{store}/{}", hash(&[self.store, &address_group(address)]));
         let mut names = Vec::new();
         for (of, count) in [(here, most_here), (store, self.most)] {
             if count > 0 {
@@ -56,11 +57,11 @@ impl Slots<'_> {
     }
 }
 
-/// Takes one of `count` names, as long as the socket is open.
+/// Takes one of `count` names until the socket is closed.
 fn take_one(of: &str, count: u32) -> Result<Option<OwnedFd>, Error> {
-    // Of this type nobody can send us anything, or connect, before listen(2).
+    // Before listen(2) no other process can connect or send to this type of socket.
     let kind = SocketType::STREAM;
-    let failed = |errno: Errno| Error::Slots(errno.into());
+    let failed = |errno: Errno| no_sockets(&errno.into());
     let socket = socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None);
     let socket = socket.map_err(failed)?;
     for slot in random_order(count) {
@@ -75,11 +76,19 @@ fn take_one(of: &str, count: u32) -> Result<Option<OwnedFd>, Error> {
     Ok(None)
 }
 
-/// The numbers below `count`, each once: where a tenth of the slots is free it
-/// takes ten tries to find one, and only who is refused looks at all.
+fn no_sockets(cause: &io::Error) -> Error {
+    Error::unavailable(
+        "nobody can wait; the server's error log says why",
+        &format!("cannot count waiting subscribers: {cause}"),
+        "allow the server Unix sockets, or set NOVCOMET_MAX_WAITERS and NOVCOMET_MAX_WAITERS_PER_ADDRESS to 0",
+    )
+}
+
+/// The numbers below `count`, each once. If a tenth of the slots is free, it takes ten
+/// tries on average to find one. Only a refused request tries all.
 fn random_order(count: u32) -> impl Iterator<Item = u64> {
-    let mut lots = Lots::new();
-    let (start, mut step) = (u64::from(lots.below(count)), u64::from(lots.below(count)));
+    let mut random = Random::new();
+    let (start, mut step) = (u64::from(random.below(count)), u64::from(random.below(count)));
     let count = u64::from(count);
     while greatest_common_divisor(step, count) > 1 {
         step += 1;
@@ -91,9 +100,10 @@ fn greatest_common_divisor(one: u64, other: u64) -> u64 {
     if one == 0 { other } else { greatest_common_divisor(other % one, one) }
 }
 
-/// Whose it is: an IPv4 address, or the /64 of an IPv6 one, of which a single
-/// machine has as many as it likes. A server behind a socket may say anything.
-fn network(address: &str) -> String {
+/// The group of addresses that counts as one client: an IPv4 address, or the /64 of
+/// an IPv6 address, because one machine can use all addresses of a /64. A server
+/// behind a socket may send any text.
+fn address_group(address: &str) -> String {
     let bare = address.split('%').next().unwrap_or_default();
     match bare.parse::<IpAddr>().map(|address| address.to_canonical()) {
         Ok(IpAddr::V4(address)) => address.to_string(),
@@ -105,12 +115,12 @@ fn network(address: &str) -> String {
     }
 }
 
-/// A name has at most 107 bytes, a URL may have more. It need not be the same
-/// in another build: it is the same executable that serves all of a site.
+/// A name has at most 107 bytes, and a URL may be longer. The hash may differ between
+/// builds, because one executable serves a whole site.
 ///
-/// All users of the machine read the names (/proc/net/unix), so no address is in
-/// them as it is. There is no secret that all processes of a site share and no
-/// other user can read: to try all addresses finds the one of a name.
+/// Every user of the machine can read the names (/proc/net/unix), so they contain only
+/// a hash of an address. There is no secret that all processes of a site share and that
+/// other users cannot read. So a user who hashes every address can find an address.
 fn hash(texts: &[&str]) -> String {
     let mut hasher = DefaultHasher::new();
     texts.hash(&mut hasher);
@@ -133,18 +143,18 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_the_limit_and_all_of_it() {
+    fn exactly_the_limit_can_wait() {
         for most in [1, 2, 7, 64, 100] {
             let slots = slots(most, 0);
             let mut held = take_all(slots, &["192.0.2.1"; 200]);
             assert_eq!(held.len(), usize::try_from(most).unwrap());
             held.pop();
-            assert_eq!(take_all(slots, &["192.0.2.1"; 200]).len(), 1, "what is free is found");
+            assert_eq!(take_all(slots, &["192.0.2.1"; 200]).len(), 1, "a free slot is found");
         }
     }
 
     #[test]
-    fn an_address_has_its_own_limit_and_leaves_nothing_behind_when_refused() {
+    fn refused_address_leaves_no_slot_taken() {
         let slots = slots(5, 3);
         let first = take_all(slots, &["192.0.2.1"; 9]);
         let second = take_all(slots, &["192.0.2.2"; 9]);
@@ -154,19 +164,19 @@ mod tests {
     }
 
     #[test]
-    fn no_limit_and_no_address() {
+    fn no_limit_admits_any_number() {
         assert_eq!(take_all(slots(0, 0), &["192.0.2.1"; 200]).len(), 200);
         assert_eq!(take_all(slots(7, 3), &[""; 200]).len(), 7);
     }
 
     #[test]
-    fn stores_do_not_share() {
+    fn stores_have_separate_slots() {
         let held = take_all(slots(3, 3), &["192.0.2.1"; 3]);
         assert_eq!(take_all(slots(3, 3), &["192.0.2.1"; 3]).len(), held.len());
     }
 
     #[test]
-    fn an_address_is_a_network() {
+    fn address_group_is_ipv4_or_slash_64() {
         for (one, other, same) in [
             ("192.0.2.1", "192.0.2.2", false),
             ("192.0.2.1", "::ffff:192.0.2.1", true),
@@ -175,13 +185,13 @@ mod tests {
             ("fe80::1%eth0", "fe80::1", true),
             ("@", "unix", false),
         ] {
-            assert_eq!(network(one) == network(other), same, "{one} {other}");
+            assert_eq!(address_group(one) == address_group(other), same, "{one} {other}");
         }
         assert_eq!(take_all(slots(1, 1), &[&"x".repeat(4096)]).len(), 1, "too long for a name");
     }
 
     #[test]
-    fn every_slot_is_tried_once() {
+    fn random_order_tries_every_slot_once() {
         for count in [1, 2, 12, 97, 2176] {
             let tried: Vec<_> = random_order(count).collect();
             let all: BTreeSet<_> = (0..u64::from(count)).collect();

@@ -46,12 +46,12 @@ impl Streams {
     /// output are one socket, may poll for an end that comes late; so input and
     /// the log end before the answer is written.
     pub fn finish(mut self, answer: &[u8]) {
-        sys::hang_up(&[libc::STDIN_FILENO, libc::STDERR_FILENO]);
+        sys::close_standard_streams(&[libc::STDIN_FILENO, libc::STDERR_FILENO]);
         if !answer.is_empty() {
             // A client that has gone loses nothing: the events are in the store.
             let _ = self.output.send(answer, Instant::now() + ANSWER);
         }
-        sys::hang_up(&[libc::STDOUT_FILENO]);
+        sys::close_standard_streams(&[libc::STDOUT_FILENO]);
         drop(self.last);
     }
 }

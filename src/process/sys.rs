@@ -1,4 +1,4 @@
-//! The few system calls that no crate of ours wraps; the only `unsafe` code.
+//! The system calls that no dependency wraps; the only `unsafe` code.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -15,11 +15,11 @@ const DN_CREATE: i32 = 0x04;
 const DN_RENAME: i32 = 0x10;
 const DN_ATTRIB: i32 = 0x20;
 
-/// Blocks `signals` for this thread and gives a descriptor that becomes
-/// readable when one of them is pending (signalfd(2)); none if that fails.
+/// Blocks `signals` for this thread and returns a descriptor that becomes readable
+/// when one of them is pending (signalfd(2)). If that fails, it blocks none.
 ///
 /// # Errors
-/// What sigprocmask(2) or signalfd(2) say; EMFILE when no descriptor is left.
+/// The error of sigprocmask(2) or signalfd(2); EMFILE when no descriptor is left.
 pub fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: `set` is initialised by sigemptyset before anything reads it and
@@ -31,7 +31,7 @@ pub fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
             check(libc::sigaddset(set.as_mut_ptr(), signal))?;
         }
         let mut before = MaybeUninit::uninit();
-        // It gives the error itself, not -1.
+        // It returns the error itself, not -1.
         match libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), before.as_mut_ptr()) {
             0 => {}
             errno => return Err(io::Error::from_raw_os_error(errno)),
@@ -40,18 +40,19 @@ pub fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
         let fd = check(libc::signalfd(-1, set.as_ptr(), flags)).inspect_err(|_| {
             libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut());
         })?;
-        // Nobody else knows this descriptor.
+        // No other code knows this descriptor.
         Ok(OwnedFd::from_raw_fd(fd))
     }
 }
 
-/// Gives SIGTERM its default action, ignores SIGPIPE and SIGXFSZ (so that a
-/// reader that has gone and a file larger than `ulimit -f` are errors, not our
-/// end), and blocks nothing: a parent may have left all that otherwise (execve(2)).
+/// Gives SIGTERM its default action, ignores SIGPIPE and SIGXFSZ, and unblocks every
+/// signal. With them ignored, a reader that is gone and a file larger than `ulimit -f`
+/// are errors and do not kill the process. A parent may have changed any of these
+/// (execve(2)).
 pub fn reset_signals() {
     let mut none = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: no disposition is a function of ours; `none` is initialised
-    // by sigemptyset before it is read. With arguments such as these none fails.
+    // SAFETY: no disposition is a function of this program; `none` is initialised by
+    // sigemptyset before it is read. With these arguments no call fails.
     unsafe {
         libc::signal(libc::SIGTERM, libc::SIG_DFL);
         libc::signal(libc::SIGPIPE, libc::SIG_IGN);
@@ -67,8 +68,8 @@ pub fn reset_signals() {
 /// ENOSYS before Linux 5.9.
 pub fn close_inherited() -> io::Result<()> {
     const FIRST: u32 = 3;
-    // SAFETY: called before this process has opened anything, so nothing of
-    // ours owns a descriptor that this closes.
+    // SAFETY: called before this process has opened anything, so no value owns a
+    // descriptor that this closes.
     let result = unsafe { libc::syscall(libc::SYS_close_range, FIRST, u32::MAX, 0) };
     check(i32::try_from(result).unwrap_or(-1))?;
     Ok(())
@@ -80,11 +81,11 @@ pub type Resource = libc::__rlimit_resource_t;
 #[cfg(not(target_env = "gnu"))]
 pub type Resource = libc::c_int;
 
-/// Sets the limit of a resource if `new` is there; the one before (prlimit(2)).
-/// `rlimit64` has 64 bits on every architecture.
+/// Sets the limit of a resource to `new`, if it is given, and returns the limit before
+/// (prlimit(2)). `rlimit64` has 64 bits on every architecture.
 ///
 /// # Errors
-/// What prlimit(2) says.
+/// The error of prlimit(2).
 pub fn limit(resource: Resource, new: Option<libc::rlimit64>) -> io::Result<libc::rlimit64> {
     let mut before = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
     let new = new.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
@@ -93,27 +94,27 @@ pub fn limit(resource: Resource, new: Option<libc::rlimit64>) -> io::Result<libc
     Ok(before)
 }
 
-/// Has `signal` sent to this process when its parent ends
+/// Asks the kernel to send `signal` to this process when its parent exits
 /// (`PR_SET_PDEATHSIG` in prctl(2)).
 ///
 /// # Errors
-/// What prctl(2) says.
+/// The error of prctl(2).
 pub fn signal_when_parent_ends(signal: i32) -> io::Result<()> {
-    // SAFETY: the option takes an integer and touches no memory of ours.
+    // SAFETY: the option takes an integer and touches no memory of this process.
     check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) })?;
     Ok(())
 }
 
-/// Has `signal` sent to this process when next an entry of `directory` is
-/// created, renamed, written or touched, unless `directory` is closed before
-/// (`F_NOTIFY` in fcntl(2)). Unlike inotify it has no limit per user.
+/// Asks the kernel to send `signal` to this process once, at the next creation, rename,
+/// write or touch of an entry of `directory`, until `directory` is closed (`F_NOTIFY` in
+/// fcntl(2)). Unlike inotify it has no limit per user.
 ///
 /// # Errors
-/// What fcntl(2) says; EINVAL on a kernel without dnotify.
+/// The error of fcntl(2); EINVAL on a kernel without dnotify.
 pub fn notify_directory(directory: &File, signal: i32) -> io::Result<()> {
     let changes = DN_ATTRIB | DN_MODIFY | DN_CREATE | DN_RENAME;
     let fd = directory.as_raw_fd();
-    // SAFETY: both commands take an integer and touch no memory of ours.
+    // SAFETY: both commands take an integer and touch no memory of this process.
     unsafe {
         check(libc::fcntl(fd, F_SETSIG, signal))?;
         check(libc::fcntl(fd, libc::F_NOTIFY, changes))?;
@@ -122,11 +123,11 @@ pub fn notify_directory(directory: &File, signal: i32) -> io::Result<()> {
 }
 
 /// Takes the write lock of an open file description, without waiting
-/// (`F_OFD_SETLK` in fcntl(2)). The kernel frees it when `file` is closed,
-/// however the process ends. `false` when another holds it.
+/// (`F_OFD_SETLK` in fcntl(2)). The kernel frees it when `file` is closed, also if the
+/// process is killed. `false` if another process holds it.
 ///
 /// # Errors
-/// What fcntl(2) says; EBADF when `file` is not open for writing.
+/// The error of fcntl(2); EBADF if `file` is not open for writing.
 pub fn try_lock(file: &File) -> io::Result<bool> {
     match fcntl_lock(file, libc::F_OFD_SETLK) {
         Ok(_) => Ok(true),
@@ -135,11 +136,11 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Whether somebody else holds the write lock; takes none itself, so that a
-/// reader never stands in a publisher's way (`F_OFD_GETLK` in fcntl(2)).
+/// Whether another process holds the write lock (`F_OFD_GETLK` in fcntl(2)). It takes
+/// no lock, so a reader never delays a publisher.
 ///
 /// # Errors
-/// What fcntl(2) says.
+/// The error of fcntl(2).
 pub fn is_locked(file: &File) -> io::Result<bool> {
     let lock = fcntl_lock(file, libc::F_OFD_GETLK)?;
     Ok(lock.l_type == F_WRLCK)
@@ -154,14 +155,13 @@ fn fcntl_lock(file: &File, command: i32) -> io::Result<libc::flock> {
     Ok(lock)
 }
 
-/// Closes some of standard input, output and error. Who reads our answer waits
-/// for the end of it: `mod_cgid`, for whom input and output are one socket, for
-/// that of both, `mod_cgi` for that of the error log too. At exit the kernel
-/// would take down an inotify instance first.
-pub fn hang_up(streams: &[i32]) {
+/// Closes some of standard input, output and error. Servers wait until these streams
+/// are closed: `mod_cgid` for input and output (one socket), `mod_cgi` for the error log
+/// too. At exit the kernel would first remove an inotify instance, which takes time.
+pub fn close_standard_streams(streams: &[i32]) {
     for &fd in streams {
-        // SAFETY: the standard streams belong to the process, std opens nothing
-        // in their place, and nothing is read from or written to these any more.
+        // SAFETY: the standard streams belong to the process, std opens no file in
+        // their place, and no code reads or writes these any more.
         unsafe { libc::close(fd) };
     }
 }

@@ -1,13 +1,12 @@
-//! How much one answer may hold, however many topics it is about.
+//! The limit for the size of one answer, for all its topics together.
 
 use crate::event::{Message, Topic};
 
-/// What a message takes in an answer, in bytes as they are sent: never less than
-/// its text has.
+/// The bytes of a message in an answer, as they are sent: at least those of its text.
 pub type Size<'a> = &'a dyn Fn(&Topic, &Message) -> usize;
 
-/// The bytes that are left of an answer. The first message always fits: an
-/// answer that could not hold it would never bring it.
+/// The bytes that are left of an answer. The first message always fits, because no
+/// later answer could hold it either.
 #[derive(Clone, Copy)]
 pub struct Budget<'a> {
     left: usize,
@@ -17,7 +16,7 @@ pub struct Budget<'a> {
 }
 
 impl<'a> Budget<'a> {
-    /// For an answer of about so many bytes.
+    /// A budget for an answer of about `bytes`.
     #[must_use]
     pub fn new(bytes: usize, size: Size<'a>) -> Self {
         Self { left: bytes, size, is_untouched: true, is_spent: false }
@@ -35,19 +34,19 @@ impl<'a> Budget<'a> {
         self.is_untouched
     }
 
-    /// Whether the answer takes nothing more. A small message does not get past
-    /// a large one for which there was no room: that one would wait for ever.
+    /// Whether the answer takes no more messages. After a large message did not fit, a
+    /// small one must not pass it, because the large one might never be sent.
     #[must_use]
     pub fn is_spent(&self) -> bool {
         self.is_spent
     }
 
-    /// Ends the answer: the store has worked for it long enough.
+    /// Ends the answer, because the store has done enough work for it.
     pub fn spend(&mut self) {
         self.is_spent = true;
     }
 
-    /// Takes a message, if there is room for it.
+    /// Takes a message if it fits.
     pub fn take(&mut self, topic: &Topic, message: &Message) -> bool {
         let size = (self.size)(topic, message);
         let fits = !self.is_spent && (self.is_untouched || size <= self.left);
@@ -59,8 +58,8 @@ impl<'a> Budget<'a> {
         fits
     }
 
-    /// Takes the messages for which there is room, and drops the others;
-    /// whether there were any.
+    /// Takes the messages that fit and drops the others. Returns whether it dropped
+    /// any.
     pub fn cut(&mut self, topic: &Topic, messages: &mut Vec<Message>) -> bool {
         let fit = messages.iter().take_while(|message| self.take(topic, message)).count();
         let more = fit < messages.len();
@@ -75,7 +74,7 @@ mod tests {
     use crate::event::Cursor;
 
     fn cut(budget: &mut Budget, sizes: &[usize]) -> (Vec<usize>, bool) {
-        let message = |&size: &usize| Message { id: Cursor::SMALLEST, data: "x".repeat(size) };
+        let message = |&size: &usize| Message::new(Cursor::SMALLEST, "x".repeat(size));
         let mut messages: Vec<_> = sizes.iter().map(message).collect();
         let more = budget.cut(&Topic::new("a").unwrap(), &mut messages);
         (messages.iter().map(|message| message.data.len()).collect(), more)
@@ -86,7 +85,7 @@ mod tests {
         let mut budget = Budget::new(10, &|_, message| message.data.len());
         assert_eq!(cut(&mut budget, &[4, 4]), (vec![4, 4], false));
         assert_eq!(cut(&mut budget, &[3]), (vec![], true));
-        assert_eq!(cut(&mut budget, &[1]), (vec![], true), "a small one got past");
+        assert_eq!(cut(&mut budget, &[1]), (vec![], true), "a small message passed");
         assert_eq!(cut(&mut budget, &[]), (vec![], false));
     }
 

@@ -1,5 +1,4 @@
-//! Events that somebody's own program finds: whatever can say when it changed
-//! last.
+//! Events that a program finds itself: any source with a time of its last change.
 
 use std::time::Duration;
 
@@ -7,17 +6,17 @@ use super::{Budget, Reading, Readings, Store, Watch};
 use crate::error::Error;
 use crate::event::{Cursor, Since, Topic};
 
-/// A store that asks `check` when a topic had its last event. It has no
-/// messages, and is looked at again and again.
+/// A store that asks `check` for the time of a topic's last event. It has no messages,
+/// and is polled.
 pub struct CheckStore<F>(pub F);
 
 impl<F: Fn(&str) -> Option<Cursor>> Store for CheckStore<F> {
     fn publish(&self, _: &Topic, _: Option<&str>) -> Result<Cursor, Error> {
-        let why = "nothing is published here: its events are what a program finds by itself";
-        Err(Error::BadRequest(why.into()))
+        let why = "this store is read-only: its events come from a program";
+        Err(Error::bad_request(why))
     }
 
-    /// A time that went back is a gap: what it was set to before is unknown.
+    /// A time that went back is a gap, because times between are unknown.
     fn look(&self, wanted: &[(&Topic, Since)], _: &mut Budget) -> Result<Readings, Error> {
         let read = |&(topic, since): &(&Topic, Since)| {
             Some(Ok(match (self.0(topic.as_str()), since) {

@@ -1,7 +1,8 @@
-//! Where events are kept: the contract of every store.
+//! The contract of every store.
 
 mod budget;
 pub mod check;
+mod fault;
 mod file;
 mod memcached;
 pub mod open;
@@ -15,65 +16,66 @@ pub use budget::{Budget, Size};
 use crate::error::Error;
 use crate::event::{Cursor, Message, Since, Topic};
 
-/// How much a topic keeps for those who come later. The newest message is
-/// kept whatever its size and age.
+/// How much a topic keeps for later subscribers. It keeps the newest message even if
+/// that is larger or older.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// How many messages.
+    /// The number of messages.
     pub messages: usize,
-    /// How many bytes of them.
+    /// The bytes of these messages.
     pub bytes: u64,
-    /// For how long.
+    /// The age of these messages.
     pub age: Duration,
-    /// How many bytes a topic may take at most; of a file that has more, the
-    /// rest is none of ours.
-    pub most: u64,
+    /// The most bytes that a topic may take. The beginning of a larger file is
+    /// ignored.
+    pub max_file_bytes: u64,
 }
 
-/// What a message takes besides its text where it is kept, in bytes: about that
-/// of a line of the log.
+/// The bytes that a stored message takes in addition to its text: about those of a
+/// line of the log.
 const OVERHEAD: usize = 42;
 
-/// What keeps a store from taking what is everybody's.
+/// The limits for the space that a store takes from other programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// How many topics it has.
+    /// The number of topics.
     pub topics: usize,
     /// The share of its file system that stays free, in percent.
     pub free: u8,
-    /// For how long a topic without an event is kept.
+    /// How long a topic without a new event is kept.
     pub stale: Duration,
 }
 
 impl Limits {
-    /// Whatever there is room for.
+    /// No limits.
     pub const NONE: Self = Self { topics: usize::MAX, free: 0, stale: Duration::MAX };
 }
 
-/// What a topic holds for a subscriber.
+/// The result of reading one topic for a subscriber.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reading {
-    /// The messages that are news to the subscriber, oldest first: as many as
-    /// there was room for. Without any of several a topic has no reading.
+    /// The messages that are new to the subscriber, oldest first, as far as the budget
+    /// goes. If the budget has no space for the first, the topic has no reading.
     pub messages: Vec<Message>,
-    /// Where the subscriber stands who has these.
+    /// The cursor of the subscriber after these messages.
     pub standing: Cursor,
-    /// A later event, at a time that may be replaced by an earlier one while a
-    /// publisher is at work: no client may be told of that time.
+    /// The time of a later event whose publisher has not finished. An earlier time may
+    /// still replace it, so no client may receive it.
     pub pending: Option<Cursor>,
-    /// The subscriber may have missed something: its cursor is older than what
-    /// is kept, or of another life of the topic.
+    /// Whether the subscriber may have missed messages: its cursor is older than the
+    /// kept messages, or the topic was deleted and created again since.
     pub gap: bool,
 }
 
 impl Reading {
-    /// Nothing is new.
+    /// A reading without messages.
     #[must_use]
     pub fn quiet(standing: Cursor) -> Self {
         Self { messages: Vec::new(), standing, pending: None, gap: false }
     }
 
-    /// What `budget` has room for; `None` for none of several messages.
+    /// Keeps the messages that fit into `budget`; `None` if there are some and the
+    /// first does not fit.
     fn within(mut self, topic: &Topic, budget: &mut Budget) -> Option<Self> {
         if budget.cut(topic, &mut self.messages) {
             self.standing = self.messages.last()?.id;
@@ -82,83 +84,83 @@ impl Reading {
     }
 }
 
-/// What was read of several topics, one by one: `None` for a topic that was not
-/// reached within the budget, an error for one that cannot be read.
+/// The readings of several topics, in order: `None` for a topic that the budget did not
+/// reach, an error for a topic that cannot be read.
 pub type Readings = Vec<Option<Result<Reading, Error>>>;
 
-/// What every store promises.
+/// A store of events.
 pub trait Store {
-    /// Makes an event happen, with a message or without; its cursor is later
-    /// than any that the topic has had. Waits for other publishers, never for
-    /// a reader. A message is in the store whole, or not at all.
+    /// Publishes an event, with or without a message, and returns its cursor. The
+    /// cursor is later than every earlier one of the topic. It waits for other
+    /// publishers, but never for a reader. A message is stored whole or not at all.
     ///
     /// # Errors
-    /// 503 when the store cannot be used, 507 when it is full or a limit says so.
+    /// 503 if the store cannot be used, 507 if it is full or a limit is reached.
     fn publish(&self, topic: &Topic, data: Option<&str>) -> Result<Cursor, Error>;
 
-    /// What is news in these topics, as far as `budget` goes; `None` for a topic
-    /// that it did not reach, of which nothing is known. Those who come first are
-    /// served first, so the order is the caller's fairness. Never writes, never
-    /// waits; its work and its memory are bounded for all topics together. A
-    /// store that is far away answers for all of them in one go.
+    /// Reads the new messages of these topics, as far as `budget` goes; `None` for a
+    /// topic that the budget did not reach. The first topics come first, so the caller
+    /// must change the order to be fair. It never writes and never waits. Its work and
+    /// memory are bounded for all topics together. A remote store reads all topics in
+    /// one request.
     ///
     /// # Errors
-    /// 503 when the store cannot be used.
+    /// 503 if the store cannot be used.
     fn look(&self, wanted: &[(&Topic, Since)], budget: &mut Budget) -> Result<Readings, Error>;
 
-    /// [`look`](Store::look) at one topic, for about `limit` bytes of messages.
+    /// Reads one topic, up to about `limit` bytes of messages.
     ///
     /// # Errors
-    /// 503 when the topic or the store cannot be used.
+    /// 503 if the topic or the store cannot be used.
     fn read(&self, topic: &Topic, since: Since, limit: usize) -> Result<Reading, Error> {
         let mut budget = Budget::new(limit, &|_, message| message.data.len() + OVERHEAD);
         let reading = self.look(&[(topic, since)], &mut budget)?.pop().flatten().transpose()?;
         Ok(reading.unwrap_or_else(|| Reading::quiet(since.cursor().unwrap_or(Cursor::SMALLEST))))
     }
 
-    /// A watch on these topics, not armed yet.
+    /// Makes a watch on these topics, which is not armed.
     ///
     /// # Errors
-    /// 503 when the store cannot be used.
+    /// 503 if the store cannot be used.
     fn watch(&self, topics: &[Topic]) -> Result<Box<dyn Watch>, Error>;
 
-    /// The only directory that a publish writes to, if the store is one.
+    /// The directory that a publish writes to, if there is one.
     fn directory(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 }
 
-/// Tells when it is worth to read again. It may be wrong in both directions.
+/// Wakes a waiting process when it should read again. It may wake too often, or miss a
+/// change.
 pub trait Watch {
-    /// Forgets the changes up to now and tells of those from now on.
+    /// Forgets the changes until now and reports later ones.
     fn arm(&mut self);
 
-    /// Becomes readable at a change since `arm`, or since the look that came
-    /// after it, if its reader sleeps `within` that time; `None` when the store
-    /// has no such means.
+    /// A descriptor that is readable after a change since `arm`, or since the read after
+    /// it, if the caller sleeps `within` at most; `None` if the store cannot wake.
     fn fd(&mut self, within: Duration) -> Option<BorrowedFd<'_>>;
 
-    /// How long to sleep at most: a store that can't wake anybody is polled.
-    fn pause(&self) -> Duration {
+    /// The longest sleep. A store that cannot wake a process is polled.
+    fn poll_interval(&self) -> Duration {
         Duration::MAX
     }
 
-    /// After [`fd`](Self::fd) has become readable: whether that may concern these
-    /// topics. If not, the store needs no look, and the sleep goes on.
+    /// Whether the change that made [`fd`](Self::fd) readable may be in these topics.
+    /// If not, the store need not be read, and the sleep goes on.
     fn concerns_us(&mut self) -> bool {
         true
     }
 
-    /// What it has told of last was no news of these topics.
-    fn in_vain(&mut self) {}
+    /// Reports that the last wake-up brought no news of these topics.
+    fn report_false_wakeup(&mut self) {}
 
-    /// How long not to listen to it: it has told of too much in vain.
-    fn rest(&self) -> Duration {
+    /// The time without wake-ups after too many false ones.
+    fn cooldown(&self) -> Duration {
         Duration::ZERO
     }
 }
 
-/// Nothing wakes it; it is to be looked at again after this time.
+/// A watch that never wakes. The store is polled at this interval.
 struct Polled(Duration);
 
 impl Watch for Polled {
@@ -168,13 +170,13 @@ impl Watch for Polled {
         None
     }
 
-    fn pause(&self) -> Duration {
+    fn poll_interval(&self) -> Duration {
         self.0
     }
 }
 
-/// What keys begin with: a name and a colon, the only one. So no prefix begins
-/// another, and no topic of one site is a topic of another.
+/// Whether `text` is a name and one colon at its end. So no prefix is the beginning of
+/// another, and two sites never share a topic.
 fn is_prefix(text: &str) -> bool {
     text.split_once(':').is_some_and(|(name, rest)| !name.is_empty() && rest.is_empty())
 }

@@ -1,17 +1,18 @@
-//! Which store a URL names. The only file that knows all of them.
+//! Opens the store that a URL names. Only this file knows all stores.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use url::Url;
 
+use super::fault::server_failed;
 use super::{Limits, Retention, Store, file, memcached, redis};
 use crate::error::Error;
 use crate::net::address::Address;
 
-/// Where a store is. Names of servers have been looked up, nothing is open yet.
+/// The location of a store. The names of servers are looked up, and nothing is open.
 #[derive(Debug, Clone)]
-pub struct Place(Kind);
+pub struct Location(Kind);
 
 #[derive(Debug, Clone)]
 enum Kind {
@@ -20,11 +21,11 @@ enum Kind {
     Memcached(memcached::Servers),
 }
 
-impl Place {
-    /// Opens the store; one that can't wake anybody is polled every `poll`.
+impl Location {
+    /// Opens the store. A store that cannot wake a process is polled every `poll`.
     ///
     /// # Errors
-    /// 503 when it cannot be used.
+    /// 503 if it cannot be used.
     pub fn open(
         &self,
         retention: Retention,
@@ -41,59 +42,55 @@ impl Place {
     }
 }
 
-/// [`find`], and then [`open`](Place::open), polled four times a second.
-///
-/// # Errors
-/// Those of both.
-pub fn open(url: &str, retention: Retention, limits: Limits) -> Result<Box<dyn Store>, Error> {
-    find(url)?.open(retention, limits, Duration::from_millis(250))
-}
-
 /// The store that `url` names.
 ///
 /// # Errors
-/// [`Error::Config`] for a URL that names none; 503 for a server that nobody knows.
-pub fn find(url: &str) -> Result<Place, Error> {
+/// 503 for a URL that names no store, and for a server with an unknown name.
+pub fn locate(url: &str) -> Result<Location, Error> {
     if let Some(servers) = url.strip_prefix("memcached://") {
         let mut servers = memcached::Servers::parse(servers).ok_or_else(|| refusal(url))?;
-        servers.addresses.iter_mut().try_for_each(Address::look_up)?;
-        return Ok(Place(Kind::Memcached(servers)));
+        servers.addresses.iter_mut().try_for_each(look_up)?;
+        return Ok(Location(Kind::Memcached(servers)));
     }
     let parsed = Url::parse(url).map_err(|_| refusal(url))?;
     match parsed.scheme() {
         "file" => {
             let directory = parsed.to_file_path().map_err(|()| refusal(url))?;
-            Ok(Place(Kind::Directory(directory)))
+            Ok(Location(Kind::Directory(directory)))
         }
-        "rediss" if cfg!(not(feature = "tls")) => Err(Error::Config {
-            variable: "NOVCOMET_STORE",
-            value: without_secrets(url),
-            expected: "a store of this executable, which was built without TLS; build one by \
-                       `make FEATURES=tls`, or name a tunnel before it (stunnel) as redis://",
-        }),
+        "rediss" if cfg!(not(feature = "tls")) => Err(refusal_as(url, NO_TLS)),
         "redis" | "rediss" | "unix" => {
             let mut server = redis::Server::parse(&parsed).ok_or_else(|| refusal(url))?;
-            server.address.look_up()?;
-            Ok(Place(Kind::Redis(server)))
+            look_up(&mut server.address)?;
+            Ok(Location(Kind::Redis(server)))
         }
         _ => Err(refusal(url)),
     }
 }
 
 fn refusal(url: &str) -> Error {
-    Error::Config {
-        variable: "NOVCOMET_STORE",
-        value: without_secrets(url),
-        expected: "the URL of a store, such as file:///dev/shm, redis://host:6379/0, \
-                   unix:///run/redis.sock?db=0 or memcached://host:11211 (what may be a secret \
-                   is not shown; write / # ? @ % in a user or password as %2F %23 %3F %40 %25, \
-                   and a prefix with one colon, at its end)",
-    }
+    refusal_as(url, URL)
 }
 
-/// For the log: the scheme, and the host or path if nothing of a password can
-/// have got there. A password that was not encoded may have an `@`, `/`, `#` or
-/// `?`, and so may end anywhere.
+fn refusal_as(url: &str, expected: &str) -> Error {
+    Error::setting("NOVCOMET_STORE", &without_secrets(url), expected)
+}
+
+const URL: &str = "the URL of a store, such as file:///dev/shm, redis://host:6379/0, \
+                   unix:///run/redis.sock?db=0 or memcached://host:11211 (what may be a secret \
+                   is not shown; write / # ? @ % in a user or password as %2F %23 %3F %40 %25, \
+                   and a prefix with one colon, at its end)";
+const NO_TLS: &str = "a store of this executable, which was built without TLS; build one by \
+                      `make FEATURES=tls`, or name a tunnel before it (stunnel) as redis://";
+
+/// The process that looks up a name must start before the sandbox forbids it.
+fn look_up(address: &mut Address) -> Result<(), Error> {
+    address.look_up().map_err(|cause| server_failed(&address.to_string(), &cause))
+}
+
+/// The URL for the log: the scheme, and the host or path if it cannot contain a part of
+/// a password. A password that is not encoded may have an `@`, `/`, `#` or `?`, so it
+/// may end anywhere.
 fn without_secrets(url: &str) -> String {
     const SCHEMES: [&str; 5] = ["file", "redis", "rediss", "unix", "memcached"];
     let Some((scheme, rest)) = url.split_once("://").filter(|(scheme, _)| SCHEMES.contains(scheme))
@@ -117,12 +114,11 @@ mod tests {
     use super::*;
 
     fn refused(url: &str) -> Option<String> {
-        let Err(Error::Config { variable, value, expected }) = find(url) else { return None };
-        Error::Config { variable, value, expected }.log_line()
+        locate(url).err().filter(|error| matches!(error, Error::Misconfigured { .. }))?.log_line()
     }
 
     #[test]
-    fn a_refusal_tells_no_password() {
+    fn refusal_shows_no_password() {
         for url in [
             "redis://u:s3cr3t@h:x/0",
             "rediss://:s3cr3t@h/x",
@@ -160,9 +156,9 @@ mod tests {
         assert!(refused("redis://u:p@h:7/x").unwrap().contains("\"redis://h:7…\""));
     }
 
-    /// Before a slash that should have been encoded it looks like a port.
+    /// Before a slash that should have been encoded, it looks like a port.
     #[test]
-    fn a_password_of_digits_is_not_told() {
+    fn password_of_digits_is_not_shown() {
         for rest in ["/x@h/0", "/@h", "/0?x@h", "/0#x@h", "?x@h", "#x@h"] {
             for scheme in ["redis", "rediss", "memcached"] {
                 let url = format!("{scheme}://u:4711{rest}");
@@ -172,9 +168,9 @@ mod tests {
         }
     }
 
-    /// A login of any characters before the host, or a parameter of any name.
+    /// Logins with any characters before the host, and parameters of any name.
     #[test]
-    fn no_spelling_of_a_password_is_told() {
+    fn no_spelling_of_a_password_is_shown() {
         let mut seed = 1_u64;
         let mut random = |below: usize| {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

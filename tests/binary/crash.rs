@@ -12,6 +12,7 @@ use std::process::Output;
 use std::thread;
 use std::time::Duration;
 
+use novcomet::config::POLL;
 use novcomet::event::{Cursor, Message, Since, Topic};
 use novcomet::store::{self, Limits, Reading, Retention};
 
@@ -28,7 +29,7 @@ const KEEP: Retention = Retention {
     messages: 1_000,
     bytes: LINE * KEPT as u64,
     age: std::time::Duration::from_secs(86_400),
-    most: 1 << 31,
+    max_file_bytes: 1 << 31,
 };
 const WHOLE: usize = 1 << 30;
 /// The message whose publisher has bad luck, and the one that comes after it.
@@ -137,7 +138,9 @@ fn topic(name: &str) -> Topic {
 }
 
 fn open(store: &Store) -> Box<dyn store::Store> {
-    store::open::open(&format!("file://{}", store.0.display()), KEEP, Limits::NONE).unwrap()
+    store::open::locate(&format!("file://{}", store.0.display()))
+        .and_then(|store| store.open(KEEP, Limits::NONE, POLL))
+        .unwrap()
 }
 
 /// Where a topic stands for who has everything. A process that another test has
@@ -501,7 +504,9 @@ impl Log {
 
 fn open_all(store: &Store) -> Box<dyn store::Store> {
     let url = format!("file://{}", store.0.display());
-    store::open::open(&url, Retention { bytes: 1 << 30, ..KEEP }, Limits::NONE).unwrap()
+    store::open::locate(&url)
+        .and_then(|store| store.open(Retention { bytes: 1 << 30, ..KEEP }, Limits::NONE, POLL))
+        .unwrap()
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use novcomet::config::POLL;
 use novcomet::event::Topic;
 use novcomet::store::{self, Limits, Retention};
 use rustix::fs::{FlockOperation, fcntl_lock, inotify};
@@ -242,8 +243,11 @@ fn held_up(query: &str, neighbour: impl Fn(usize, &Path, &Path)) -> usize {
 
 /// The events of `store`, by the library.
 fn open(store: &Store) -> Box<dyn store::Store> {
-    let keep = Retention { messages: 10, bytes: 1_000, age: Duration::MAX, most: 1 << 20 };
-    store::open::open(&format!("file://{}", store.0.display()), keep, Limits::NONE).unwrap()
+    let keep =
+        Retention { messages: 10, bytes: 1_000, age: Duration::MAX, max_file_bytes: 1 << 20 };
+    store::open::locate(&format!("file://{}", store.0.display()))
+        .and_then(|store| store.open(keep, Limits::NONE, POLL))
+        .unwrap()
 }
 
 /// A neighbour holds the lock, and puts another file that he has locked in the

@@ -489,7 +489,7 @@ impl<'a> Subscriber<'a> {
     fn take_news(&mut self, news: &News) {
         assert!(news.gap.is_empty(), "a gap: {:?}", news.gap);
         for (number, topic) in TOPICS.into_iter().enumerate() {
-            for Message { id, data } in news.m.get(topic).into_iter().flatten() {
+            for Message { id, data, .. } in news.m.get(topic).into_iter().flatten() {
                 self.take(number, *id, data);
             }
             if let Some(&cursor) = news.k.get(topic) {

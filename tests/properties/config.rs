@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
-use novcomet::config::Config;
+use novcomet::config::{Config, POLL};
 use novcomet::error::Error;
 use novcomet::store::{self, Limits, Retention};
 
@@ -47,7 +47,7 @@ pub fn holds(input: &[u8]) {
             is_usable(&config);
             opens_or_says_why(&config);
         }
-        Err(error) => is_to_blame(&environment, named(&error)),
+        Err(error) => is_to_blame(&environment, &named(&error)),
     }
 }
 
@@ -170,23 +170,20 @@ fn opens_or_says_why(config: &Config) {
         messages: config.keep,
         bytes: config.keep_bytes,
         age: config.keep_age,
-        most: config.max_file(),
+        max_file_bytes: config.max_file(),
     };
-    if let Err(error) = store::open::open(&config.store, retention, Limits::NONE) {
+    if let Err(error) = store::open::locate(&config.store)
+        .and_then(|store| store.open(retention, Limits::NONE, POLL))
+    {
         is_one_line(&error);
     }
 }
 
-/// The variable that is to blame.
-fn named(error: &Error) -> &'static str {
+/// The name of the variable with the invalid value.
+fn named(error: &Error) -> String {
     is_one_line(error);
-    match error {
-        Error::Config { variable, .. } => {
-            assert!(error.log_line().unwrap().starts_with(variable));
-            variable
-        }
-        other => panic!("{other:?}"),
-    }
+    let line = error.log_line().unwrap();
+    line.split_once('=').unwrap_or_else(|| panic!("{line}")).0.to_owned()
 }
 
 /// What the administrator reads is one line, and the client reads none of it.

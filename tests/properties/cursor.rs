@@ -90,7 +90,7 @@ fn through_javascript(cursor: Cursor, json: &str) {
 fn keeps_order(one: u64, other: u64) {
     let [first, second] = [one, other].map(Cursor::from_micros);
     assert_eq!(first.cmp(&second), one.cmp(&other));
-    assert_eq!(Since::Cursor(first).precedes(second), one < other);
+    assert_eq!(Since::Cursor(first).includes(second), one < other);
     let next = first.next(second);
     assert!(next >= second.min(Cursor::LARGEST) && next.micros() < EXACT);
     assert!(next > first || one >= EXACT - 1);

@@ -4,12 +4,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use novcomet::config::POLL;
 use novcomet::store::{self, Limits, Retention, Store};
 
 use crate::support::dir::TempDir;
 
-pub const KEEP_ALL: Retention =
-    Retention { messages: usize::MAX, bytes: u64::MAX, age: Duration::MAX, most: u64::MAX };
+pub const KEEP_ALL: Retention = Retention {
+    messages: usize::MAX,
+    bytes: u64::MAX,
+    age: Duration::MAX,
+    max_file_bytes: u64::MAX,
+};
 
 pub struct Scratch(TempDir);
 
@@ -26,7 +31,8 @@ impl Scratch {
     }
 
     pub fn open(&self, retention: Retention) -> Box<dyn Store> {
-        store::open::open(&format!("file://{}", self.store().display()), retention, Limits::NONE)
+        store::open::locate(&format!("file://{}", self.store().display()))
+            .and_then(|store| store.open(retention, Limits::NONE, POLL))
             .unwrap()
     }
 

@@ -70,7 +70,7 @@ fn news(u: &mut Unstructured, standing: &mut [(Topic, Cursor)]) -> Result<Vec<Up
         let mut messages = Vec::new();
         for _ in 0..u.int_in_range(0..=3)? {
             *cursor = Cursor::from_micros(cursor.micros() + u.int_in_range(1..=9)?);
-            messages.push(Message { id: *cursor, data: data(u)? });
+            messages.push(Message::new(*cursor, data(u)?));
         }
         let gap = u.ratio(1, 4)?;
         if messages.is_empty() || u.ratio(1, 3)? {

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::server::{Kind, Reply, Server, Stream, stories};
+use novcomet::config::POLL;
 use novcomet::event::Topic;
 use novcomet::store::{self, Limits, Retention};
 
@@ -163,9 +164,11 @@ fn resumed(server: &Server, subscribed: &str, id: Option<&str>, by_header: bool)
 /// Without the server, for it would take long: who publishes does not matter.
 fn publish_many(server: &Server) -> Vec<(String, String)> {
     let (bytes, age) = (1 << 30, Duration::from_secs(3600));
-    let retention = Retention { messages: 10_000, bytes, age, most: 4 * bytes };
+    let retention = Retention { messages: 10_000, bytes, age, max_file_bytes: 4 * bytes };
     let url = format!("file://{}", server.store().display());
-    let store = store::open::open(&url, retention, Limits::NONE).unwrap();
+    let store = store::open::locate(&url)
+        .and_then(|store| store.open(retention, Limits::NONE, POLL))
+        .unwrap();
     let message = |number: usize| {
         let topic = ["a", "b", "c"][number * number % 7 % 3];
         let data = format!("{number}{}", "\nx".repeat(number % 50));
@@ -251,7 +254,7 @@ fn one_of_two_reads(kind: Kind) {
     server.await_processes(1);
     drop(awake);
     let mut cut = Stream::of(asleep);
-    let got = Stream::whole_blocks(&cut.rest());
+    let got = Stream::whole_blocks(&cut.cooldown());
     let told = got.iter().filter(|block| block.field("data").is_some()).count();
     assert!(told > 0 && told < MESSAGES, "{told}");
     assert_eq!(server.complaints(), [""; 0]);
@@ -269,7 +272,7 @@ fn a_stop_ends_every_stream(kind: Kind) {
     assert!(took < Duration::from_secs(5), "{took:?}");
     server.await_nobody();
     for stream in &mut streams {
-        assert_eq!(stream.rest(), b"");
+        assert_eq!(stream.cooldown(), b"");
     }
     assert_eq!(server.complaints(), [""; 0]);
 }
@@ -291,7 +294,7 @@ fn a_graceful_restart_loses_nothing(kind: Kind) {
         server.publish("a", "after");
         assert_eq!(stream.event().expect("an open stream").field("data").unwrap(), "after");
     } else {
-        assert_eq!(stream.rest(), b"", "no part of an event");
+        assert_eq!(stream.cooldown(), b"", "no part of an event");
         // lighttpd waits until the client has closed its connection too.
         drop(stream);
         server.await_answer();

@@ -237,7 +237,7 @@ fn beside_publishers_and_compaction_nothing_is_lost_or_doubled(kind: Kind) {
         while next.iter().sum::<usize>() < 4 * each {
             let reading = store.read(&topic("a"), Since::Cursor(at), 2_000).unwrap();
             assert!(!reading.gap, "after {at}: {reading:?}");
-            for Message { id, data } in reading.messages {
+            for Message { id, data, .. } in reading.messages {
                 let (name, number) = data.split_once(' ').unwrap();
                 let name: usize = name.parse().unwrap();
                 assert!(id > at, "{id} after {at}");
@@ -382,7 +382,7 @@ impl<'a> Reader<'a> {
 
     fn sleep(&mut self) {
         let patience = Duration::from_secs(30);
-        let pause = self.watch.pause().min(patience);
+        let pause = self.watch.poll_interval().min(patience);
         let Some(fd) = self.watch.fd(patience) else {
             assert!(pause <= POLL, "nothing would wake it for {pause:?}");
             return thread::sleep(pause);
@@ -473,8 +473,10 @@ fn a_url_that_names_no_store_is_refused() {
         "memcached://user:secret@h:1",
         "memcached://h?prefix=a%20b",
     ] {
-        let error =
-            store::open::open(url, KEEP_ALL, Limits::NONE).err().map(|error| error.status());
+        let error = store::open::locate(url)
+            .and_then(|store| store.open(KEEP_ALL, Limits::NONE, POLL))
+            .err()
+            .map(|error| error.status());
         assert_eq!(error, Some(503), "{url}");
     }
 }

@@ -6,13 +6,18 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
+use novcomet::config::POLL;
 use novcomet::event::{Cursor, Message, Since, Topic};
 use novcomet::store::{self, Limits, Reading, Retention, Store};
 
 use crate::support::dir::TempDir;
 
-const KEEP_ALL: Retention =
-    Retention { messages: 10_000, bytes: 1 << 30, age: Duration::from_secs(86_400), most: 1 << 31 };
+const KEEP_ALL: Retention = Retention {
+    messages: 10_000,
+    bytes: 1 << 30,
+    age: Duration::from_secs(86_400),
+    max_file_bytes: 1 << 31,
+};
 const WHOLE: usize = 1 << 30;
 
 struct Scratch(TempDir);
@@ -27,7 +32,9 @@ impl Scratch {
     }
 
     fn keeping(&self, retention: Retention) -> Box<dyn Store> {
-        store::open::open(&format!("file://{}", self.0.display()), retention, Limits::NONE).unwrap()
+        store::open::locate(&format!("file://{}", self.0.display()))
+            .and_then(|store| store.open(retention, Limits::NONE, POLL))
+            .unwrap()
     }
 
     /// The file that a topic of the file store is.

@@ -17,8 +17,12 @@ use super::dir::TempDir;
 use super::host::{free_port, program};
 use super::wait::comes_true;
 
-pub const KEEP_ALL: Retention =
-    Retention { messages: 10_000, bytes: 1 << 30, age: Duration::from_secs(86_400), most: 1 << 31 };
+pub const KEEP_ALL: Retention = Retention {
+    messages: 10_000,
+    bytes: 1 << 30,
+    age: Duration::from_secs(86_400),
+    max_file_bytes: 1 << 31,
+};
 /// How often a store is polled that can't wake anybody.
 pub const POLL: Duration = Duration::from_millis(20);
 
@@ -138,7 +142,7 @@ impl Backend {
     }
 
     pub fn keeping(&self, retention: Retention) -> Box<dyn Store> {
-        store::open::find(&self.url())
+        store::open::locate(&self.url())
             .and_then(|place| place.open(retention, Limits::NONE, POLL))
             .unwrap()
     }

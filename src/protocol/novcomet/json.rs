@@ -89,7 +89,7 @@ mod tests {
         let text: String = (0..=0x100).filter_map(char::from_u32).collect();
         for data in ["", "one", &text] {
             let id = Cursor::from_micros(1_795_415_403_163_847);
-            let message = Message { id, data: data.into() };
+            let message = Message::new(id, data);
             assert_eq!(message_size(&message), to_json(&message).len() + 1, "{data:?}");
         }
     }

@@ -205,7 +205,7 @@ mod tests {
     }
 
     fn update(messages: &[(u64, &str)], cursor: u64, gap: bool) -> Piece {
-        let message = |&(id, data): &(u64, &str)| Message { id: at(id), data: data.into() };
+        let message = |&(id, data): &(u64, &str)| Message::new(at(id), data);
         let messages = messages.iter().map(message).collect();
         Piece::Updates(vec![Update { topic: topic("a"), cursor: at(cursor), messages, gap }])
     }
@@ -253,7 +253,7 @@ mod tests {
             let _ = stream.text(&start(cursors));
             for data in ["", "one", "\none\r\ntwo\rthree\n", "\n\n\n"] {
                 let text = stream.text(&update(&[(163_847, data)], 163_847, false));
-                let message = Message { id: at(163_847), data: data.into() };
+                let message = Message::new(at(163_847), data);
                 assert_eq!(stream.size(&topic("a"), &message), text.len(), "{text:?}");
             }
         }

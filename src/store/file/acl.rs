@@ -1,4 +1,4 @@
-//! The access control list of a file (acl(5)), as the bytes that the kernel has.
+//! The access control list of a file (acl(5)), as the bytes of its extended attribute.
 
 use std::fs::File;
 use std::io;
@@ -8,13 +8,13 @@ use rustix::io::Errno;
 
 const NAME: &str = "system.posix_acl_access";
 
-/// An entry has 8 bytes, so this is enough for 500.
+/// The longest list, in bytes. An entry has 8 bytes, so this is enough for 500.
 const MOST: usize = 4096;
 
-/// `None` when the mode says all.
+/// Reads the list of a file; `None` if the file has only its mode.
 ///
 /// # Errors
-/// What fgetxattr(2) says; ERANGE for one that is longer than [`MOST`].
+/// The error of fgetxattr(2); ERANGE for a list that is longer than [`MOST`].
 pub fn of(file: &File) -> io::Result<Option<Vec<u8>>> {
     let mut acl = [0; MOST];
     match fgetxattr(file, NAME, &mut acl) {
@@ -24,11 +24,11 @@ pub fn of(file: &File) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// Gives the file this list, and with it its mode; or none, even where its
-/// directory has one for new files.
+/// Gives the file this list, and with it its mode; `None` removes the list, including
+/// one that it inherited from its directory.
 ///
 /// # Errors
-/// What fsetxattr(2) and fremovexattr(2) say.
+/// The error of fsetxattr(2) or fremovexattr(2).
 pub fn set(file: &File, acl: Option<&[u8]>) -> io::Result<()> {
     let done = match acl {
         Some(acl) => fsetxattr(file, NAME, acl, XattrFlags::empty()),
@@ -40,7 +40,7 @@ pub fn set(file: &File, acl: Option<&[u8]>) -> io::Result<()> {
     }
 }
 
-/// The file has no list, or its file system knows of none.
+/// The file has no list, or its file system does not support lists.
 fn says_none(error: Errno) -> bool {
     matches!(error, Errno::NODATA | Errno::OPNOTSUPP)
 }

@@ -8,36 +8,37 @@ use std::time::Duration;
 use filetime::FileTime;
 use rustix::fs::OFlags;
 
-use super::entry::{Entry, failed, is_publishers};
+use super::dir_entry::{DirEntry, is_publisher_time};
+use super::fault::{failed, not_a_file};
 use super::log::{self, End, Head, Messages};
 use crate::error::Error;
 use crate::event::{Cursor, Since, Topic};
 use crate::process::sys;
 use crate::store::{Budget, Reading, Retention};
 
-/// How far the kernel's time of a file may be behind the clock: a tick, which
-/// is 10 ms at most.
+/// How far the kernel's time of a file may be behind the clock: one tick, which is 10 ms
+/// at most.
 const TICK: Duration = Duration::from_millis(10);
 
 /// An open event file.
 pub struct EventFile<'a> {
-    pub entry: Entry<'a>,
+    pub entry: DirEntry<'a>,
     pub file: File,
 }
 
 impl<'a> EventFile<'a> {
-    /// `None` if there is none any more.
-    pub fn open(entry: Entry<'a>, access: OFlags) -> Result<Option<Self>, Error> {
+    /// Opens the file; `None` if it no longer exists.
+    pub fn open(entry: DirEntry<'a>, access: OFlags) -> Result<Option<Self>, Error> {
         match entry.open(access) {
             Ok(file) => {
                 let opened = Self { entry, file };
                 match opened.metadata()?.is_file() {
                     true => Ok(Some(opened)),
-                    false => Err(Error::NotAFile(entry.path.into())),
+                    false => Err(not_a_file(entry.path)),
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => match entry.look()? {
+            Err(error) => match entry.stat()? {
                 Some(_) => Err(failed("open", entry.path)(error)),
                 None => Ok(None),
             },
@@ -53,11 +54,11 @@ impl<'a> EventFile<'a> {
         self.metadata().map(|found| (found.dev(), found.ino()))
     }
 
-    /// What is news after `since`. The time is read before the messages: a
-    /// publisher that comes after that time was read gives its message a later
-    /// one, so nobody is told of a time behind which a message can hide.
+    /// Reads the messages after `since`. It reads the time before the messages. A
+    /// publisher that comes later gives its message a later time, so no subscriber gets
+    /// a cursor that skips a message.
     ///
-    /// `None` when `budget` has no room for any of it.
+    /// `None` if no message fits into `budget`.
     pub fn read(
         &self,
         topic: &Topic,
@@ -71,7 +72,7 @@ impl<'a> EventFile<'a> {
         let time = if settled { time_of(&seen) } else { Cursor::SMALLEST };
         let mut found = read(since)?;
         let gap = match since {
-            // Who stands where the topic does has been told all.
+            // A subscriber at the last cursor of the topic has every message.
             Since::Cursor(cursor) if cursor == found.last.max(time) => false,
             Since::Cursor(cursor) if settled && cursor > found.last.max(time) => true,
             Since::Cursor(cursor) => found.dropped.is_some() || self.is_before(&seen, cursor)?,
@@ -84,8 +85,9 @@ impl<'a> EventFile<'a> {
         let (mut messages, mut more) = log::decode(&found.lines, |one| budget.take(topic, one));
         let next = messages.last().filter(|_| more);
         if next.map_or(Ok(false), |next| self.is_before(&seen, next.id))? {
-            // To go on from there would be a gap again, and the same again: it is
-            // an answer of its own, as a message is that is too large.
+            // A subscriber that continued from there would get a gap and the same
+            // messages again. They are an answer of their own, as an oversized
+            // message is.
             messages.clear();
             if is_first {
                 (messages, more) = log::decode(&found.lines, |_| true);
@@ -104,12 +106,11 @@ impl<'a> EventFile<'a> {
         Ok(Some(Reading { messages, standing, pending: pending.filter(is_new), gap }))
     }
 
-    /// Whether no publisher was at work when the file had the time that it was
-    /// seen with `before`: the lock is looked at between two looks at the time.
-    /// A file that has been replaced is not asked: its last time may be one
-    /// that no later publisher has seen.
+    /// Whether no publisher was at work when the file had the time in `before`. It tests
+    /// the lock between two reads of the time. A file that has been replaced is not
+    /// settled: later publishers may not have seen its last time.
     fn settle(&self, before: Metadata) -> Result<(Metadata, bool), Error> {
-        if before.len() == 0 && is_publishers(before.mtime_nsec().unsigned_abs()) {
+        if before.len() == 0 && is_publisher_time(before.mtime_nsec().unsigned_abs()) {
             return Ok((before, true));
         }
         let locked =
@@ -121,16 +122,16 @@ impl<'a> EventFile<'a> {
 
     fn messages(&self, seen: &Metadata, since: Since, kept: Retention) -> Result<Messages, Error> {
         if seen.len() == 0 || since == Since::Now {
-            let last = self.end(seen, kept.most)?.last;
+            let last = self.end(seen, kept.max_file_bytes)?.last;
             return Ok(Messages { lines: Vec::new(), last, dropped: None });
         }
         log::messages(&self.file, seen.len(), since, kept, Cursor::now())
             .map_err(failed("read", self.entry.path))
     }
 
-    /// Whether `cursor` is older than the messages that were kept at the last
-    /// compaction, or than this life of the topic. (Where a topic stands that
-    /// has no event is before its life, whichever it will be.)
+    /// Whether `cursor` is older than the messages that were kept at the last compaction,
+    /// or than the creation of the topic. (The cursor of a topic without events is older
+    /// than every creation.)
     fn is_before(&self, seen: &Metadata, cursor: Cursor) -> Result<bool, Error> {
         let made = born_of(seen);
         if made.is_some_and(|made| cursor > made.after(TICK)) {
@@ -140,7 +141,7 @@ impl<'a> EventFile<'a> {
         let dropped = header.and_then(|header| header.dropped);
         let born = match header {
             Some(header) if header.inode == seen.ino() => Some(header.born),
-            // A copy, and all of it older than the file.
+            // A copy: all its messages are older than the file.
             Some(_) => made.map(|made| made.after(TICK)),
             None => made,
         };
@@ -148,7 +149,7 @@ impl<'a> EventFile<'a> {
             || cursor > Cursor::SMALLEST && born.is_some_and(|born| cursor < born))
     }
 
-    /// Whether it is empty, as `touch` makes it, or begins as our logs do.
+    /// Whether it is empty, as `touch` makes it, or begins with the header of a log.
     pub fn is_log(&self) -> Result<bool, Error> {
         let seen = self.metadata()?;
         Ok(seen.len() == 0 || self.head(&seen)?.header.is_some())
@@ -163,22 +164,24 @@ impl<'a> EventFile<'a> {
     }
 
     /// The end of its log.
-    pub fn end(&self, seen: &Metadata, most: u64) -> Result<End, Error> {
+    pub fn end(&self, seen: &Metadata, max_bytes: u64) -> Result<End, Error> {
         match seen.len() {
             0 => Ok(End { last: Cursor::SMALLEST, whole: 0 }),
-            length => log::end(&self.file, length, most).map_err(failed("read", self.entry.path)),
+            length => {
+                log::end(&self.file, length, max_bytes).map_err(failed("read", self.entry.path))
+            }
         }
     }
 }
 
-/// The time of the last event, [`Cursor::SMALLEST`] if it is none that we know.
+/// The time of the last event; [`Cursor::SMALLEST`] if the time is not a cursor.
 pub fn time_of(metadata: &Metadata) -> Cursor {
     let time = FileTime::from_last_modification_time(metadata);
     Cursor::at(time.unix_seconds(), time.nanoseconds()).known()
 }
 
-/// When the file was made; `None` if it cannot be known, or if its time was
-/// set by hand to one before.
+/// The time of the file's creation; `None` if the file system has none, or if the file's
+/// time was set by hand to an earlier one.
 pub fn born_of(metadata: &Metadata) -> Option<Cursor> {
     let made = FileTime::from_creation_time(metadata)?;
     let made = Cursor::at(made.unix_seconds(), made.nanoseconds());

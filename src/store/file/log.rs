@@ -1,10 +1,10 @@
-//! What an event file holds: one line of JSON for each message, oldest first,
-//! after a line that says when this life of the topic began.
+//! The log in an event file: a header with the creation of the topic, then one line of
+//! JSON for each message, oldest first.
 //!
-//! A line counts when its line feed is there; what comes after the last line
-//! feed is torn, by a publisher that was killed or has not finished. Lines that
-//! are no messages (a shell's `echo`), and messages that are not earlier than the
-//! next (two logs in one), are passed over.
+//! A line counts only with its line feed. The bytes after the last line feed are torn:
+//! their publisher was killed or has not finished. Readers skip lines that are no
+//! messages (a shell's `echo`), and messages that are not earlier than the next (two
+//! logs in one file).
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -13,22 +13,22 @@ use std::os::unix::fs::FileExt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Cursor, Message, Since};
+use crate::event::{Cursor, Message, Since, Topic};
 use crate::store::Retention;
 
-/// How much of the end is read first, in bytes: most readers want one message.
+/// The bytes at the end that are read first. Most readers want one message.
 const FIRST_PART: u64 = 4096;
-/// By how much the next part is larger.
+/// The factor between one part and the next larger one.
 const GROWTH: u64 = 8;
-/// More than a header and the id after it, in bytes.
+/// More bytes than a header and the id after it have.
 const HEAD_PART: u64 = 256;
 
 /// The first line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
-    /// Older cursors are of another life of the topic.
+    /// The creation of the topic. Older cursors belong to an earlier file.
     pub born: Cursor,
-    /// The file that this was written for; in any other it is a copy.
+    /// The file that the header was written for. In another file it is a copy.
     pub inode: u64,
     /// The last message that is no longer kept.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -38,17 +38,17 @@ pub struct Header {
 /// The beginning of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
-    /// Its first line, if that is a header.
+    /// The first line, if it is a header.
     pub header: Option<Header>,
-    /// Its oldest message.
+    /// The oldest message.
     pub oldest: Option<Cursor>,
 }
 
 impl Head {
-    /// Reads no more than the two lines' beginnings.
+    /// Reads only the beginning of the first two lines.
     ///
     /// # Errors
-    /// What pread(2) says.
+    /// The error of pread(2).
     pub fn read(file: &File, length: u64) -> io::Result<Self> {
         let part = read_part(file, 0, length.min(HEAD_PART))?;
         let mut lines = part.splitn(3, |&byte| byte == b'\n');
@@ -57,6 +57,66 @@ impl Head {
         let oldest = if header.is_some() { lines.next() } else { Some(first) };
         Ok(Self { header, oldest: oldest.and_then(id_at_the_beginning) })
     }
+}
+
+/// A message in a log. Optional keys are there only if the message has them, and
+/// unknown keys are ignored.
+#[derive(Serialize, Deserialize)]
+struct Line<'a> {
+    id: Cursor,
+    #[serde(borrow)]
+    data: Cow<'a, str>,
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    kind: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    private: bool,
+    #[serde(rename = "client", default, skip_serializing_if = "Option::is_none")]
+    client_id: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    topics: Cow<'a, [Topic]>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // The signature that serde calls.
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+impl<'a> Line<'a> {
+    /// `None` for a line that is no message.
+    fn parse(line: &'a [u8]) -> Option<Self> {
+        // serde would also take an array, and bytes that are not UTF-8 in an
+        // unknown key.
+        let text = std::str::from_utf8(line).ok().filter(|text| text.starts_with('{'))?;
+        serde_json::from_str(text).ok()
+    }
+
+    fn of(message: &'a Message) -> Self {
+        Self {
+            id: message.id,
+            data: Cow::from(&message.data),
+            kind: message.kind.as_ref().map(Cow::from),
+            private: message.private,
+            client_id: message.client_id.as_ref().map(Cow::from),
+            topics: Cow::from(&message.topics),
+        }
+    }
+
+    fn message(self) -> Message {
+        Message {
+            id: self.id,
+            data: self.data.into_owned(),
+            kind: self.kind.map(Cow::into_owned),
+            private: self.private,
+            client_id: self.client_id.map(Cow::into_owned),
+            topics: self.topics.into_owned(),
+        }
+    }
+}
+
+/// The line of a message, with its line feed.
+#[must_use]
+pub fn message_line(message: &Message) -> Vec<u8> {
+    line(&Line::of(message))
 }
 
 /// A line of a log, with its line feed.
@@ -70,29 +130,29 @@ pub fn line(content: &impl Serialize) -> Vec<u8> {
 /// The end of a log, as its next publisher needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct End {
-    /// The last message, [`Cursor::SMALLEST`] if there is none.
+    /// The last message, or [`Cursor::SMALLEST`].
     pub last: Cursor,
-    /// Where the last whole line ends; the rest is torn.
+    /// The end of the last whole line. The bytes after it are torn.
     pub whole: u64,
 }
 
 /// The messages of a log that a reader wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Messages {
-    /// Their lines, oldest first.
+    /// The lines of these messages, oldest first.
     pub lines: Vec<Vec<u8>>,
-    /// The last message of the log, [`Cursor::SMALLEST`] if there is none.
+    /// The last message of the log, or [`Cursor::SMALLEST`].
     pub last: Cursor,
-    /// The last message that was wanted too, but is no longer kept.
+    /// The last message that the reader wanted and that is no longer kept.
     pub dropped: Option<Cursor>,
 }
 
 /// Finds the end, not more than `most` bytes from it.
 ///
 /// # Errors
-/// What pread(2) says; `InvalidData` if there is no line as far as that.
-pub fn end(file: &File, length: u64, most: u64) -> io::Result<End> {
-    parts(file, length, most, |part| {
+/// The error of pread(2); `InvalidData` if there is no line in these bytes.
+pub fn end(file: &File, length: u64, max_bytes: u64) -> io::Result<End> {
+    parts(file, length, max_bytes, |part| {
         let whole = part.start + part.bytes.len() as u64;
         let last = part.lines_from_the_end().find_map(|line| Some((id_of(line)?, whole)));
         match last {
@@ -116,18 +176,18 @@ pub fn messages(
 ) -> io::Result<Messages> {
     let age = u64::try_from(retention.age.as_micros()).unwrap_or(u64::MAX);
     let oldest = Cursor::from_micros(now.micros().saturating_sub(age));
-    parts(file, length, retention.most, |part| part.messages(since, retention, oldest))
+    parts(file, length, retention.max_file_bytes, |part| part.messages(since, retention, oldest))
 }
 
-/// Tries larger and larger parts of the end until `find` has what it wants;
-/// the largest always has. Somebody may have planted more than fits in memory.
+/// Reads larger and larger parts of the end until `find` succeeds. It succeeds on the
+/// largest at the latest. The limit protects memory against a planted large file.
 fn parts<T>(
     file: &File,
     length: u64,
-    most: u64,
+    max_bytes: u64,
     find: impl Fn(&Part) -> Option<T>,
 ) -> io::Result<T> {
-    let largest = length.min(most);
+    let largest = length.min(max_bytes);
     let mut size = FIRST_PART.min(largest);
     loop {
         let start = length - size;
@@ -162,12 +222,12 @@ fn read_part(file: &File, start: u64, length: u64) -> io::Result<Vec<u8>> {
 struct Part {
     start: u64,
     bytes: Vec<u8>,
-    /// There is none before it, or none that counts.
+    /// Whether no earlier part counts.
     is_largest: bool,
 }
 
 impl Part {
-    /// Cuts off what is not whole on either side.
+    /// Cuts off the incomplete lines at both ends.
     fn new(mut start: u64, mut bytes: Vec<u8>) -> Self {
         let is_feed = |&byte: &u8| byte == b'\n';
         bytes.truncate(bytes.iter().rposition(is_feed).map_or(0, |feed| feed + 1));
@@ -179,8 +239,8 @@ impl Part {
         Self { start, bytes, is_largest: false }
     }
 
-    /// Whether it has all there is; never so when it has not even one line of a
-    /// file that has more.
+    /// Whether it has every line that counts. A part without a line of a larger file is
+    /// not all.
     fn is_all(&self) -> bool {
         self.is_largest && (self.start == 0 || !self.bytes.is_empty())
     }
@@ -190,7 +250,7 @@ impl Part {
         whole.rsplit(|&byte| byte == b'\n')
     }
 
-    /// `None` if older messages are wanted than this part has.
+    /// `None` if the reader wants older messages than this part has.
     fn messages(&self, since: Since, retention: Retention, oldest: Cursor) -> Option<Messages> {
         let mut found = Messages { lines: Vec::new(), last: Cursor::SMALLEST, dropped: None };
         let mut bytes = 0;
@@ -206,8 +266,8 @@ impl Part {
                 || found.lines.len() < retention.messages
                     && bytes <= retention.bytes
                     && id >= oldest;
-            if !since.precedes(id) || !is_kept {
-                found.dropped = since.precedes(id).then_some(id);
+            if !since.includes(id) || !is_kept {
+                found.dropped = since.includes(id).then_some(id);
                 found.lines.reverse();
                 return Some(found);
             }
@@ -220,15 +280,7 @@ impl Part {
 
 /// `None` for a line that is no message.
 fn id_of(line: &[u8]) -> Option<Cursor> {
-    #[derive(Deserialize)]
-    struct Line<'a> {
-        id: Cursor,
-        #[serde(borrow, rename = "data")]
-        _data: Cow<'a, str>,
-    }
-    // An array would do for serde, and bytes that are not UTF-8 where nobody looks.
-    let text = std::str::from_utf8(line).ok().filter(|text| text.starts_with('{'))?;
-    serde_json::from_str(text).ok().map(|Line { id, .. }| id)
+    Line::parse(line).map(|line| line.id)
 }
 
 /// The id of a line that is cut off somewhere.
@@ -237,15 +289,75 @@ fn id_at_the_beginning(line: &[u8]) -> Option<Cursor> {
     serde_json::from_slice(number).ok()
 }
 
-/// The messages of `lines`, as long as `fits` takes them; whether there are more.
+/// The messages of `lines` until `fits` refuses one, and whether it refused one.
 #[must_use]
 pub fn decode(lines: &[Vec<u8>], mut fits: impl FnMut(&Message) -> bool) -> (Vec<Message>, bool) {
     let mut messages = Vec::new();
-    for message in lines.iter().filter_map(|line| serde_json::from_slice(line).ok()) {
+    for message in lines.iter().filter_map(|line| Line::parse(line)).map(Line::message) {
         if !fits(&message) {
             return (messages, true);
         }
         messages.push(message);
     }
     (messages, false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: &str = r#"{"id":1795415403.163846,"data":"x"}"#;
+
+    fn plain() -> Message {
+        Message::new(Cursor::from_micros(1_795_415_403_163_846), "x")
+    }
+
+    fn read(line: &str) -> Option<Message> {
+        decode(&[line.as_bytes().to_vec()], |_| true).0.pop()
+    }
+
+    fn with(key: &str) -> String {
+        PLAIN.replace('}', &format!(",{key}}}"))
+    }
+
+    #[test]
+    fn plain_message_is_id_and_data() {
+        assert_eq!(message_line(&plain()), format!("{PLAIN}\n").into_bytes());
+        assert_eq!(read(PLAIN), Some(plain()));
+    }
+
+    #[test]
+    fn unknown_keys_are_ignored() {
+        for key in [r#""a":1"#, r#""kind":{"b":[null]}"#, r#""a":1,"a":"twice""#] {
+            assert_eq!(read(&with(key)), Some(plain()), "{key}");
+        }
+    }
+
+    #[test]
+    fn optional_keys_make_the_round_trip() {
+        let topic = Topic::new("a/b").unwrap();
+        for (key, message) in [
+            (r#""type":"alarm\n""#, Message { kind: Some("alarm\n".into()), ..plain() }),
+            (r#""private":true"#, Message { private: true, ..plain() }),
+            (
+                r#""client":"urn:uuid:1""#,
+                Message { client_id: Some("urn:uuid:1".into()), ..plain() },
+            ),
+            (r#""topics":["a/b"]"#, Message { topics: vec![topic], ..plain() }),
+        ] {
+            assert_eq!(message_line(&message), format!("{}\n", with(key)).into_bytes());
+            assert_eq!(read(&with(key)), Some(message.clone()), "{key}");
+            // No protocol sends the key.
+            assert_eq!(serde_json::to_string(&message).unwrap(), PLAIN);
+        }
+    }
+
+    #[test]
+    fn wrong_types_make_no_message() {
+        for key in [r#""type":5"#, r#""private":"yes""#, r#""client":[]"#, r#""topics":["\u0000"]"#]
+        {
+            assert_eq!(read(&with(key)), None, "{key}");
+            assert_eq!(id_of(with(key).as_bytes()), None, "{key}");
+        }
+    }
 }

@@ -1,12 +1,13 @@
-//! Events as the times of files: `ID.comet` in one directory, as in 2011; their
-//! messages are what the file holds.
+//! Events as the times of files: `ID.comet` in one directory, as in 2011. A file holds
+//! the messages of its topic.
 
 mod acl;
-mod entry;
+mod dir_entry;
 mod event_file;
+mod fault;
 mod log;
 mod publisher;
-mod room;
+mod quota;
 mod watch;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,14 +19,15 @@ use rustix::fs::{CWD, Mode, OFlags, open};
 use super::{Budget, Limits, Reading, Readings, Retention, Store, Watch};
 use crate::error::Error;
 use crate::event::{Cursor, Since, Topic};
-use entry::{Entry, failed};
+use dir_entry::DirEntry;
 use event_file::EventFile;
+use fault::{failed, lock_held};
 use publisher::create;
-use room::Room;
+use quota::Quota;
 use watch::DirectoryWatch;
 
-/// How long a publish takes at most while others hold its topic. A healthy one
-/// is done in less than 40 µs.
+/// The longest time of a publish while other publishers hold the topic. A publish takes
+/// less than 40 µs.
 const PUBLISH_LIMIT: Duration = Duration::from_secs(2);
 
 /// The longest file name that Linux takes, in bytes (`NAME_MAX`).
@@ -41,7 +43,7 @@ pub struct FileStore {
 
 impl FileStore {
     /// # Errors
-    /// [`Error::Store`] when there is no such directory.
+    /// 503 when there is no such directory.
     pub fn open(path: PathBuf, retention: Retention, limits: Limits) -> Result<Self, Error> {
         let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = open(&path, how, Mode::empty())
@@ -49,8 +51,8 @@ impl FileStore {
         Ok(Self { path, directory, retention, limits })
     }
 
-    /// `/` and `%` are encoded, so that no topic leaves the directory; every
-    /// other name is kept, so that it is the file that the PHP of 2011 used.
+    /// Encodes `/` and `%`, so no topic leaves the directory. Every other name is
+    /// unchanged, as in the PHP version of 2011.
     fn name(topic: &Topic) -> Result<PathBuf, Error> {
         let encoded = match cfg!(planted_traversal) {
             true => topic.as_str().to_owned(),
@@ -59,16 +61,16 @@ impl FileStore {
         let name = encoded + ".comet";
         if name.len() > NAME_MAX {
             let why = "a topic with so many slashes or percent signs is too long for a file name";
-            return Err(Error::BadRequest(why.into()));
+            return Err(Error::bad_request(why));
         }
         Ok(name.into())
     }
 
-    fn room(&self) -> Room<'_> {
-        Room { directory: self.directory.as_fd(), path: &self.path, limits: self.limits }
+    fn quota(&self) -> Quota<'_> {
+        Quota { directory: self.directory.as_fd(), path: &self.path, limits: self.limits }
     }
 
-    /// An event without a message takes no space.
+    /// Needs space only for a message.
     fn publish_to(
         &self,
         file: &EventFile,
@@ -76,18 +78,18 @@ impl FileStore {
         deadline: Instant,
     ) -> Result<Option<Cursor>, Error> {
         if let Some(data) = data {
-            self.room().check(0, data.len().max(1))?;
+            self.quota().check_space(0, data.len().max(1))?;
         }
         file.publish(data, self.retention, deadline)
     }
 
-    fn create(&self, entry: Entry, data: Option<&str>) -> Result<Option<Cursor>, Error> {
-        self.room().make()?;
-        self.room().check(1, data.map_or(0, str::len))?;
+    fn create(&self, entry: DirEntry, data: Option<&str>) -> Result<Option<Cursor>, Error> {
+        self.quota().reserve_topic()?;
+        self.quota().check_space(1, data.map_or(0, str::len))?;
         create(entry, data)
     }
 
-    /// `None` when the answer has no room left for this topic.
+    /// `None` if the topic does not fit into the answer.
     fn read_topic(
         &self,
         topic: &Topic,
@@ -95,18 +97,18 @@ impl FileStore {
         budget: &mut Budget,
     ) -> Result<Option<Reading>, Error> {
         let path = self.path.join(Self::name(topic)?);
-        let entry = Entry { directory: CWD, name: &path, path: &path };
+        let entry = DirEntry { directory: CWD, name: &path, path: &path };
         while !budget.is_spent() {
-            let Some(found) = entry.look()? else {
+            let Some(found) = entry.stat()? else {
                 return Ok(Some(Reading::quiet(since.cursor().unwrap_or(Cursor::SMALLEST))));
             };
-            if since == Since::Cursor(found.time) && found.is_publishers {
+            if since == Since::Cursor(found.time) && found.is_publisher_time {
                 return Ok(Some(Reading::quiet(found.time)));
             }
             match EventFile::open(entry, OFlags::RDONLY) {
                 Ok(Some(file)) => return file.read(topic, since, budget, self.retention),
                 Ok(None) => {}
-                // We may see its time but not open it: nothing else is to be learnt.
+                // The time is visible although the file cannot be opened.
                 Err(_) if found.is_empty => return Ok(Some(Reading::quiet(found.time))),
                 Err(error) => return Err(error),
             }
@@ -119,19 +121,19 @@ impl Store for FileStore {
     fn publish(&self, topic: &Topic, data: Option<&str>) -> Result<Cursor, Error> {
         let name = Self::name(topic)?;
         let path = self.path.join(&name);
-        let entry = Entry { directory: self.directory.as_fd(), name: &name, path: &path };
-        // One for all files that somebody may put in the place of another meanwhile.
+        let entry = DirEntry { directory: self.directory.as_fd(), name: &name, path: &path };
+        // One deadline for all files that may replace one another meanwhile.
         let deadline = Instant::now() + PUBLISH_LIMIT;
         loop {
-            // A device does things when it is opened: look first.
-            let there = entry.look()?.map(|_| EventFile::open(entry, OFlags::RDWR)).transpose()?;
+            // Opening a device may have effects, so check the type first.
+            let there = entry.stat()?.map(|_| EventFile::open(entry, OFlags::RDWR)).transpose()?;
             let published = match there.flatten() {
                 Some(file) => self.publish_to(&file, data, deadline)?,
                 None => self.create(entry, data)?,
             };
             match published {
                 Some(cursor) => return Ok(cursor),
-                None if Instant::now() >= deadline => return Err(Error::LockHeld(path)),
+                None if Instant::now() >= deadline => return Err(lock_held(&path)),
                 None => {}
             }
         }

@@ -1,4 +1,4 @@
-//! Waking at a change in a directory, by whatever means the kernel spares us.
+//! A watch on a directory, by inotify or dnotify.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -15,65 +15,65 @@ use rustix::io::Errno;
 use crate::process::sys;
 use crate::store::Watch;
 
-/// A file appears, by creation or by `mv`, or the directory itself goes.
+/// A file appears by creation or by a rename, or the directory itself goes away.
 const DIRECTORY: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::MOVED_TO)
     .union(WatchFlags::DELETE_SELF)
     .union(WatchFlags::MOVE_SELF)
     .union(WatchFlags::ONLYDIR);
 
-/// touch(1) sets both times: `IN_ATTRIB`. Whoever sets only the modification
-/// time, or writes: `IN_MODIFY`. A deleted file reports its link count: `IN_ATTRIB`.
+/// touch(1) sets both times: `IN_ATTRIB`. A write, or a new modification time alone, is
+/// `IN_MODIFY`. A deleted file reports its link count: `IN_ATTRIB`.
 const FILE: WatchFlags = WatchFlags::ATTRIB
     .union(WatchFlags::MODIFY)
     .union(WatchFlags::MOVE_SELF)
     .union(WatchFlags::DONT_FOLLOW);
 
-/// How often in a row the neighbours in a directory may wake us by dnotify, and
-/// how long it takes to earn one more. A publish wakes twice, and 13 a second
-/// took half a processor for the looks of a thousand who waited for other topics.
-/// Who has been woken too often hears of its own event that much later.
-const VAIN: u32 = 16;
-const EARNED: Duration = Duration::from_millis(250);
+/// How many false wake-ups by dnotify in a row a subscriber accepts, and the time after
+/// which one more is accepted. A publish wakes every subscriber in the directory twice.
+/// With 1,000 subscribers to other topics, 13 publishes a second took half a processor.
+/// After too many false wake-ups a subscriber receives its own event later by this time.
+const MAX_FALSE_WAKEUPS: u32 = 16;
+const REFILL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How much is read of a queue at once, in bytes.
+/// The bytes of a queue that are read at once.
 const QUEUED: usize = 4096;
 
 /// Watches the event files of some topics.
 pub struct DirectoryWatch {
     directory: PathBuf,
     files: Vec<PathBuf>,
-    means: Means,
+    mechanism: Mechanism,
     bucket: Bucket,
 }
 
-/// inotify wakes for our own files only, but a user has 128 instances
-/// (`fs.inotify.max_user_instances`); dnotify wakes for the whole directory,
-/// without such a limit.
-enum Means {
+/// inotify wakes only for the watched files, but a user has 128 instances
+/// (`fs.inotify.max_user_instances`). dnotify has no such limit, but wakes for the whole
+/// directory.
+enum Mechanism {
     Inotify(OwnedFd),
     Dnotify {
         signals: OwnedFd,
         directory: Option<File>,
     },
-    /// The caller's safety look must do.
+    /// The caller reads at intervals.
     Nothing,
 }
 
 impl DirectoryWatch {
-    /// A watch on `files` in `directory`; none of them need exist.
+    /// A watch on `files` in `directory`. The files need not exist.
     pub fn new(directory: PathBuf, files: Vec<PathBuf>) -> Self {
-        let means = Means::inotify().unwrap_or_else(|_| Means::dnotify());
-        Self { directory, files, means, bucket: Bucket::new() }
+        let mechanism = Mechanism::inotify().unwrap_or_else(|_| Mechanism::dnotify());
+        Self { directory, files, mechanism, bucket: Bucket::new() }
     }
 
-    /// Adds every watch again: a file that was replaced is another inode now.
-    /// The directory comes first, so that no file appears unseen in between.
+    /// Adds every watch again, because a replaced file has another inode. The directory
+    /// comes first, so that no file appears unnoticed in between.
     fn add_watches(&self, inotify: &OwnedFd) -> Result<(), Errno> {
         add_watch(inotify, &self.directory, DIRECTORY)?.ok();
         for file in &self.files {
             if let Err(Errno::ACCESS) = add_watch(inotify, file, FILE)? {
-                // A file that we may not read is watched through its directory.
+                // A file without read permission is watched through its directory.
                 let changes = WatchFlags::ATTRIB | WatchFlags::MODIFY;
                 add_watch(inotify, &self.directory, DIRECTORY | changes)?.ok();
             }
@@ -90,58 +90,58 @@ fn add_watch(
 ) -> Result<Result<i32, Errno>, Errno> {
     match inotify::add_watch(inotify, path, flags) {
         Err(Errno::NOSPC) => Err(Errno::NOSPC),
-        // Not there, or not ours to watch: the next look will tell.
+        // The file is missing or cannot be watched. The next read handles both.
         other => Ok(other),
     }
 }
 
 impl Watch for DirectoryWatch {
     fn arm(&mut self) {
-        if let Means::Inotify(inotify) = &self.means {
+        if let Mechanism::Inotify(inotify) = &self.mechanism {
             drain(inotify);
             if self.add_watches(inotify).is_err() {
-                self.means = Means::dnotify();
+                self.mechanism = Mechanism::dnotify();
             }
         }
-        if let Means::Dnotify { signals, directory } = &mut self.means {
+        if let Mechanism::Dnotify { signals, directory } = &mut self.mechanism {
             drain(signals);
             let there = fs::metadata(&self.directory).ok();
             let held = directory.as_ref().and_then(|held| held.metadata().ok());
             if there.map(|it| (it.dev(), it.ino())) != held.map(|it| (it.dev(), it.ino())) {
                 *directory = File::open(&self.directory).ok();
             }
-            // For one change: who rests is told of no others.
+            // It reports one change, so none arrives during a cooldown.
             directory.take_if(|it| sys::notify_directory(it, libc::SIGRTMIN()).is_err());
         }
     }
 
     fn fd(&mut self, _: Duration) -> Option<BorrowedFd<'_>> {
-        match &self.means {
-            Means::Inotify(fd) | Means::Dnotify { signals: fd, .. } => Some(fd.as_fd()),
-            Means::Nothing => None,
+        match &self.mechanism {
+            Mechanism::Inotify(fd) | Mechanism::Dnotify { signals: fd, .. } => Some(fd.as_fd()),
+            Mechanism::Nothing => None,
         }
     }
 
     fn concerns_us(&mut self) -> bool {
-        match &self.means {
-            Means::Inotify(inotify) => tells_of(inotify, &self.files),
+        match &self.mechanism {
+            Mechanism::Inotify(inotify) => has_relevant_event(inotify, &self.files),
             _ => true,
         }
     }
 
-    fn in_vain(&mut self) {
+    fn report_false_wakeup(&mut self) {
         self.bucket.spend();
     }
 
-    fn rest(&self) -> Duration {
-        match self.means {
-            Means::Dnotify { .. } => self.bucket.rest(),
+    fn cooldown(&self) -> Duration {
+        match self.mechanism {
+            Mechanism::Dnotify { .. } => self.bucket.cooldown(),
             _ => Duration::ZERO,
         }
     }
 }
 
-/// A bucket of [`VAIN`] wake-ups that fills by one every [`EARNED`].
+/// A token bucket of [`MAX_FALSE_WAKEUPS`] that gains one every [`REFILL_INTERVAL`].
 struct Bucket {
     left: u32,
     filled: Instant,
@@ -149,35 +149,35 @@ struct Bucket {
 
 impl Bucket {
     fn new() -> Self {
-        Self { left: VAIN, filled: Instant::now() }
+        Self { left: MAX_FALSE_WAKEUPS, filled: Instant::now() }
     }
 
     fn spend(&mut self) {
-        while self.left < VAIN && self.filled.elapsed() >= EARNED {
+        while self.left < MAX_FALSE_WAKEUPS && self.filled.elapsed() >= REFILL_INTERVAL {
             self.left += 1;
-            self.filled += EARNED;
+            self.filled += REFILL_INTERVAL;
         }
-        if self.left == VAIN {
+        if self.left == MAX_FALSE_WAKEUPS {
             self.filled = Instant::now();
         }
         self.left = self.left.saturating_sub(1);
     }
 
-    /// Until there is one again.
-    fn rest(&self) -> Duration {
+    /// The time until the bucket has one again.
+    fn cooldown(&self) -> Duration {
         match self.left {
-            0 => EARNED.saturating_sub(self.filled.elapsed()),
+            0 => REFILL_INTERVAL.saturating_sub(self.filled.elapsed()),
             _ => Duration::ZERO,
         }
     }
 }
 
-impl Means {
+impl Mechanism {
     fn inotify() -> Result<Self, Errno> {
         inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map(Self::Inotify)
     }
 
-    /// SIGIO is what the kernel sends when the queue of real-time signals is full.
+    /// The kernel sends SIGIO when the queue of real-time signals is full.
     fn dnotify() -> Self {
         match sys::signal_fd(&[libc::SIGRTMIN(), libc::SIGIO]) {
             Ok(signals) => Self::Dnotify { signals, directory: None },
@@ -186,21 +186,21 @@ impl Means {
     }
 }
 
-/// Reads what is queued: whether any of it is about these files. An event in the
-/// directory has a name; one of a file itself, of the directory itself, and a full
-/// queue have none.
-fn tells_of(inotify: &OwnedFd, files: &[PathBuf]) -> bool {
+/// Reads the queue, and returns whether an event is about these files. An event in the
+/// directory has a name. An event of a file itself or of the directory itself, and the
+/// overflow of the queue, have none.
+fn has_relevant_event(inotify: &OwnedFd, files: &[PathBuf]) -> bool {
     let mut queued = [MaybeUninit::uninit(); QUEUED];
     let mut events = inotify::Reader::new(inotify, &mut queued);
-    let mut is_told = false;
+    let mut is_relevant = false;
     while let Ok(event) = events.next() {
         let name = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()));
-        is_told |= name.is_none_or(|name| files.iter().any(|it| it.file_name() == Some(name)));
+        is_relevant |= name.is_none_or(|name| files.iter().any(|it| it.file_name() == Some(name)));
     }
-    is_told
+    is_relevant
 }
 
-/// Reads and forgets what is queued; both kinds of descriptor are non-blocking.
+/// Empties the queue. Both kinds of descriptor are non-blocking.
 fn drain(fd: &OwnedFd) {
     let mut queued = [MaybeUninit::<u8>::uninit(); QUEUED];
     while rustix::io::read(fd, &mut queued).is_ok() {}
@@ -210,18 +210,18 @@ fn drain(fd: &OwnedFd) {
 mod tests {
     use super::*;
 
-    /// A directory and a watch on one topic in it; `None` where another program
-    /// has taken all instances of inotify.
+    /// A directory and a watch on one topic in it; `None` if other programs use all
+    /// instances of inotify.
     fn watched(name: &str) -> Option<(PathBuf, DirectoryWatch)> {
         let directory =
             std::env::temp_dir().join(format!("novcomet-{name}-{}", std::process::id()));
         fs::create_dir(&directory).unwrap();
         let watch = DirectoryWatch::new(directory.clone(), vec![directory.join("a.comet")]);
-        matches!(watch.means, Means::Inotify(_)).then_some((directory, watch))
+        matches!(watch.mechanism, Mechanism::Inotify(_)).then_some((directory, watch))
     }
 
     #[test]
-    fn names_of_others_concern_no_watch() {
+    fn other_names_concern_no_watch() {
         let Some((directory, mut watch)) = watched("names") else { return };
         let touch = |name: &str| drop(File::create(directory.join(name)).unwrap());
         watch.arm();
@@ -235,7 +235,7 @@ mod tests {
         touch("b.comet");
         rename("a.comet");
         assert!(watch.concerns_us() && !watch.concerns_us(), "once");
-        // Its own watch is there only after the next arming.
+        // The file gets its own watch at the next arming.
         watch.arm();
         touch("a.comet");
         assert!(watch.concerns_us(), "an event of the file itself");
@@ -245,14 +245,14 @@ mod tests {
 
     /// The kernel keeps 16,384 events (`fs.inotify.max_queued_events`).
     #[test]
-    fn a_full_queue_concerns_every_watch() {
+    fn full_queue_concerns_every_watch() {
         let Some((directory, mut watch)) = watched("queue") else { return };
         let most = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
         let most: usize = most.trim().parse().unwrap();
         watch.arm();
         let names = ["b.comet", "c.comet"].map(|name| directory.join(name));
         File::create(&names[0]).unwrap();
-        // Events that are alike and follow each other are queued as one.
+        // The kernel merges equal events in a row into one.
         for number in 0..=most {
             fs::rename(&names[number % 2], &names[(number + 1) % 2]).unwrap();
         }

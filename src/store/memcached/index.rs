@@ -1,4 +1,4 @@
-//! What there is in a topic, without the messages' text.
+//! The index of a topic: its messages without their text.
 
 use std::io::{self, ErrorKind};
 
@@ -7,23 +7,23 @@ use serde::{Deserialize, Serialize};
 use crate::event::{Cursor, Since};
 use crate::store::Retention;
 
-/// What a message takes besides its text, as a line of the file store does.
+/// The bytes of a message in addition to its text, as in a line of the file store.
 const OVERHEAD: u64 = 42;
 
-/// A topic: times in microseconds.
+/// The index of a topic, with times in microseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Index {
-    /// Its first event; older cursors are of another life.
+    /// The first event. Older cursors belong to an earlier index.
     born: u64,
-    /// The last message that is no longer kept, 0 if all are.
+    /// The last message that is no longer kept; 0 if all are kept.
     dropped: u64,
-    /// Its last event.
+    /// The last event.
     last: u64,
     /// The messages that are kept and the bytes that they take, oldest first.
     messages: Vec<(u64, u64)>,
 }
 
-/// What a reader is to be told.
+/// The messages for a reader, without their text.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Wanted {
     pub messages: Vec<Cursor>,
@@ -33,13 +33,15 @@ pub struct Wanted {
 
 impl Index {
     /// # Errors
-    /// `AlreadyExists` for what is no index of ours.
+    /// `AlreadyExists` for content of another program.
     pub fn parse(content: &[u8]) -> io::Result<Self> {
         let index = serde_json::from_slice(content).ok().filter(Self::is_sound);
-        index.ok_or_else(|| io::Error::new(ErrorKind::AlreadyExists, "it is no index of ours"))
+        index.ok_or_else(|| {
+            io::Error::new(ErrorKind::AlreadyExists, "it is not an index of NovComet")
+        })
     }
 
-    /// Whether its times are cursors, and in order.
+    /// Whether the times are cursors and in order.
     fn is_sound(&self) -> bool {
         let ids = || self.messages.iter().map(|&(id, _)| id);
         let times = || [self.born, self.dropped, self.last].into_iter().chain(ids());
@@ -56,12 +58,12 @@ impl Index {
         Cursor::from_micros(self.last)
     }
 
-    /// What it is after one event more, with a message of so many bytes or none.
+    /// The index after another event, with a message of `data` bytes or without one.
     pub fn next(before: Option<&Self>, data: Option<usize>, retention: Retention) -> Self {
         let now = Cursor::now();
         let id = before.map_or(now, |index| index.last().next(now)).micros();
         let first = || Self { born: id, dropped: 0, last: id, messages: Vec::new() };
-        // At the end of time it begins anew.
+        // After the largest cursor the index starts again.
         let mut next = before.filter(|index| index.last < id).cloned().unwrap_or_else(first);
         next.last = id;
         if let Some(size) = data {
@@ -73,13 +75,13 @@ impl Index {
         next
     }
 
-    /// The messages that `next` has no more.
+    /// The messages that `next` has dropped.
     pub fn dropped_by(&self, next: &Self) -> Vec<Cursor> {
         let is_dropped = |&&(id, _): &&(u64, u64)| id <= next.dropped;
         self.messages.iter().filter(is_dropped).map(|&(id, _)| Cursor::from_micros(id)).collect()
     }
 
-    /// The number of the oldest message that is kept; the newest always is.
+    /// The position of the oldest kept message. The newest is always kept.
     fn kept_from(&self, retention: Retention, now: Cursor) -> usize {
         let mut bytes = 0;
         let is_kept = |&(back, &(id, size)): &(usize, &(u64, u64))| {
@@ -97,7 +99,7 @@ impl Index {
         from.checked_sub(1).map_or(self.dropped, |last| self.messages[last].0)
     }
 
-    /// What is news after `since`, up to `limit` bytes but at least one message.
+    /// The messages after `since`, up to `limit` bytes but at least one.
     pub fn wanted(&self, since: Since, limit: usize, retention: Retention, now: Cursor) -> Wanted {
         let from = self.kept_from(retention, now);
         let gap = matches!(since, Since::Cursor(cursor) if self.is_gap(cursor.micros(), from));
@@ -107,7 +109,7 @@ impl Index {
         let mut messages = Vec::new();
         for &(id, bytes) in &self.messages[from..] {
             let id = Cursor::from_micros(id);
-            if since.precedes(id) {
+            if since.includes(id) {
                 size = bytes.saturating_add(size);
                 more = size > limit as u64 && !messages.is_empty();
                 if more {
@@ -124,7 +126,7 @@ impl Index {
         Wanted { messages, standing, gap }
     }
 
-    /// The beginning of time is where a reader stands that saw no event yet.
+    /// A reader without any event has the smallest cursor.
     fn is_gap(&self, cursor: u64, from: usize) -> bool {
         let seen = cursor > Cursor::SMALLEST.micros();
         cursor > self.last || seen && cursor < self.born || cursor < self.dropped_before(from)

@@ -1,8 +1,8 @@
 //! Events in memcached: for each topic an index, replaced by compare-and-swap,
-//! and each message an item of its own. Keys are hashes, so that no topic is a
-//! command. It can't wake anybody: it is polled.
+//! and an item for each message. Keys are hashes, so a topic cannot inject a command.
+//! memcached cannot wake a process, so it is polled.
 
-mod conversation;
+mod connection;
 mod index;
 
 use std::cell::RefCell;
@@ -16,39 +16,40 @@ use super::{Budget, Polled, Reading, Readings, Retention, Store, Watch, is_prefi
 use crate::error::Error;
 use crate::event::{Cursor, Message, Since, Topic};
 use crate::net::address::Address;
-use crate::net::link::{ANSWERS, EXCHANGE, nonsense};
-use conversation::{Conversation, Reply};
+use crate::net::stream::{MAX_REPLY_BYTES, REQUEST_TIMEOUT, invalid_reply};
+use crate::store::fault::server_failed;
+use connection::{Connection, Reply};
 use index::{Index, Wanted};
 
 const PORT: u16 = 11_211;
-/// What our keys begin with.
+/// The default prefix of keys.
 const PREFIX: &str = "novcomet:";
-/// A key has at most 250 bytes; ours have 80 besides.
+/// The longest prefix. A key has at most 250 bytes, 80 of them after the prefix.
 const MAX_PREFIX: usize = 100;
 
-/// Some memcached servers, and what our keys begin with there.
+/// Some memcached servers, and the prefix of keys.
 #[derive(Debug, Clone)]
 pub struct Servers {
-    /// Each topic has one of them.
+    /// The servers. Each topic is on one of them.
     pub addresses: Vec<Address>,
     prefix: String,
 }
 
 impl Servers {
-    /// What follows `memcached://`: `host:port[,host:port…]` or the path of a
+    /// Reads the text after `memcached://`: `host:port[,host:port…]` or the path of a
     /// socket, and `?prefix=…`.
     pub fn parse(text: &str) -> Option<Self> {
-        let (place, query) = text.split_once('?').unwrap_or((text, ""));
+        let (hosts, query) = text.split_once('?').unwrap_or((text, ""));
         let prefix = match query.split_once('=') {
             Some(("prefix", prefix)) => prefix.to_owned(),
             None if query.is_empty() => PREFIX.to_owned(),
             _ => return None,
         };
         let graphic = prefix.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'%');
-        let addresses = match place.strip_prefix('/') {
+        let addresses = match hosts.strip_prefix('/') {
             Some("") => return None,
-            Some(_) => vec![Address::Unix(place.into())],
-            None => place.split(',').map(|one| Address::parse(one, PORT)).collect::<Option<_>>()?,
+            Some(_) => vec![Address::Unix(hosts.into())],
+            None => hosts.split(',').map(|one| Address::parse(one, PORT)).collect::<Option<_>>()?,
         };
         (graphic && is_prefix(&prefix) && prefix.len() <= MAX_PREFIX)
             .then_some(Self { addresses, prefix })
@@ -60,18 +61,18 @@ pub struct MemcachedStore {
     servers: Servers,
     retention: Retention,
     poll: Duration,
-    links: RefCell<Links>,
+    pool: RefCell<Pool>,
 }
 
 impl MemcachedStore {
-    /// Connects when it is needed.
+    /// Makes a store that connects with the first request.
     pub fn new(servers: Servers, retention: Retention, poll: Duration) -> Self {
-        let most = ANSWERS.saturating_add(retention.most);
-        let links = RefCell::new(Links { most, ..Links::default() });
-        Self { servers, retention, poll, links }
+        let max_bytes = MAX_REPLY_BYTES.saturating_add(retention.max_file_bytes);
+        let empty = Pool { max_bytes, ..Pool::default() };
+        Self { servers, retention, poll, pool: RefCell::new(empty) }
     }
 
-    fn place(&self, topic: &Topic) -> Place<'_> {
+    fn topic_key(&self, topic: &Topic) -> TopicKey<'_> {
         let addresses = &self.servers.addresses;
         let hash = Sha256::digest(topic.as_str());
         let mut key = self.servers.prefix.clone();
@@ -80,48 +81,48 @@ impl MemcachedStore {
             let _ = write!(key, "{byte:02x}");
         }
         let number = usize::from(hash[0]) << 8 | usize::from(hash[1]);
-        Place { server: &addresses[number % addresses.len()], key }
+        TopicKey { server: &addresses[number % addresses.len()], key }
     }
 
     fn begin(&self) {
-        self.links.borrow_mut().until = Some(Instant::now() + EXCHANGE);
+        self.pool.borrow_mut().until = Some(Instant::now() + REQUEST_TIMEOUT);
     }
 
-    /// One attempt; `None` when another publisher was quicker.
-    fn try_publish(&self, place: &Place, data: Option<&str>) -> io::Result<Option<Cursor>> {
-        let mut links = self.links.borrow_mut();
-        let found = links.index(place)?;
+    /// Makes one attempt; `None` if another publisher was faster.
+    fn try_publish(&self, topic_key: &TopicKey, data: Option<&str>) -> io::Result<Option<Cursor>> {
+        let mut pool = self.pool.borrow_mut();
+        let found = pool.index(topic_key)?;
         let (cas, index) = found.map_or((None, None), |(cas, index)| (Some(cas), Some(index)));
         let next = Index::next(index.as_ref(), data.map(str::len), self.retention);
-        let message = place.message(next.last());
+        let message = topic_key.message(next.last());
         if let Some(data) = data {
-            if links.store(place.server, &message, None, data.as_bytes())? != Reply::Done {
+            if pool.store(topic_key.server, &message, None, data.as_bytes())? != Reply::Done {
                 return Ok(None);
             }
         }
-        let stored = links.store(place.server, &place.key, cas, &next.to_bytes())?;
+        let stored = pool.store(topic_key.server, &topic_key.key, cas, &next.to_bytes())?;
         let is_first = stored == Reply::Done;
         let unwanted = match (is_first, &index) {
             (true, Some(index)) => index.dropped_by(&next),
             (true, None) => Vec::new(),
             (false, _) => vec![next.last()],
         };
-        let unwanted = unwanted.into_iter().map(|id| format!("md {}\r\n", place.message(id)));
-        links.ask(place.server, &unwanted.collect::<Vec<_>>(), false)?;
+        let unwanted = unwanted.into_iter().map(|id| format!("md {}\r\n", topic_key.message(id)));
+        pool.ask(topic_key.server, &unwanted.collect::<Vec<_>>(), false)?;
         Ok(is_first.then_some(next.last()))
     }
 
     fn look_at(&self, wanted: &[(&Topic, Since)], budget: &mut Budget) -> io::Result<Readings> {
-        let mut links = self.links.borrow_mut();
-        let places: Vec<_> = wanted.iter().map(|(topic, _)| self.place(topic)).collect();
-        links.refresh(&places)?;
+        let mut pool = self.pool.borrow_mut();
+        let topic_keys: Vec<_> = wanted.iter().map(|(topic, _)| self.topic_key(topic)).collect();
+        pool.refresh(&topic_keys)?;
         let mut readings = Vec::with_capacity(wanted.len());
-        for (place, &(topic, since)) in places.iter().zip(wanted) {
-            if let Some(error) = links.odd.remove(&place.key) {
-                readings.push(Some(Err(failed_at(place, error))));
+        for (topic_key, &(topic, since)) in topic_keys.iter().zip(wanted) {
+            if let Some(error) = pool.odd.remove(&topic_key.key) {
+                readings.push(Some(Err(failed_at(topic_key, &error))));
                 continue;
             }
-            let Some((_, index)) = links.known.get(&place.key) else {
+            let Some((_, index)) = pool.known.get(&topic_key.key) else {
                 readings.push(Some(Ok(absent(since))));
                 continue;
             };
@@ -130,37 +131,37 @@ impl MemcachedStore {
                 continue;
             }
             let wanted = index.wanted(since, budget.left(), self.retention, Cursor::now());
-            readings.push(links.fetch(place, wanted)?.within(topic, budget).map(Ok));
+            readings.push(pool.fetch(topic_key, wanted)?.within(topic, budget).map(Ok));
         }
         Ok(readings)
     }
 
-    /// Where the last exchange was, which is the one that failed.
+    /// The server of the last request, which is the one that failed.
     fn last_asked(&self) -> Address {
-        self.links.borrow().asked.clone().unwrap_or_else(|| self.servers.addresses[0].clone())
+        self.pool.borrow().asked.clone().unwrap_or_else(|| self.servers.addresses[0].clone())
     }
 }
 
-fn failed(server: &Address, cause: io::Error) -> Error {
-    Error::Server { store: format!("memcached at {server}"), cause }
+fn failed(server: &Address, cause: &io::Error) -> Error {
+    server_failed(&format!("memcached at {server}"), cause)
 }
 
-/// Where something else stands in the way, its key is named.
-fn failed_at(place: &Place, cause: io::Error) -> Error {
-    let Place { server, key } = place;
+/// Names the key if another program wrote it.
+fn failed_at(topic_key: &TopicKey, cause: &io::Error) -> Error {
+    let TopicKey { server, key } = topic_key;
     match cause.kind() {
         ErrorKind::AlreadyExists => {
-            Error::Server { store: format!("memcached at {server}, key {key}"), cause }
+            server_failed(&format!("memcached at {server}, key {key}"), cause)
         }
         _ => failed(server, cause),
     }
 }
 
-fn meaningless() -> io::Error {
-    nonsense("it answers what makes no sense")
+fn unexpected_reply() -> io::Error {
+    invalid_reply("the reply makes no sense")
 }
 
-/// An index that is not there was evicted if its reader has seen an event.
+/// A missing index was evicted if its reader has seen an event.
 fn absent(since: Since) -> Reading {
     match since {
         Since::Cursor(cursor) if cursor > Cursor::SMALLEST => {
@@ -172,20 +173,20 @@ fn absent(since: Since) -> Reading {
 
 impl Store for MemcachedStore {
     fn publish(&self, topic: &Topic, data: Option<&str>) -> Result<Cursor, Error> {
-        let place = self.place(topic);
+        let topic_key = self.topic_key(topic);
         self.begin();
         loop {
-            match self.try_publish(&place, data) {
+            match self.try_publish(&topic_key, data) {
                 Ok(Some(cursor)) => return Ok(cursor),
                 Ok(None) => {}
-                Err(error) => return Err(failed_at(&place, error)),
+                Err(error) => return Err(failed_at(&topic_key, &error)),
             }
         }
     }
 
     fn look(&self, wanted: &[(&Topic, Since)], budget: &mut Budget) -> Result<Readings, Error> {
         self.begin();
-        self.look_at(wanted, budget).map_err(|error| failed(&self.last_asked(), error))
+        self.look_at(wanted, budget).map_err(|error| failed(&self.last_asked(), &error))
     }
 
     fn watch(&self, _: &[Topic]) -> Result<Box<dyn Watch>, Error> {
@@ -193,36 +194,35 @@ impl Store for MemcachedStore {
     }
 }
 
-/// Where a topic is.
-struct Place<'a> {
+/// The server of a topic, and its key there.
+struct TopicKey<'a> {
     server: &'a Address,
     key: String,
 }
 
-impl Place<'_> {
+impl TopicKey<'_> {
     fn message(&self, id: Cursor) -> String {
         format!("{}:{}", self.key, id.micros())
     }
 }
 
-/// Connections, made when they are needed, and what was read over them.
+/// Connections, opened with the first request, and the indexes read over them.
 #[derive(Default)]
-struct Links {
-    conversations: HashMap<Address, Conversation>,
-    /// Indexes with the number that they had; another one means a change.
+struct Pool {
+    connections: HashMap<Address, Connection>,
+    /// Indexes with their CAS number. Another number means a change.
     known: HashMap<String, (u64, Index)>,
-    /// What stands where an index should, and is none.
+    /// Keys with other content than an index.
     odd: HashMap<String, io::Error>,
     asked: Option<Address>,
     until: Option<Instant>,
-    /// How many bytes a server may say until then.
-    most: u64,
+    /// How many bytes a server may send before the deadline.
+    max_bytes: u64,
 }
 
-impl Links {
-    /// The replies to these lines. A connection that was left over may have
-    /// been closed meanwhile: it is tried `again` on a new one, if the lines
-    /// may be said twice.
+impl Pool {
+    /// Sends lines and returns the replies. The server may have closed an idle connection.
+    /// If the lines may be sent twice (`again`), they are sent on a new connection.
     fn ask(
         &mut self,
         server: &Address,
@@ -242,23 +242,23 @@ impl Links {
         if lines.is_empty() {
             return Ok(Vec::new());
         }
-        if !self.conversations.contains_key(server) {
-            // A server that is new may give the old numbers to other contents.
+        if !self.connections.contains_key(server) {
+            // A restarted server may use the old numbers for other content.
             self.known.clear();
-            self.conversations.insert(server.clone(), Conversation::open(server, self.most)?);
+            self.connections.insert(server.clone(), Connection::open(server, self.max_bytes)?);
         }
         let until = self.until.unwrap_or_else(Instant::now);
-        let exchanged = match self.conversations.get_mut(server) {
-            Some(conversation) => conversation.exchange(lines, until),
+        let exchanged = match self.connections.get_mut(server) {
+            Some(connection) => connection.exchange(lines, until),
             None => Ok(Vec::new()),
         };
         if exchanged.is_err() {
-            self.conversations.remove(server);
+            self.connections.remove(server);
         }
         exchanged
     }
 
-    /// Stores what was not there, or was there with this number.
+    /// Stores an item that does not exist, or still has this CAS number.
     fn store(
         &mut self,
         server: &Address,
@@ -273,62 +273,64 @@ impl Links {
         Ok(replies.pop().unwrap_or(Reply::Missing))
     }
 
-    fn index(&mut self, place: &Place) -> io::Result<Option<(u64, Index)>> {
-        let line = format!("mg {} c v\r\n", place.key);
-        match self.ask(place.server, &[line], true)?.pop() {
+    fn index(&mut self, topic_key: &TopicKey) -> io::Result<Option<(u64, Index)>> {
+        let line = format!("mg {} c v\r\n", topic_key.key);
+        match self.ask(topic_key.server, &[line], true)?.pop() {
             Some(Reply::Value(cas, content)) => Ok(Some((cas, Index::parse(&content)?))),
             Some(Reply::Missing) | None => Ok(None),
-            Some(_) => Err(meaningless()),
+            Some(_) => Err(unexpected_reply()),
         }
     }
 
-    /// Brings what is known up to date: one question to each server, and one
-    /// more for what has changed.
-    fn refresh(&mut self, places: &[Place]) -> io::Result<()> {
-        let mut changed: Vec<&Place> = Vec::new();
+    /// Updates the known indexes: one request to each server, and one more for the
+    /// changed indexes.
+    fn refresh(&mut self, topic_keys: &[TopicKey]) -> io::Result<()> {
+        let mut changed: Vec<&TopicKey> = Vec::new();
         self.odd.clear();
-        for (server, places) in by_server(places) {
+        for (server, topic_keys) in by_server(topic_keys) {
             let lines: Vec<_> =
-                places.iter().map(|place| format!("mg {} c\r\n", place.key)).collect();
+                topic_keys.iter().map(|topic_key| format!("mg {} c\r\n", topic_key.key)).collect();
             let replies = self.ask(server, &lines, true)?;
-            for (place, reply) in places.iter().zip(replies) {
-                match (reply, self.known.get(&place.key)) {
+            for (topic_key, reply) in topic_keys.iter().zip(replies) {
+                match (reply, self.known.get(&topic_key.key)) {
                     (Reply::Number(cas), Some((known, _))) if cas == *known => {}
-                    (Reply::Number(_), _) => changed.push(place),
+                    (Reply::Number(_), _) => changed.push(topic_key),
                     (Reply::Value(..) | Reply::Done | Reply::Conflict, _) => {
-                        return Err(meaningless());
+                        return Err(unexpected_reply());
                     }
-                    _ => drop(self.known.remove(&place.key)),
+                    _ => drop(self.known.remove(&topic_key.key)),
                 }
             }
         }
-        for (server, places) in by_server(changed) {
-            let lines: Vec<_> =
-                places.iter().map(|place| format!("mg {} c v\r\n", place.key)).collect();
+        for (server, topic_keys) in by_server(changed) {
+            let lines: Vec<_> = topic_keys
+                .iter()
+                .map(|topic_key| format!("mg {} c v\r\n", topic_key.key))
+                .collect();
             let replies = self.ask(server, &lines, true)?;
-            for (place, reply) in places.iter().zip(replies) {
+            for (topic_key, reply) in topic_keys.iter().zip(replies) {
                 let Reply::Value(cas, content) = reply else { continue };
-                self.known.remove(&place.key);
+                self.known.remove(&topic_key.key);
                 match Index::parse(&content) {
-                    Ok(index) => drop(self.known.insert(place.key.clone(), (cas, index))),
-                    Err(error) => drop(self.odd.insert(place.key.clone(), error)),
+                    Ok(index) => drop(self.known.insert(topic_key.key.clone(), (cas, index))),
+                    Err(error) => drop(self.odd.insert(topic_key.key.clone(), error)),
                 }
             }
         }
         Ok(())
     }
 
-    /// A message that is not there was evicted.
-    fn fetch(&mut self, place: &Place, wanted: Wanted) -> io::Result<Reading> {
-        let line = |&id: &Cursor| format!("mg {} v\r\n", place.message(id));
+    /// A missing message was evicted.
+    fn fetch(&mut self, topic_key: &TopicKey, wanted: Wanted) -> io::Result<Reading> {
+        let line = |&id: &Cursor| format!("mg {} v\r\n", topic_key.message(id));
         let lines: Vec<_> = wanted.messages.iter().map(line).collect();
-        let replies = self.ask(place.server, &lines, true)?;
+        let replies = self.ask(topic_key.server, &lines, true)?;
         let (mut messages, mut gap) = (Vec::new(), wanted.gap);
         for (id, reply) in wanted.messages.into_iter().zip(replies) {
             match reply {
                 Reply::Value(_, content) => {
                     let data = String::from_utf8_lossy(&content).into_owned();
-                    messages.push(Message { id, data });
+                    messages.push(Message::new(id, data));
                 }
                 _ => gap = true,
             }
@@ -338,11 +340,11 @@ impl Links {
 }
 
 fn by_server<'a, 'b: 'a>(
-    places: impl IntoIterator<Item = &'a Place<'b>>,
-) -> HashMap<&'a Address, Vec<&'a Place<'b>>> {
-    let mut found: HashMap<&Address, Vec<&Place>> = HashMap::new();
-    for place in places {
-        found.entry(place.server).or_default().push(place);
+    topic_keys: impl IntoIterator<Item = &'a TopicKey<'b>>,
+) -> HashMap<&'a Address, Vec<&'a TopicKey<'b>>> {
+    let mut found: HashMap<&Address, Vec<&TopicKey>> = HashMap::new();
+    for topic_key in topic_keys {
+        found.entry(topic_key.server).or_default().push(topic_key);
     }
     found
 }

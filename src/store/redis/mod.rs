@@ -1,10 +1,10 @@
 //! Events as entries of Redis streams, one stream a topic: a message is the
 //! field `data`. `XADD key * data TEXT` from anywhere is a publish too.
 //!
-//! What has to be one step happens in two scripts on the server.
+//! Two scripts on the server make each operation atomic.
 
-mod conversation;
-mod nodes;
+mod cluster;
+mod connection;
 mod reply;
 mod url;
 mod watch;
@@ -19,17 +19,18 @@ use redis_protocol::resp2::types::OwnedFrame;
 use super::{Budget, Reading, Readings, Retention, Store, Watch};
 use crate::error::Error;
 use crate::event::{Cursor, Message, Since, Topic};
-use crate::net::link::{ANSWERS, nonsense};
+use crate::net::stream::{MAX_REPLY_BYTES, invalid_reply};
 use crate::net::tls::Tls;
-use conversation::Command;
-use nodes::{Nodes, refused};
+use crate::store::fault::server_failed;
+use cluster::{Cluster, refused};
+use connection::Command;
 pub use url::Server;
 use watch::StreamWatch;
 
 const READ: &str = concat!(include_str!("common.lua"), include_str!("read.lua"));
 const PUBLISH: &str = concat!(include_str!("common.lua"), include_str!("publish.lua"));
 
-/// What the scripts may calculate with: Lua's numbers are exact up to 2^53.
+/// The largest number that the scripts receive. Lua's numbers are exact up to 2^53.
 const EXACT: u64 = Cursor::LARGEST.micros();
 
 /// A Redis server, or a cluster of them.
@@ -38,18 +39,18 @@ pub struct RedisStore {
     name: String,
     retention: [String; 3],
     poll: Duration,
-    nodes: Rc<RefCell<Nodes>>,
+    cluster: Rc<RefCell<Cluster>>,
 }
 
 impl RedisStore {
-    /// Reads what TLS takes; connects when it is needed.
+    /// Reads the files for TLS. It connects with the first request.
     ///
     /// # Errors
-    /// [`Error::Server`] for files that can't be used.
+    /// 503 for files that cannot be used.
     pub fn open(server: Server, retention: Retention, poll: Duration) -> Result<Self, Error> {
         let name = server.address.to_string();
         let tls = server.files.as_ref().map(Tls::read).transpose().map_err(failed(&name))?;
-        let most = ANSWERS.saturating_add(retention.most);
+        let max_bytes = MAX_REPLY_BYTES.saturating_add(retention.max_file_bytes);
         let age = u64::try_from(retention.age.as_micros()).unwrap_or(EXACT).min(EXACT);
         Ok(Self {
             prefix: server.prefix.clone(),
@@ -60,7 +61,7 @@ impl RedisStore {
                 age.to_string(),
             ],
             poll,
-            nodes: Rc::new(RefCell::new(Nodes::new(server, tls, most))),
+            cluster: Rc::new(RefCell::new(Cluster::new(server, tls, max_bytes))),
         })
     }
 
@@ -72,12 +73,13 @@ impl RedisStore {
         failed(&self.name)
     }
 
-    /// One script for all, which a cluster refuses: it has a slot for each.
+    /// Runs one script for all topics. A cluster refuses that, because keys have different
+    /// slots, and gets one script for each topic.
     fn look_at(&self, wanted: &[(&Topic, Since)], budget: &mut Budget) -> io::Result<Readings> {
-        let mut nodes = self.nodes.borrow_mut();
-        nodes.begin();
-        let is_cluster = nodes.is_cluster();
-        let together = if is_cluster { 1 } else { wanted.len().max(1) };
+        let mut cluster = self.cluster.borrow_mut();
+        cluster.begin();
+        let is_sharded = cluster.is_sharded();
+        let together = if is_sharded { 1 } else { wanted.len().max(1) };
         let mut readings = Vec::with_capacity(wanted.len());
         for part in wanted.chunks(together) {
             if budget.is_spent() {
@@ -86,21 +88,21 @@ impl RedisStore {
             }
             let keys: Vec<_> = part.iter().map(|(topic, _)| self.key(topic)).collect();
             let command = self.reading(&keys, part, budget.left());
-            let found = match nodes.ask(&keys[0], &command, true) {
-                Err(error) if !is_cluster && nodes.is_cluster() && keys.len() > 1 => {
+            let found = match cluster.ask(&keys[0], &command, true) {
+                Err(error) if !is_sharded && cluster.is_sharded() && keys.len() > 1 => {
                     let _ = error;
-                    drop(nodes);
+                    drop(cluster);
                     return self.look_at(wanted, budget);
                 }
-                // One key has a server of its own.
-                Err(error) if is_cluster => {
-                    readings.push(Some(Err(self.failed_at(&keys[0], error))));
+                // Each key may have another server.
+                Err(error) if is_sharded => {
+                    readings.push(Some(Err(self.failed_at(&keys[0], &error))));
                     continue;
                 }
                 other => array(other?)?,
             };
             if found.len() != keys.len() {
-                return Err(meaningless());
+                return Err(unexpected_reply());
             }
             for ((key, &(topic, since)), found) in keys.iter().zip(part).zip(found) {
                 if found == OwnedFrame::Null {
@@ -108,21 +110,22 @@ impl RedisStore {
                     readings.push(None);
                     continue;
                 }
-                let reading = taken(&mut nodes, key, since, found);
+                let reading = taken(&mut cluster, key, since, found);
                 let reading = reading.map(|reading| reading.within(topic, budget)).transpose();
-                readings.push(reading.map(|each| each.map_err(|error| self.failed_at(key, error))));
+                readings
+                    .push(reading.map(|each| each.map_err(|error| self.failed_at(key, &error))));
             }
         }
         Ok(readings)
     }
 
-    /// Where another key stands in the way, it is named.
-    fn failed_at(&self, key: &[u8], cause: io::Error) -> Error {
+    /// Names the key if another program wrote it.
+    fn failed_at(&self, key: &[u8], cause: &io::Error) -> Error {
         let key = match cause.kind() {
             io::ErrorKind::AlreadyExists => format!(", key {}", String::from_utf8_lossy(key)),
             _ => String::new(),
         };
-        Error::Server { store: format!("Redis at {}{key}", self.name), cause }
+        server_failed(&format!("Redis at {}{key}", self.name), cause)
     }
 
     fn reading(&self, keys: &[Vec<u8>], wanted: &[(&Topic, Since)], limit: usize) -> Command {
@@ -137,23 +140,28 @@ impl RedisStore {
     }
 }
 
-/// What one stream has for a reader.
-fn taken(nodes: &mut Nodes, key: &[u8], since: Since, found: OwnedFrame) -> io::Result<Reading> {
-    nodes.forget(key);
+/// The reading of one stream.
+fn taken(
+    cluster: &mut Cluster,
+    key: &[u8],
+    since: Since,
+    found: OwnedFrame,
+) -> io::Result<Reading> {
+    cluster.forget(key);
     let answer = match found {
         OwnedFrame::Error(why) => return Err(refused(why)),
-        found => Answer::parse(found).ok_or_else(meaningless)?,
+        found => Answer::parse(found).ok_or_else(unexpected_reply)?,
     };
-    nodes.stands(key, answer.id.as_deref());
+    cluster.record_position(key, answer.id.as_deref());
     Ok(answer.reading(since))
 }
 
 fn failed(name: &str) -> impl FnOnce(io::Error) -> Error + use<> {
     let store = format!("Redis at {name}");
-    move |cause| Error::Server { store, cause }
+    move |cause| server_failed(&store, &cause)
 }
 
-/// How a reader stands, in the script's words, and where.
+/// How a reader positions, in the script's words, and where.
 fn position(since: Since) -> (&'static str, u64) {
     let cursor = since.cursor().unwrap_or(Cursor::SMALLEST).micros();
     match since {
@@ -169,11 +177,11 @@ impl Store for RedisStore {
         let command = Command::new("EVAL").with(PUBLISH).with("1").with(key.as_slice());
         let command = self.retention.iter().fold(command, Command::with);
         let command = data.into_iter().fold(command, Command::with);
-        let mut nodes = self.nodes.borrow_mut();
-        nodes.begin();
-        match nodes.ask(&key, &command, false) {
-            Ok(reply) => cursor(&reply).ok_or_else(|| self.failed()(meaningless())),
-            Err(error) => Err(self.failed_at(&key, error)),
+        let mut cluster = self.cluster.borrow_mut();
+        cluster.begin();
+        match cluster.ask(&key, &command, false) {
+            Ok(reply) => cursor(&reply).ok_or_else(|| self.failed()(unexpected_reply())),
+            Err(error) => Err(self.failed_at(&key, &error)),
         }
     }
 
@@ -183,11 +191,11 @@ impl Store for RedisStore {
 
     fn watch(&self, topics: &[Topic]) -> Result<Box<dyn Watch>, Error> {
         let keys = topics.iter().map(|topic| self.key(topic)).collect();
-        Ok(Box::new(StreamWatch::new(Rc::clone(&self.nodes), keys, self.poll)))
+        Ok(Box::new(StreamWatch::new(Rc::clone(&self.cluster), keys, self.poll)))
     }
 }
 
-/// What the script says of one stream.
+/// The answer of the script for one stream.
 struct Answer {
     id: Option<String>,
     last: Cursor,
@@ -206,14 +214,14 @@ impl Answer {
         let (last, gap, more) = (fields.next()?, fields.next()?, fields.next()?);
         let mut messages = Vec::new();
         while let (Some(id), Some(data)) = (fields.next(), fields.next()) {
-            messages.push(Message { id: cursor(&id)?, data: text(data)? });
+            messages.push(Message::new(cursor(&id)?, text(data)?));
         }
         let is_set = |frame| frame == OwnedFrame::Integer(1);
         let (gap, more) = (is_set(gap), is_set(more));
         Some(Self { id: Some(text(id)?), last: cursor(&last)?, gap, more, messages })
     }
 
-    /// A stream that is not there has got lost if its reader has seen an event.
+    /// A missing stream was lost if its reader has seen an event.
     fn reading(self, since: Since) -> Reading {
         let is_lost = self.id.is_none()
             && matches!(since, Since::Cursor(cursor) if cursor > Cursor::SMALLEST);
@@ -231,18 +239,18 @@ impl Answer {
 fn array(frame: OwnedFrame) -> io::Result<Vec<OwnedFrame>> {
     match frame {
         OwnedFrame::Array(fields) => Ok(fields),
-        _ => Err(meaningless()),
+        _ => Err(unexpected_reply()),
     }
 }
 
-/// One that a subscriber can be told of.
+/// A cursor that can be sent to a subscriber.
 fn cursor(frame: &OwnedFrame) -> Option<Cursor> {
     let OwnedFrame::Integer(at) = frame else { return None };
     let at = Cursor::from_micros(u64::try_from(*at).ok()?);
     (at >= Cursor::SMALLEST && at.is_exact()).then_some(at)
 }
 
-/// What others publish may be no UTF-8.
+/// Other programs may publish text that is not UTF-8.
 fn text(frame: OwnedFrame) -> Option<String> {
     match frame {
         OwnedFrame::BulkString(bytes) | OwnedFrame::SimpleString(bytes) => Some(
@@ -253,8 +261,8 @@ fn text(frame: OwnedFrame) -> Option<String> {
     }
 }
 
-fn meaningless() -> io::Error {
-    nonsense("it answers what makes no sense")
+fn unexpected_reply() -> io::Error {
+    invalid_reply("the reply makes no sense")
 }
 
 #[cfg(test)]
@@ -262,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_scripts_know_the_largest_cursor() {
+    fn scripts_know_the_largest_cursor() {
         let largest = Cursor::LARGEST.micros();
         let line = format!("LARGEST, END = {largest}, '{}'\n", largest / 1000);
         assert!(READ.contains(&line) && PUBLISH.contains(&line), "{line}");

@@ -16,8 +16,8 @@ local now = time[1] * 1000000 + time[2]
 if now >= LARGEST then return redis.error_reply('ERR the clock stands beyond the year 2242') end
 
 -- Redis adds nothing before the last id. A stream that has been given one beyond
--- LARGEST would take no event that anybody could hear: it is made anew of those
--- of its entries that are events. `added` says that there were more.
+-- LARGEST would take no event that a subscriber could receive. It is created again from those
+-- of its entries that are events. `added` records that there were more.
 if before and cursor_of(before) >= LARGEST then
   local most = string.format('%.0f', 2 * tonumber(ARGV[1]) + 2)
   local events = redis.call('XREVRANGE', KEYS[1], END, '-', 'COUNT', most)
@@ -42,8 +42,8 @@ if ARGV[4] then
   table.insert(entry, 'data')
   table.insert(entry, ARGV[4])
 else
-  -- Of events without a message in a row only the last stays, and says where
-  -- the row began: who stands within it has missed nothing.
+  -- Only the last of several events without a message stays, with the beginning
+  -- of the row: a subscriber at a cursor within the row has missed nothing.
   local row = at
   local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
   if last and field_of(last[2], 'event') then
@@ -60,8 +60,7 @@ for i, value in ipairs(entry) do
 end
 redis.call('XADD', KEYS[1], id_of(at), unpack(entry))
 
--- One entry beyond what is kept stays, so that who stands at it is known to
--- have missed nothing.
+-- One entry beyond the limit stays. A subscriber at its cursor has missed nothing.
 if before then
   local keep, bytes, age = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
   redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', string.format('%.0f', 2 * keep + 2))

@@ -1,14 +1,14 @@
 -- KEYS: streams. ARGV: bytes that are left of the answer, messages, bytes and
--- microseconds that a stream keeps; then for each stream how its reader stands
--- and where: now, cursor, since. Returns for each its last id, that as a cursor,
+-- microseconds that a stream keeps; then for each stream the mode of its reader
+-- (now, cursor, since) and its cursor. Returns for each its last id, that as a cursor,
 -- whether there is a gap, whether there is more, and the messages; nothing for a
 -- stream that is not there, nil for one that was not reached, and an error for one
 -- that cannot be read.
 local left, keep = tonumber(ARGV[1]), tonumber(ARGV[2])
 local bytes, age = tonumber(ARGV[3]), tonumber(ARGV[4])
 
--- Redis serves nobody else meanwhile: after so many entries no further stream is
--- walked through. An entry takes 2 to 3 microseconds.
+-- Redis serves no other client meanwhile. After this number of entries the script
+-- reads no further stream. An entry takes 2 to 3 microseconds.
 local WORK = 500
 local seen, is_untouched, is_spent = 0, true, false
 local time = redis.call('TIME')
@@ -34,7 +34,7 @@ local function walk(key, since)
       end
       from, born = '(' .. entry[1], field_of(entry[2], 'born')
     end
-    -- The beginning of time is where a reader stands that saw no event yet.
+    -- A reader without any event has the smallest cursor.
     if #part < width then return found, false, born and since == 100000 end
     width = math.min(width * 4, 512)
   end

@@ -1,22 +1,22 @@
-//! Where a reply ends, before anything is made of it. A decoder that calls
-//! itself for each array within an array has no stack left after some 30,000.
+//! Finds the end of a reply before it is decoded. The decoder is recursive and would
+//! overflow the stack at some 30,000 nested arrays.
 
 use std::io;
 
-use crate::net::link::nonsense;
+use crate::net::stream::invalid_reply;
 
-/// How deep arrays may be nested. Ours are three deep: topics, fields, entries.
+/// How deep arrays may be nested. The scripts use three levels: topics, fields, entries.
 const DEEPEST: usize = 8;
 
 /// How long a line may be: an error, a number or a size.
 const LONGEST_LINE: usize = 65_536;
 
-/// How far the first of some bytes' replies (RESP2) has been followed. It goes on
-/// where it was when there are more bytes.
+/// How far the first reply (RESP2) of some bytes has been followed. With more bytes it
+/// continues there.
 #[derive(Debug)]
 pub struct Scan {
     at: usize,
-    /// How many replies are to come: one in all, and those of each open array.
+    /// The replies that are still to come: one at the top, and those of each open array.
     open: Vec<usize>,
 }
 
@@ -27,10 +27,10 @@ impl Default for Scan {
 }
 
 impl Scan {
-    /// The length of the first reply, `None` as long as its end is missing.
+    /// The length of the first reply; `None` while its end is missing.
     ///
     /// # Errors
-    /// `InvalidData` for what is no reply, or one that is too deep.
+    /// `InvalidData` for an invalid reply, or one with too many levels.
     pub fn length(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
         while let Some(&left) = self.open.last() {
             if left == 0 {
@@ -55,35 +55,37 @@ impl Scan {
             Some((b'$', size)) => {
                 self.at = number(size)?
                     .map_or(Some(self.at), |size| self.at.checked_add(size)?.checked_add(2))
-                    .ok_or_else(|| nonsense("it says what has no end"))?;
+                    .ok_or_else(|| invalid_reply("the reply has no end"))?;
             }
             Some((b'*', _)) if self.open.len() > DEEPEST => {
-                return Err(nonsense("it says arrays in arrays without end"));
+                return Err(invalid_reply("the reply has too many nested arrays"));
             }
             Some((b'*', count)) => self.open.push(number(count)?.unwrap_or(0)),
-            _ => return Err(nonsense("it says what is no reply")),
+            _ => return Err(invalid_reply("it is not a reply of Redis")),
         }
         Ok(())
     }
 }
 
-/// Up to CR and LF, `None` as long as they are missing.
+/// The bytes before CR and LF; `None` while these are missing.
 fn line(bytes: &[u8]) -> io::Result<Option<&[u8]>> {
     let within = &bytes[..bytes.len().min(LONGEST_LINE)];
     match within.windows(2).position(|two| two == b"\r\n") {
         Some(end) => Ok(Some(&bytes[..end])),
-        None if within.len() == LONGEST_LINE => Err(nonsense("it says a line without end")),
+        None if within.len() == LONGEST_LINE => {
+            Err(invalid_reply("the reply has a line without end"))
+        }
         None => Ok(None),
     }
 }
 
-/// A size or a count; `None` for -1, which says that there is nothing.
+/// A size or a count; `None` for -1, which means null.
 fn number(digits: &[u8]) -> io::Result<Option<usize>> {
     let text = std::str::from_utf8(digits).ok();
     match text.map(|text| (text, text.parse())) {
         Some(("-1", _)) => Ok(None),
         Some((_, Ok(number))) => Ok(Some(number)),
-        _ => Err(nonsense("it says what is no number")),
+        _ => Err(invalid_reply("the reply has an invalid number")),
     }
 }
 
@@ -105,9 +107,9 @@ mod tests {
         b"*3\r\n*2\r\n:1\r\n$1\r\nx\r\n*0\r\n+OK\r\n",
     ];
 
-    /// Byte by byte as at once, and with another reply behind it.
+    /// Byte by byte, at once, and before another reply.
     #[test]
-    fn a_reply_ends_where_the_decoder_says() {
+    fn scan_and_decoder_agree_on_length() {
         for reply in REPLIES {
             let two = [reply, b":1\r\n"].concat();
             assert_eq!(Scan::default().length(&two).unwrap(), Some(reply.len()));
@@ -121,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_end_is_refused() {
+    fn endless_reply_is_refused() {
         for text in [
             "*1\r\n".repeat(DEEPEST + 1),
             "*1\r\n".repeat(40_000),
@@ -139,10 +141,9 @@ mod tests {
         assert_eq!(Scan::default().length("*1\r\n".repeat(DEEPEST).as_bytes()).unwrap(), None);
     }
 
-    /// Bytes of replies in any order: no panic, and nothing that is longer than
-    /// what was said.
+    /// Parts of replies in any order: no panic, and no length beyond the bytes.
     #[test]
-    fn random_replies_have_an_end_or_none() {
+    fn random_replies_do_not_panic() {
         let mut seed = 1_u64;
         let mut random = |below: usize| {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

@@ -7,20 +7,20 @@ use std::path::PathBuf;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use crate::net::Files;
+use crate::net::TlsFiles;
 use crate::net::address::Address;
 use crate::store::is_prefix;
 
 const PORT: u16 = 6379;
-/// What our keys begin with.
+/// The default prefix of keys.
 const PREFIX: &str = "novcomet:";
-/// Where Debian has the certificates of the authorities that it believes.
+/// The trusted authorities of Debian.
 const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// A Redis server, and who we are there.
+/// A Redis server, with the login.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
-    /// Where it listens.
+    /// The address of the server.
     pub address: Address,
     /// Empty for the default user.
     pub user: String,
@@ -28,14 +28,14 @@ pub struct Server {
     pub password: String,
     /// The number of the database.
     pub database: u32,
-    /// What our keys begin with.
+    /// The prefix of keys.
     pub prefix: String,
-    /// What TLS takes, if it is spoken.
-    pub files: Option<Files>,
+    /// The files for TLS, if the URL asks for TLS.
+    pub files: Option<TlsFiles>,
 }
 
-impl Files {
-    /// A certificate goes with a key.
+impl TlsFiles {
+    /// A certificate needs a key.
     fn parse(url: &Url) -> Option<Self> {
         let one = |wanted: &str| {
             let found = url.query_pairs().find(|(name, _)| name == wanted);
@@ -50,11 +50,11 @@ impl Files {
 }
 
 impl Server {
-    /// `None` for a URL that names none.
+    /// Reads a URL; `None` if it is invalid.
     pub fn parse(url: &Url) -> Option<Self> {
         let mut server = match url.scheme() {
             "unix" => Self::local(url)?,
-            "rediss" => Self { files: Some(Files::parse(url)?), ..Self::remote(url)? },
+            "rediss" => Self { files: Some(TlsFiles::parse(url)?), ..Self::remote(url)? },
             _ => Self::remote(url)?,
         };
         for (name, value) in url.query_pairs() {
@@ -79,7 +79,7 @@ impl Server {
         let mut path = url.clone();
         path.set_query(None);
         let path = path.as_str().strip_prefix("unix://").filter(|path| path.len() > 1)?;
-        // What should have been the query is not to become a path, and a line of the log.
+        // A query without `?` must not become a path, because the log shows paths.
         (path.starts_with('/') && !path.contains(['&', '=']))
             .then(|| Self::at(Address::Unix(decoded(path).into())))
     }
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_names_a_server_a_user_a_database_and_a_prefix() {
+    fn url_has_address_login_database_prefix() {
         let server = parse("redis://u%40x:p%3A%2F@[::1]:7/3?prefix=site%3A").unwrap();
         assert_eq!(server.address, Address::tcp("::1", 7));
         assert_eq!((server.user.as_str(), server.password.as_str()), ("u@x", "p:/"));
@@ -128,19 +128,19 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_is_none_of_another_prefix() {
+    fn prefix_needs_one_colon_at_end() {
         for prefix in ["", "site", ":", "site:a:", "site::", "a:b"] {
             assert_eq!(parse(&format!("redis://h/0?prefix={prefix}")), None, "{prefix}");
         }
     }
 
     #[test]
-    fn tls_has_files_and_nothing_else_has() {
+    fn only_tls_urls_have_files() {
         let files = |rest: &str| parse(&format!("rediss://u:p@h:7/3?{rest}")).map(|it| it.files);
-        let system = Files { ca: AUTHORITIES.into(), own: None };
+        let system = TlsFiles { ca: AUTHORITIES.into(), own: None };
         assert_eq!(files("prefix=x:"), Some(Some(system)));
         let own = Some(("/b c.pem".into(), "/d.pem".into()));
-        let all = Files { ca: "/a.pem".into(), own };
+        let all = TlsFiles { ca: "/a.pem".into(), own };
         assert_eq!(files("ca=/a.pem&cert=/b%20c.pem&key=/d.pem"), Some(Some(all)));
         for rest in ["ca=a.pem", "ca=", "cert=/b", "key=/d", "cert=b&key=/d", "verify=no"] {
             assert_eq!(files(rest), None, "{rest}");

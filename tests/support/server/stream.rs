@@ -43,7 +43,7 @@ impl Stream {
     }
 
     /// All that still comes, until the connection ends, whether cleanly or not.
-    pub fn rest(&mut self) -> Vec<u8> {
+    pub fn cooldown(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let _ = self.body.read_to_end(&mut bytes);
         bytes

@@ -11,7 +11,7 @@ use redis_protocol::resp2::types::{OwnedFrame, Resp2Frame};
 use super::reply::Scan;
 use super::url::Server;
 use crate::net::address::Address;
-use crate::net::link::{Link, Wire, nonsense, quoted, read_more};
+use crate::net::stream::{DeadlineStream, Transport, invalid_reply, quoted, read_more};
 use crate::net::tls::Tls;
 
 /// A command and its arguments.
@@ -37,69 +37,69 @@ impl Command {
     }
 }
 
-/// A connection, and what came over it that nobody has heard yet.
-pub struct Conversation {
-    wire: Box<dyn Wire>,
+/// A connection, and the bytes of it that are not decoded.
+pub struct Connection {
+    transport: Box<dyn Transport>,
     unread: Vec<u8>,
-    /// How far the first reply among them is known.
+    /// How far the first reply has been followed.
     scan: Scan,
-    /// Replies to who we said we are, that are still to come.
-    greetings: usize,
+    /// The replies to the login that are still to come.
+    auth_commands: usize,
     password: String,
 }
 
-impl Conversation {
-    /// Connects, by `tls` if there is such, and says who we are; what the server thinks of that is heard
-    /// with the first reply, so that it costs no time.
+impl Connection {
+    /// Connects, with TLS if it is given, and sends the login. Its replies are read with
+    /// the first other reply, which saves a round trip.
     ///
     /// # Errors
-    /// Those of connecting and of writing.
+    /// The errors of the connection and of the first write.
     pub fn open(
         address: &Address,
         server: &Server,
         tls: Option<&Tls>,
         until: Instant,
-        most: u64,
+        max_bytes: u64,
     ) -> io::Result<Self> {
-        let mut link = Link::open(address, most)?;
-        link.wait_until(until);
-        let wire: Box<dyn Wire> = match (tls, address) {
-            (Some(tls), Address::Tcp { host, .. }) => tls.over(link, host)?,
-            _ => Box::new(link),
+        let mut stream = DeadlineStream::open(address, max_bytes)?;
+        stream.wait_until(until);
+        let transport: Box<dyn Transport> = match (tls, address) {
+            (Some(tls), Address::Tcp { host, .. }) => tls.over(stream, host)?,
+            _ => Box::new(stream),
         };
-        let greetings = greetings(server);
-        let mut conversation = Self {
-            wire,
+        let auth_commands = auth_commands(server);
+        let mut connection = Self {
+            transport,
             unread: Vec::new(),
             scan: Scan::default(),
-            greetings: greetings.len(),
+            auth_commands: auth_commands.len(),
             password: server.password.clone(),
         };
-        for greeting in greetings {
-            conversation.say(&greeting)?;
+        for command in auth_commands {
+            connection.send(&command)?;
         }
-        Ok(conversation)
+        Ok(connection)
     }
 
     pub fn wait_until(&mut self, until: Instant) {
-        self.wire.wait_until(until);
+        self.transport.wait_until(until);
     }
 
     /// # Errors
-    /// Those of the link.
-    pub fn say(&mut self, command: &Command) -> io::Result<()> {
-        self.wire.write_all(&command.bytes()?)
+    /// The errors of the stream.
+    pub fn send(&mut self, command: &Command) -> io::Result<()> {
+        self.transport.write_all(&command.bytes()?)
     }
 
-    /// The reply to the first command that has none yet.
+    /// Reads the reply to the oldest command without one.
     ///
     /// # Errors
-    /// Those of the link, and `PermissionDenied` when the server refuses us.
-    pub fn hear(&mut self) -> io::Result<OwnedFrame> {
-        while self.greetings > 0 {
-            self.greetings -= 1;
+    /// Those of the stream, and `PermissionDenied` if the server refuses the login.
+    pub fn receive(&mut self) -> io::Result<OwnedFrame> {
+        while self.auth_commands > 0 {
+            self.auth_commands -= 1;
             if let OwnedFrame::Error(why) = self.next()? {
-                return Err(unwelcome(&self.without_password(&why)));
+                return Err(login_refused(&self.without_password(&why)));
             }
         }
         Ok(match self.next()? {
@@ -108,7 +108,7 @@ impl Conversation {
         })
     }
 
-    /// For the log. A Redis quotes the arguments of a command that it does not know.
+    /// The error for the log. Redis quotes the arguments of an unknown command.
     fn without_password(&self, why: &str) -> String {
         let why = why.split_once(", with args").map_or(why, |(before, _)| before);
         match self.password.as_str() {
@@ -121,18 +121,18 @@ impl Conversation {
         let length = loop {
             match self.scan.length(&self.unread)? {
                 Some(length) => break length,
-                None => read_more(&mut self.wire, &mut self.unread)?,
+                None => read_more(&mut self.transport, &mut self.unread)?,
             }
         };
         self.scan = Scan::default();
         let reply = decode(&self.unread[..length]).ok().flatten();
         self.unread.drain(..length);
-        reply.map(|(frame, _)| frame).ok_or_else(|| nonsense("it says what is no reply"))
+        reply.map(|(frame, _)| frame).ok_or_else(|| invalid_reply("it is not a reply of Redis"))
     }
 }
 
-/// Who we are, or which database we want, is refused.
-fn unwelcome(why: &str) -> io::Error {
+/// The server refuses the user, the password or the database.
+fn login_refused(why: &str) -> io::Error {
     let is_database = ["DB index", "SELECT"].iter().any(|word| why.contains(word));
     let kind = match why.split(' ').next() {
         Some("LOADING" | "BUSY" | "MASTERDOWN") => ErrorKind::Other,
@@ -142,21 +142,21 @@ fn unwelcome(why: &str) -> io::Error {
     io::Error::new(kind, why.to_owned())
 }
 
-fn greetings(server: &Server) -> Vec<Command> {
-    let mut greetings = Vec::new();
+fn auth_commands(server: &Server) -> Vec<Command> {
+    let mut auth_commands = Vec::new();
     if !server.password.is_empty() || !server.user.is_empty() {
         let auth = Command::new("AUTH");
         let auth = if server.user.is_empty() { auth } else { auth.with(&server.user) };
-        greetings.push(auth.with(&server.password));
+        auth_commands.push(auth.with(&server.password));
     }
     if server.database > 0 {
-        greetings.push(Command::new("SELECT").with(server.database.to_string()));
+        auth_commands.push(Command::new("SELECT").with(server.database.to_string()));
     }
-    greetings
+    auth_commands
 }
 
-impl AsFd for Conversation {
+impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.wire.as_fd()
+        self.transport.as_fd()
     }
 }

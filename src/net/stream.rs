@@ -1,5 +1,5 @@
-//! A connection to a server on which every wait has an end: a moment, not a
-//! pause between two bytes, so that no server holds us by the byte.
+//! A connection to a server with a deadline for a whole request. A limit for the
+//! pause between two bytes would let a slow server hold the process.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -12,67 +12,67 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use super::address::Address;
-use super::deadline::{await_event, remaining};
+use super::deadline::{remaining, wait_for_event};
 
-/// How long it may take to be connected.
-pub const CONNECT: Duration = Duration::from_millis(250);
+/// The longest time for a connection.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// How long an exchange may take, with the connecting: with what a watch waits
-/// for, less than a second in all.
-pub const EXCHANGE: Duration = Duration::from_millis(600);
+/// The longest time for a request and its reply, with the connection. Together with
+/// the grace period of a watch this is less than a second.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_millis(600);
 
-/// How many bytes a server may say until the same moment, besides those of one
-/// topic: 64 topics with one message of 64 KiB each are 4 MiB.
-pub const ANSWERS: u64 = 8 << 20;
+/// How many bytes a server may send before one deadline, in addition to one topic.
+/// 64 topics with one message of 64 KiB each are 4 MiB.
+pub const MAX_REPLY_BYTES: u64 = 8 << 20;
 
-/// What a conversation goes over: a socket, or what encrypts on one.
-pub trait Wire: Read + Write + AsFd {
-    /// From now on every wait ends at this moment. A new moment has a new
-    /// number of bytes that may be heard.
+/// The transport of a connection: a socket, or TLS over a socket.
+pub trait Transport: Read + Write + AsFd {
+    /// Sets the deadline of every wait. A new deadline also resets the number of
+    /// bytes that may be read.
     fn wait_until(&mut self, until: Instant);
 }
 
-/// A connected socket, never blocking.
-pub struct Link {
+/// A connected, non-blocking socket.
+pub struct DeadlineStream {
     socket: OwnedFd,
     until: Instant,
-    /// How many bytes may be heard until one moment, and how many are left.
-    most: u64,
+    /// How many bytes may be read before one deadline, and how many are left.
+    max_bytes: u64,
     left: u64,
 }
 
-impl Link {
-    /// A connection on which at most `most` bytes are heard until one moment.
+impl DeadlineStream {
+    /// Connects. At most `max_bytes` are read until one deadline.
     ///
     /// # Errors
-    /// What connect(2) says, `TimedOut` after [`CONNECT`].
-    pub fn open(address: &Address, most: u64) -> io::Result<Self> {
-        let until = Instant::now() + CONNECT;
+    /// The error of connect(2), `TimedOut` after [`CONNECT_TIMEOUT`].
+    pub fn open(address: &Address, max_bytes: u64) -> io::Result<Self> {
+        let until = Instant::now() + CONNECT_TIMEOUT;
         let socket = match address {
             Address::Tcp { port, ips, .. } => tcp(ips, *port, until)?,
             Address::Unix(path) => unix(path)?,
         };
-        Ok(Self { socket, until, most, left: most })
+        Ok(Self { socket, until, max_bytes, left: max_bytes })
     }
 
     fn counted(&mut self, read: usize) -> io::Result<usize> {
         match self.left.checked_sub(read as u64) {
             Some(left) => self.left = left,
-            None => return Err(nonsense("it says more than anybody asked for")),
+            None => return Err(invalid_reply("the reply is larger than any request allows")),
         }
         Ok(read)
     }
 }
 
-impl Wire for Link {
+impl Transport for DeadlineStream {
     fn wait_until(&mut self, until: Instant) {
         if until != self.until {
-            (self.until, self.left) = (until, self.most);
+            (self.until, self.left) = (until, self.max_bytes);
         }
     }
 }
 
-/// Any of its addresses, the first that answers.
+/// Connects to the first address that answers.
 fn tcp(ips: &[IpAddr], port: u16, until: Instant) -> io::Result<OwnedFd> {
     let mut failure = ErrorKind::NotFound.into();
     for (number, &ip) in ips.iter().enumerate() {
@@ -90,7 +90,7 @@ fn tcp(ips: &[IpAddr], port: u16, until: Instant) -> io::Result<OwnedFd> {
     Err(failure)
 }
 
-/// A server that has stopped, and its queue full, is EAGAIN and no wait.
+/// Connecting to a server with a full queue fails at once (EAGAIN).
 fn unix(path: &Path) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -98,22 +98,22 @@ fn unix(path: &Path) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// What a server said is no answer, and why.
-pub fn nonsense(why: &'static str) -> io::Error {
+/// The error for a reply that breaks the protocol of the server.
+pub fn invalid_reply(why: &'static str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, why)
 }
 
-/// What a server said, as far as it goes into a line of the log.
+/// The first 200 characters of a reply, as a line of the log shows them.
 pub fn quoted(text: &str) -> String {
     const LONGEST: usize = 200;
     text.chars().take(LONGEST).collect()
 }
 
-impl Read for Link {
+impl Read for DeadlineStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match rustix::io::read(&self.socket, &mut *buffer) {
-                Err(Errno::AGAIN) => await_event(&self.socket, PollFlags::IN, self.until)?,
+                Err(Errno::AGAIN) => wait_for_event(&self.socket, PollFlags::IN, self.until)?,
                 Err(Errno::INTR) => {}
                 other => return self.counted(other?),
             }
@@ -122,11 +122,11 @@ impl Read for Link {
     }
 }
 
-impl Write for Link {
+impl Write for DeadlineStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match rustix::io::write(&self.socket, bytes) {
-                Err(Errno::AGAIN) => await_event(&self.socket, PollFlags::OUT, self.until)?,
+                Err(Errno::AGAIN) => wait_for_event(&self.socket, PollFlags::OUT, self.until)?,
                 Err(Errno::INTR) => {}
                 other => return Ok(other?),
             }
@@ -139,20 +139,20 @@ impl Write for Link {
     }
 }
 
-impl AsFd for Link {
+impl AsFd for DeadlineStream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
 
-/// More of what the other side says, appended to `unread`.
+/// Reads more bytes and appends them to `unread`.
 ///
 /// # Errors
-/// `UnexpectedEof` when it has hung up; those of the link.
-pub fn read_more(link: &mut impl Read, unread: &mut Vec<u8>) -> io::Result<()> {
+/// `UnexpectedEof` if the server closed the connection; those of the stream.
+pub fn read_more(stream: &mut impl Read, unread: &mut Vec<u8>) -> io::Result<()> {
     let mut part = [0; 16_384];
-    match link.read(&mut part)? {
-        0 => Err(io::Error::new(ErrorKind::UnexpectedEof, "it hung up")),
+    match stream.read(&mut part)? {
+        0 => Err(io::Error::new(ErrorKind::UnexpectedEof, "the server closed the connection")),
         read => {
             unread.extend_from_slice(&part[..read]);
             Ok(())
@@ -167,12 +167,13 @@ mod tests {
 
     use super::*;
 
-    /// One byte a while is no progress: the moment counts.
+    /// A server that sends a byte now and then does not extend the deadline.
     #[test]
-    fn a_server_that_dribbles_is_given_up_at_the_moment() {
+    fn slow_server_is_dropped_at_the_deadline() {
         let path = std::env::temp_dir().join(format!("novcomet-link-{}", std::process::id()));
         let listener = UnixListener::bind(&path).unwrap();
-        let mut link = Link::open(&Address::Unix(path.clone()), ANSWERS).unwrap();
+        let mut stream =
+            DeadlineStream::open(&Address::Unix(path.clone()), MAX_REPLY_BYTES).unwrap();
         std::fs::remove_file(path).unwrap();
         let (mut peer, _) = listener.accept().unwrap();
         let dribble = thread::spawn(move || {
@@ -180,17 +181,17 @@ mod tests {
                 thread::sleep(Duration::from_millis(10));
             }
         });
-        link.wait_until(Instant::now() + Duration::from_millis(200));
+        stream.wait_until(Instant::now() + Duration::from_millis(200));
         let mut unread = Vec::new();
         let error = loop {
-            match read_more(&mut link, &mut unread) {
+            match read_more(&mut stream, &mut unread) {
                 Ok(()) => {}
                 Err(error) => break error,
             }
         };
         assert_eq!(error.kind(), ErrorKind::TimedOut);
         assert!(!unread.is_empty());
-        drop(link);
+        drop(stream);
         dribble.join().unwrap();
     }
 }

@@ -1,5 +1,5 @@
-//! Room for a new event file: how many there are, which are stale, and what is
-//! left of the file system.
+//! The quota for event files: their number, the removal of stale ones, and the free
+//! space of the file system.
 
 use std::ffi::OsStr;
 use std::io;
@@ -11,62 +11,63 @@ use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, RawDir, fstatvfs, openat};
 
-use super::entry::{Entry, Look, failed};
+use super::dir_entry::{DirEntry, Stat};
 use super::event_file::EventFile;
-use super::publisher::ASIDE;
+use super::fault::{failed, no_space, too_many_topics};
+use super::publisher::TEMP_PREFIX;
 use crate::error::Error;
 use crate::event::Cursor;
-use crate::process::random::Lots;
+use crate::process::random::Random;
 use crate::process::sys;
 use crate::store::Limits;
 
-/// How many event files, and how many that were put aside, one publisher
-/// judges: nobody pays for all that others have left.
-const JUDGED: usize = 64;
+/// How many event files, and how many temporary files, one publisher checks. So no
+/// publisher pays for all files of the others.
+const SWEEP_SAMPLE: usize = 64;
 
-/// A file is put aside for less than a millisecond.
-const ABANDONED: Duration = Duration::from_secs(60);
+/// The age of an abandoned temporary file. One in use exists for less than 1 ms.
+const TEMP_FILE_MAX_AGE: Duration = Duration::from_secs(60);
 
-/// How much of a directory is read at once, in bytes.
-const LISTING: usize = 16_384;
+/// The bytes of a directory that are read at once.
+const LISTING_BUFFER: usize = 16_384;
 
-/// A directory of event files, and what it may take.
-pub struct Room<'a> {
+/// A directory of event files, and its limits.
+pub struct Quota<'a> {
     pub directory: BorrowedFd<'a>,
-    /// For those who read of it.
+    /// The full path, for messages.
     pub path: &'a Path,
     pub limits: Limits,
 }
 
-impl Room<'_> {
-    /// Removes some of what is stale, and refuses one topic too many. As many as
-    /// are made at this very moment may go beyond the limit.
-    pub fn make(&self) -> Result<(), Error> {
-        let found = Found::list(self.directory).map_err(failed("list", self.path))?;
+impl Quota<'_> {
+    /// Removes some stale files, and refuses a topic beyond the limit. Publishers that
+    /// create topics at the same moment may exceed the limit.
+    pub fn reserve_topic(&self) -> Result<(), Error> {
+        let found = Listing::list(self.directory).map_err(failed("list", self.path))?;
         let now = Cursor::now();
-        found.aside.chosen.iter().for_each(|name| remove_abandoned(self.entry(name), now));
+        found.temp_files.chosen.iter().for_each(|name| remove_orphan(self.entry(name), now));
         let is_removed = |name: &&PathBuf| remove_stale(self.entry(name), self.limits.stale, now);
         let removed = found.events.chosen.iter().filter(is_removed).count();
         let limit = self.limits.topics;
         match found.events.count - removed >= limit {
-            true => Err(Error::TooManyTopics { path: self.path.into(), limit }),
+            true => Err(too_many_topics(self.path, limit)),
             false => Ok(()),
         }
     }
 
-    fn entry<'a>(&'a self, name: &'a Path) -> Entry<'a> {
-        Entry { directory: self.directory, name, path: self.path }
+    fn entry<'a>(&'a self, name: &'a Path) -> DirEntry<'a> {
+        DirEntry { directory: self.directory, name, path: self.path }
     }
 
-    /// Whether so many files and bytes more leave free what is to stay free. A
-    /// file system that does not say how large it is has no share.
-    pub fn check(&self, files: u64, bytes: usize) -> Result<(), Error> {
+    /// Refuses files and bytes that would use the share that stays free. A file system
+    /// that does not report its size has no limit.
+    pub fn check_space(&self, files: u64, bytes: usize) -> Result<(), Error> {
         let percent = self.limits.free;
         if percent == 0 {
             return Ok(());
         }
         let found = fstatvfs(self.directory).map_err(io::Error::from);
-        let found = found.map_err(failed("look at the file system of", self.path))?;
+        let found = found.map_err(failed("read the free space of", self.path))?;
         let fits = |added: u64, free: u64, all: u64| {
             let left = u128::from(free.saturating_sub(added));
             added == 0 || left * 100 >= u128::from(all) * u128::from(percent)
@@ -76,31 +77,31 @@ impl Room<'_> {
             && fits(blocks, found.f_bavail, found.f_blocks);
         match fit {
             true => Ok(()),
-            false => Err(Error::NoRoom { path: self.path.into(), percent }),
+            false => Err(no_space(self.path, percent)),
         }
     }
 }
 
-/// What a directory holds of ours.
+/// The event files and temporary files of a directory.
 #[derive(Default)]
-struct Found {
+struct Listing {
     events: Sample,
-    aside: Sample,
+    temp_files: Sample,
 }
 
-/// Files of one kind: how many, and some of them, any as likely as any other.
+/// The number of files of one kind, and a random sample of them.
 #[derive(Default)]
 struct Sample {
     count: usize,
     chosen: Vec<PathBuf>,
-    lots: Lots,
+    lots: Random,
 }
 
-impl Found {
+impl Listing {
     fn list(directory: BorrowedFd<'_>) -> io::Result<Self> {
         let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = openat(directory, ".", how, Mode::empty())?;
-        let mut buffer = [MaybeUninit::uninit(); LISTING];
+        let mut buffer = [MaybeUninit::uninit(); LISTING_BUFFER];
         let mut entries = RawDir::new(opened.as_fd(), &mut buffer);
         let mut found = Self::default();
         while let Some(entry) = entries.next() {
@@ -108,8 +109,8 @@ impl Found {
             let name = entry.file_name().to_bytes();
             if name.ends_with(b".comet") {
                 found.events.take(name);
-            } else if name.starts_with(ASIDE.as_bytes()) {
-                found.aside.take(name);
+            } else if name.starts_with(TEMP_PREFIX.as_bytes()) {
+                found.temp_files.take(name);
             }
         }
         Ok(found)
@@ -117,28 +118,27 @@ impl Found {
 }
 
 impl Sample {
-    /// Each new one takes the place of another as often as there are more than
-    /// places (reservoir sampling).
+    /// Adds a file by reservoir sampling, so that each has the same probability.
     fn take(&mut self, name: &[u8]) {
         let name = || PathBuf::from(OsStr::from_bytes(name));
         self.count += 1;
-        if self.chosen.len() < JUDGED {
+        if self.chosen.len() < SWEEP_SAMPLE {
             self.chosen.push(name());
             return;
         }
-        let place = self.lots.below(u32::try_from(self.count).unwrap_or(u32::MAX)) as usize;
-        if let Some(chosen) = self.chosen.get_mut(place) {
+        let index = self.lots.below(u32::try_from(self.count).unwrap_or(u32::MAX)) as usize;
+        if let Some(chosen) = self.chosen.get_mut(index) {
             *chosen = name();
         }
     }
 }
 
-/// Removes an event file, under its lock: a publisher that waits for that will
-/// find its file gone, and make it anew. One that we may not write, or that is no
-/// log, is not ours.
-fn remove_stale(entry: Entry<'_>, age: Duration, now: Cursor) -> bool {
-    // Most are not, and need not be opened.
-    let stale = || entry.look().ok().flatten().filter(|found| quiet_for(found, now) > age);
+/// Removes a stale event file under its lock. A publisher that waits for the lock finds
+/// the file gone and creates it again. A file that is not writable, or is no log, belongs
+/// to another program and stays.
+fn remove_stale(entry: DirEntry<'_>, age: Duration, now: Cursor) -> bool {
+    // Most files are not stale and need not be opened.
+    let stale = || entry.stat().ok().flatten().filter(|found| quiet_for(found, now) > age);
     let Some(before) = stale() else {
         return false;
     };
@@ -152,24 +152,24 @@ fn remove_stale(entry: Entry<'_>, age: Duration, now: Cursor) -> bool {
         && entry.remove().is_ok()
 }
 
-/// Since the last event, and since anything was done to the file itself: one
-/// that was restored, or given to somebody, is about to be used.
-fn quiet_for(found: &Look, now: Cursor) -> Duration {
+/// The time since the last event, or since the last change of the file itself. A file
+/// that was restored, or got another owner, is about to be used.
+fn quiet_for(found: &Stat, now: Cursor) -> Duration {
     found.time.age(now).min(found.changed.age(now))
 }
 
-/// Removes what a publisher has put aside that was killed.
-fn remove_abandoned(entry: Entry<'_>, now: Cursor) {
-    let is_old = |found: Look| found.changed.age(now) > ABANDONED;
-    if maker_has_gone(entry.name) && entry.look().ok().flatten().is_some_and(is_old) {
+/// Removes the temporary file of a killed publisher.
+fn remove_orphan(entry: DirEntry<'_>, now: Cursor) {
+    let is_old = |found: Stat| found.changed.age(now) > TEMP_FILE_MAX_AGE;
+    if creator_has_exited(entry.name) && entry.stat().ok().flatten().is_some_and(is_old) {
         let _ = entry.remove();
     }
 }
 
-/// `false` also for a name that is not one of ours.
-fn maker_has_gone(name: &Path) -> bool {
+/// `false` also for a name with another form.
+fn creator_has_exited(name: &Path) -> bool {
     let name = name.file_name().and_then(OsStr::to_str).unwrap_or_default();
-    let id = name.strip_prefix(ASIDE).and_then(|rest| rest.split_once('-'));
+    let id = name.strip_prefix(TEMP_PREFIX).and_then(|rest| rest.split_once('-'));
     let id: Option<u32> = id.and_then(|(id, _)| id.parse().ok());
     id.is_some_and(|id| !Path::new("/proc").join(id.to_string()).exists())
 }
@@ -190,32 +190,32 @@ mod tests {
     }
 
     #[test]
-    fn what_was_put_aside_goes_when_it_is_old_and_its_maker_has_gone() {
+    fn old_orphaned_temp_file_is_removed() {
         let directory = std::env::temp_dir().join(format!("novcomet-room-{}", gone()));
         fs::create_dir(&directory).unwrap();
         let later = Cursor::now().after(MINUTE + MINUTE);
         let mine = std::process::id();
         for (name, now, stays) in [
-            (format!("{ASIDE}{}-1.5", gone()), later, false),
-            (format!("{ASIDE}{}-1.5", gone()), Cursor::now(), true),
-            (format!("{ASIDE}{mine}-1.5"), later, true),
-            (format!("{ASIDE}x-1.5"), later, true),
-            (ASIDE.to_owned(), later, true),
+            (format!("{TEMP_PREFIX}{}-1.5", gone()), later, false),
+            (format!("{TEMP_PREFIX}{}-1.5", gone()), Cursor::now(), true),
+            (format!("{TEMP_PREFIX}{mine}-1.5"), later, true),
+            (format!("{TEMP_PREFIX}x-1.5"), later, true),
+            (TEMP_PREFIX.to_owned(), later, true),
         ] {
             let path = directory.join(&name);
             fs::write(&path, "").unwrap();
-            remove_abandoned(Entry { directory: CWD, name: &path, path: &path }, now);
+            remove_orphan(DirEntry { directory: CWD, name: &path, path: &path }, now);
             assert_eq!(path.exists(), stays, "{name}");
         }
-        let path = directory.join(format!("{ASIDE}{}-dir", gone()));
+        let path = directory.join(format!("{TEMP_PREFIX}{}-dir", gone()));
         fs::create_dir(&path).unwrap();
-        remove_abandoned(Entry { directory: CWD, name: &path, path: &path }, later);
+        remove_orphan(DirEntry { directory: CWD, name: &path, path: &path }, later);
         assert!(path.exists());
         fs::remove_dir_all(&directory).unwrap();
     }
 
     #[test]
-    fn a_sample_has_all_of_few_and_64_of_many() {
+    fn sample_has_at_most_64_files() {
         for (count, chosen) in [(0, 0), (64, 64), (10_000, 64)] {
             let mut sample = Sample::default();
             (0..count).for_each(|number| sample.take(number.to_string().as_bytes()));

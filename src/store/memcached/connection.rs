@@ -4,57 +4,60 @@ use std::io::{self, ErrorKind, Write};
 use std::time::Instant;
 
 use crate::net::address::Address;
-use crate::net::link::{Link, Wire, nonsense, quoted, read_more};
+use crate::net::stream::{DeadlineStream, Transport, invalid_reply, quoted, read_more};
 
 /// How long a line may be; memcached's own have at most 2,048 bytes.
 const LONGEST_LINE: usize = 65_536;
 
-/// A reply.
+/// A reply to a meta command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
     /// The item's number, if it was asked for, and its content.
     Value(u64, Vec<u8>),
     /// The item's number.
     Number(u64),
-    /// It has been done.
+    /// The command was executed.
     Done,
-    /// There is no such item.
+    /// The item does not exist.
     Missing,
-    /// The item is there already, or is another one now.
+    /// The item exists already, or has changed.
     Conflict,
 }
 
-/// A connection, and what came over it that nobody has read yet.
-pub struct Conversation {
-    link: Link,
+/// A connection, and the bytes of it that are not decoded.
+pub struct Connection {
+    stream: DeadlineStream,
     unread: Vec<u8>,
 }
 
-impl Conversation {
-    /// On which at most `most` bytes are heard until one moment.
-    pub fn open(address: &Address, most: u64) -> io::Result<Self> {
-        Ok(Self { link: Link::open(address, most)?, unread: Vec::new() })
+impl Connection {
+    /// Connects. At most `max_bytes` are read before one deadline.
+    pub fn open(address: &Address, max_bytes: u64) -> io::Result<Self> {
+        Ok(Self { stream: DeadlineStream::open(address, max_bytes)?, unread: Vec::new() })
     }
 
-    /// Says all of `lines` at once, and hears a reply to each.
+    /// Sends all `lines` at once, and reads a reply to each.
     ///
     /// # Errors
-    /// Those of the link, `TimedOut` at `until`, and the server's own.
+    /// The errors of the stream, `TimedOut` at `until`, and errors of the server.
     pub fn exchange(
         &mut self,
         lines: &[impl AsRef<[u8]>],
         until: Instant,
     ) -> io::Result<Vec<Reply>> {
         if Instant::now() >= until {
-            return Err(io::Error::new(ErrorKind::TimedOut, "other publishers are always quicker"));
+            return Err(io::Error::new(
+                ErrorKind::TimedOut,
+                "other publishers were faster until the deadline",
+            ));
         }
-        self.link.wait_until(until);
+        self.stream.wait_until(until);
         let lines: Vec<_> = lines.iter().map(AsRef::as_ref).collect();
-        self.link.write_all(&lines.concat())?;
-        lines.iter().map(|_| self.hear()).collect()
+        self.stream.write_all(&lines.concat())?;
+        lines.iter().map(|_| self.receive()).collect()
     }
 
-    fn hear(&mut self) -> io::Result<Reply> {
+    fn receive(&mut self) -> io::Result<Reply> {
         let line = self.line()?;
         let mut words = line.split(' ');
         let kind = words.next().unwrap_or_default();
@@ -80,20 +83,20 @@ impl Conversation {
                 return Ok(String::from_utf8_lossy(&line).into_owned());
             }
             if self.unread.len() > LONGEST_LINE {
-                return Err(nonsense("it says a line without end"));
+                return Err(invalid_reply("the reply has a line without end"));
             }
-            read_more(&mut self.link, &mut self.unread)?;
+            read_more(&mut self.stream, &mut self.unread)?;
         }
     }
 
     fn content(&mut self, size: usize) -> io::Result<Vec<u8>> {
-        let end = size.checked_add(2).ok_or_else(|| nonsense("it says what has no end"))?;
+        let end = size.checked_add(2).ok_or_else(|| invalid_reply("the reply has no end"))?;
         while self.unread.len() < end {
-            read_more(&mut self.link, &mut self.unread)?;
+            read_more(&mut self.stream, &mut self.unread)?;
         }
         match self.unread[size..end] == *b"\r\n" {
             true => Ok(self.unread.drain(..end).take(size).collect()),
-            false => Err(nonsense("it says something else than it announced")),
+            false => Err(invalid_reply("the reply has another length than announced")),
         }
     }
 }
@@ -102,7 +105,7 @@ fn refused(line: &str) -> io::Error {
     let is_error =
         ["ERROR", "CLIENT_ERROR ", "SERVER_ERROR "].iter().any(|it| line.starts_with(it));
     if !is_error {
-        return nonsense("it answers what makes no sense");
+        return invalid_reply("the reply makes no sense");
     }
     let is_full = line.contains("out of memory") || line.contains("too large");
     let kind = if is_full { ErrorKind::StorageFull } else { ErrorKind::Other };
