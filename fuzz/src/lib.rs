@@ -4,12 +4,11 @@
 pub mod properties;
 
 /// What the properties need of the tests' support.
+#[path = "../../tests/support"]
 mod support {
     #![allow(dead_code)]
 
-    #[path = "../../../tests/support/dir.rs"]
     pub mod dir;
-    #[path = "../../../tests/support/host.rs"]
     pub mod host;
 }
 
