@@ -1,21 +1,13 @@
 //! Who may publish, and who may subscribe. A shell may do both: it can open the
 //! event files without this program.
 
-use url::form_urlencoded;
-
 use super::access::{Origin, Policy, Publish, Subscribe, Topics};
+use super::credential::{TokenLocation, credential, is_in_parameters};
 use super::grant::{Grant, Granted};
 use super::token::{Claims, Key};
-use crate::cgi::{Body, FieldValue, Method, Request};
+use crate::cgi::{FieldValue, Method, Request};
 use crate::error::Error;
 use crate::event::{Cursor, Topic};
-
-/// The cookie in which the libraries of Mercure put a token.
-const COOKIE: &[u8] = b"mercureAuthorization=";
-
-/// Parameters that carry a token elsewhere. Logs and histories keep URLs, so a
-/// token in a URL is refused.
-const IN_URLS: [&str; 3] = ["authorization", "access_token", "token"];
 
 const FOREIGN: &str = "the request comes from a foreign site";
 // A browser sends the cookie with a request that any site causes.
@@ -153,19 +145,11 @@ impl Rights<'_> {
     /// What the client's token claims, and where it was.
     fn claims(&self, now: Cursor) -> Result<(Claims, TokenLocation), Error> {
         let key = Key::read(self.policy.token.as_ref().ok_or(Error::Unauthorized)?)?;
-        let is_bare = !has_token(&self.request.query)
-            && !matches!(&self.request.body, Body::Form(form) if has_token(form.as_bytes()));
+        let is_bare = !is_in_parameters(self.request);
         let (token, source) = credential(self.request).ok_or(Error::Unauthorized)?;
         let claims = key.verify(token, now).filter(|_| is_bare).ok_or(Error::Unauthorized)?;
         Ok((claims, source))
     }
-}
-
-/// Where a token was.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum TokenLocation {
-    Header,
-    Cookie,
 }
 
 /// The site of the page that caused the request.
@@ -176,31 +160,6 @@ enum Site {
     Foreign,
     /// No header says so: a script, an old browser, or a page that suppresses it.
     Unknown,
-}
-
-/// A Bearer header counts, and then no cookie. Another scheme is between the
-/// browser and the server (`Require valid-user`).
-fn credential(request: &Request) -> Option<(&[u8], TokenLocation)> {
-    const SCHEME: &[u8] = b"bearer";
-    let (scheme, token) = request.authorization.split_at_checked(SCHEME.len()).unwrap_or_default();
-    match token {
-        [] | [b' ', ..] if scheme.eq_ignore_ascii_case(SCHEME) => {
-            Some((token.trim_ascii(), TokenLocation::Header))
-        }
-        _ => cookie(&request.cookie).map(|token| (token, TokenLocation::Cookie)),
-    }
-}
-
-/// Of two cookies with the name, one was set by another host of the domain: none counts.
-fn cookie(cookies: &[u8]) -> Option<&[u8]> {
-    let parts = cookies.split(|&byte| byte == b';');
-    let mut found = parts.filter_map(|part| part.trim_ascii().strip_prefix(COOKIE));
-    found.next().filter(|_| found.next().is_none())
-}
-
-/// Whether a query or a form has a parameter that carries a token elsewhere.
-fn has_token(encoded: &[u8]) -> bool {
-    form_urlencoded::parse(encoded).any(|(name, _)| IN_URLS.contains(&name.as_ref()))
 }
 
 fn forbid<T>(why: &'static str) -> Result<T, Error> {

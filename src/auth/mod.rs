@@ -2,6 +2,7 @@
 
 pub mod access;
 mod authorize;
+mod credential;
 pub mod grant;
 pub mod token;
 

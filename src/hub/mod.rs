@@ -4,11 +4,11 @@ mod facade;
 mod subscription;
 mod subscriptions;
 mod update;
-mod wait;
+mod waiting_loop;
 mod waiter;
 
 pub use facade::{Hub, Terms};
 pub use subscription::Subscription;
 pub use update::{Piece, Update};
-pub use wait::Shared;
+pub use waiting_loop::Shared;
 pub use waiter::{Renderer, Until, Waiter, Wanted};
