@@ -4,11 +4,11 @@ mod facade;
 mod subscription;
 mod subscriptions;
 mod update;
-mod waiting_loop;
 mod waiter;
+mod waiting_loop;
 
 pub use facade::{Hub, Terms};
 pub use subscription::Subscription;
 pub use update::{Piece, Update};
-pub use waiting_loop::Shared;
 pub use waiter::{Renderer, Until, Waiter, Wanted};
+pub use waiting_loop::Shared;

@@ -1,6 +1,6 @@
 //! The JSON of 2011 and after: `{"s":…,"k":{…}}`, which polls and streams share.
 
-use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde::ser::{Serialize, Serializer};
 
 use crate::event::{Cursor, Message, Topic};
 use crate::hub::Update;
@@ -12,8 +12,8 @@ pub fn updates_json(updates: &[Update]) -> String {
     let with_messages = updates.iter().filter(|update| !update.messages.is_empty());
     to_json(&State {
         s: 1,
-        k: Map(updates.iter().map(|update| (&update.topic, &update.cursor))),
-        m: Map(with_messages.map(|update| (&update.topic, &update.messages))),
+        k: updates.iter().map(|update| (&update.topic, &update.cursor)).collect(),
+        m: with_messages.map(|update| (&update.topic, &update.messages)).collect(),
         gap: updates.iter().filter(|update| update.gap).map(|update| &update.topic).collect(),
     })
 }
@@ -24,9 +24,8 @@ pub fn timeout_json(cursors: &[(Topic, Cursor)]) -> String {
 }
 
 /// `{"s":…,"k":{…}}`: the state of 2011, and the cursors.
-pub fn state<'a>(s: u8, k: impl Iterator<Item = (&'a Topic, &'a Cursor)> + Clone) -> String {
-    let m = Map(std::iter::empty::<(&Topic, &Vec<Message>)>());
-    to_json(&State { s, k: Map(k), m, gap: Vec::new() })
+pub fn state<'a>(s: u8, k: impl Iterator<Item = (&'a Topic, &'a Cursor)>) -> String {
+    to_json(&State { s, k: k.collect(), m: Map(Vec::new()), gap: Vec::new() })
 }
 
 /// What a message takes in the answer of a poll, in bytes.
@@ -49,34 +48,33 @@ fn to_json(state: &impl Serialize) -> String {
 }
 
 #[derive(serde::Serialize)]
-struct State<'a, K: Serialize, M: Serialize + IsEmpty> {
+struct State<'a> {
     s: u8,
-    k: K,
-    #[serde(skip_serializing_if = "IsEmpty::is_empty")]
-    m: M,
+    k: Map<'a, Cursor>,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    m: Map<'a, Vec<Message>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     gap: Vec<&'a Topic>,
 }
 
-struct Map<I>(I);
+/// An object with a value for each topic, in the order of the request.
+struct Map<'a, V>(Vec<(&'a Topic, &'a V)>);
 
-trait IsEmpty {
-    fn is_empty(&self) -> bool;
-}
-
-impl<I: Iterator + Clone> IsEmpty for Map<I> {
+impl<V> Map<'_, V> {
     fn is_empty(&self) -> bool {
-        self.0.clone().next().is_none()
+        self.0.is_empty()
     }
 }
 
-impl<'a, V: Serialize + 'a, I: Iterator<Item = (&'a Topic, &'a V)> + Clone> Serialize for Map<I> {
+impl<'a, V> FromIterator<(&'a Topic, &'a V)> for Map<'a, V> {
+    fn from_iter<I: IntoIterator<Item = (&'a Topic, &'a V)>>(pairs: I) -> Self {
+        Self(pairs.into_iter().collect())
+    }
+}
+
+impl<V: Serialize> Serialize for Map<'_, V> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        for (topic, value) in self.0.clone() {
-            map.serialize_entry(topic, value)?;
-        }
-        map.end()
+        serializer.collect_map(self.0.iter().copied())
     }
 }
 
