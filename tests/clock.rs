@@ -156,7 +156,7 @@ impl<'a> Reader<'a> {
 // The stories.
 
 #[test]
-fn a_waiter_is_woken_whichever_way_the_clock_was_set() {
+fn clock_jump_does_not_stop_wakeups() {
     let Some(mut clock) = Clock::take() else { return };
     for jump in JUMPS.iter().cycle().take(ROUNDS) {
         let store = Store::new();
@@ -175,7 +175,7 @@ fn a_waiter_is_woken_whichever_way_the_clock_was_set() {
 }
 
 #[test]
-fn a_wait_is_as_long_as_before() {
+fn clock_jump_does_not_change_waits() {
     let Some(mut clock) = Clock::take() else { return };
     for jump in [20, -20] {
         let store = Store::new();
@@ -196,7 +196,7 @@ fn a_wait_is_as_long_as_before() {
 }
 
 #[test]
-fn cursors_grow_though_the_clock_goes_back() {
+fn cursors_grow_when_clock_goes_back() {
     let Some(mut clock) = Clock::take() else { return };
     let store = Store::new();
     let mut last = publish(&store, "first");
@@ -211,7 +211,7 @@ fn cursors_grow_though_the_clock_goes_back() {
 }
 
 #[test]
-fn who_asks_again_and_again_gets_each_message_once_and_hears_of_no_gap() {
+fn repeated_polls_get_each_message_once() {
     let Some(mut clock) = Clock::take() else { return };
     let store = Store::new();
     publish(&store, "before");
@@ -238,7 +238,7 @@ fn who_asks_again_and_again_gets_each_message_once_and_hears_of_no_gap() {
 }
 
 #[test]
-fn a_stream_that_lives_through_it_delivers_each_message_once() {
+fn stream_delivers_each_message_once() {
     let Some(mut clock) = Clock::take() else { return };
     let store = Store::new();
     publish(&store, "before");
@@ -261,7 +261,7 @@ fn a_stream_that_lives_through_it_delivers_each_message_once() {
 
 /// `exp` is judged by the clock at each delivery, not only when the request comes.
 #[test]
-fn a_token_that_the_clock_has_passed_delivers_nothing_more() {
+fn clock_past_expiry_ends_delivery() {
     let keys = Keys::new();
     let Some(mut clock) = Clock::take() else { return };
     for more in ["", "&stream=1"] {
@@ -285,7 +285,7 @@ fn a_token_that_the_clock_has_passed_delivers_nothing_more() {
 /// docs/protocol.md: a cursor ahead of where the topic stands is a gap. So is the
 /// cursor of an event from before the file was made.
 #[test]
-fn a_touch_behind_the_last_event_is_told_as_a_gap_where_there_is_no_message() {
+fn earlier_touch_without_messages_is_gap() {
     let Some(mut clock) = Clock::take() else { return };
     for _ in 0..ROUNDS {
         let store = Store::new();
@@ -308,7 +308,7 @@ fn a_touch_behind_the_last_event_is_told_as_a_gap_where_there_is_no_message() {
 /// DESIGN.md, known limits: a touch behind the last message is seen by nobody.
 /// But it takes no message along, and the next event is heard.
 #[test]
-fn a_touch_behind_the_last_message_harms_none() {
+fn earlier_touch_loses_no_message() {
     let Some(mut clock) = Clock::take() else { return };
     for number in 0..ROUNDS {
         let store = Store::new();
@@ -336,7 +336,7 @@ fn a_touch_behind_the_last_message_harms_none() {
 
 /// Wherever a publisher is when the clock is set.
 #[test]
-fn four_publishers_lose_and_double_nothing() {
+fn concurrent_publishers_lose_and_double_nothing() {
     const PUBLISHERS: usize = 4;
     const MESSAGES: usize = 120;
     let Some(mut clock) = Clock::take() else { return };

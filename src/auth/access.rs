@@ -268,7 +268,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn topics_are_named_exactly_or_by_a_prefix() {
+    fn list_matches_names_and_prefixes() {
         let topics = Topics::parse("a, news/* ,").unwrap();
         let has = |name: &str| topics.contains(&Topic::new(name).unwrap());
         assert!(has("a") && has("news/") && has("news/today"));
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn all_white_space_and_commas_separate_topics() {
+    fn white_space_and_commas_separate_topics() {
         let has = |list: &str, name: &str| {
             Topics::parse(list).unwrap().contains(&Topic::new(name).unwrap())
         };
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_that_no_topic_matches_is_refused() {
+    fn pattern_of_no_topic_is_refused() {
         let long = "x".repeat(201);
         for list in ["100%", "%2", "%zz", "a%", "%ff", "\"a\"", "a,\"b c\"", "a\u{7}", "%0A", &long]
         {
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_is_what_a_browser_sends() {
+    fn origin_is_as_browsers_send_it() {
         for text in ["http://a", "https://a.example:8443", "http://[::1]", "http://[::1]:8080"] {
             assert_eq!(Origin::parse(text).unwrap().as_str(), text);
         }

@@ -43,7 +43,7 @@ fn move_on(cursors: &mut BTreeMap<String, String>, answer: &Answer) -> usize {
 
 /// With a quarter of the memory that the messages take together.
 #[test]
-fn a_poll_of_64_full_topics_is_bounded() {
+fn poll_of_64_full_topics_is_bounded() {
     let store = Store::new();
     publish(&store, &"%01".repeat(LARGE));
     let mut cursors = from_earliest();
@@ -64,7 +64,7 @@ fn a_poll_of_64_full_topics_is_bounded() {
 
 /// Escapes count.
 #[test]
-fn an_answer_is_bounded_as_it_is_sent() {
+fn escapes_count_towards_the_bound() {
     let store = Store::new();
     publish(&store, &"%01".repeat(6_000));
     let answer = store.query(&(subscribe(&from_earliest()) + "wait=0")).answer();
@@ -75,7 +75,7 @@ fn an_answer_is_bounded_as_it_is_sent() {
 
 /// Each event has the cursors of all topics.
 #[test]
-fn a_stream_of_many_small_messages_ends_and_goes_on() {
+fn stream_of_small_messages_is_resumed() {
     const EACH: usize = 150;
     let store = Store::new();
     (0..EACH).for_each(|_| publish(&store, "x"));

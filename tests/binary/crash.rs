@@ -367,7 +367,7 @@ fn at_each_call(mut act: impl FnMut(&Stage, &SystemCall)) {
 }
 
 #[test]
-fn killed_at_any_system_call() {
+fn kill_at_any_call_loses_nothing() {
     let (mut kills, mut survived, mut litters) = (0, 0, BTreeMap::new());
     at_each_call(|stage, call| {
         let is_there = stage.suffer(&call.with("signal=KILL"), |output, _| {
@@ -417,12 +417,12 @@ fn judge(output: &Output, error: &str) -> Fate {
 }
 
 #[test]
-fn refused_room_or_interrupted_at_any_system_call() {
+fn full_disk_or_interrupt_loses_nothing() {
     refused(&["ENOSPC", "EINTR"]);
 }
 
 #[test]
-fn refused_permission_or_unlucky_with_the_disk_at_any_system_call() {
+fn refused_call_or_disk_error_loses_nothing() {
     refused(&["EACCES", "EIO"]);
 }
 
@@ -510,13 +510,13 @@ fn open_all(store: &Store) -> Box<dyn store::Store> {
 }
 
 #[test]
-fn a_log_cut_at_any_byte_has_its_whole_lines_and_takes_the_next() {
+fn log_cut_anywhere_keeps_its_whole_lines() {
     let log = Log::new(None);
     (0..=log.whole.len()).for_each(|length| log.cut(length));
 }
 
 #[test]
-fn a_log_cut_at_any_byte_is_mended_in_place_by_a_stranger() {
+fn cut_log_is_repaired_by_other_user() {
     if !is_root() {
         not_run("a log that a stranger mends in place", "root");
         return;

@@ -110,7 +110,7 @@ impl Drop for Small {
 }
 
 #[test]
-fn a_log_grows_until_there_is_no_room_and_then_stays_as_it_is() {
+fn full_disk_leaves_the_log_unchanged() {
     for length in [10, LONG, 20_000] {
         let Some(small) = Small::new(65_536) else { return };
         let stuff = small.path().join("stuff");
@@ -130,7 +130,7 @@ fn a_log_grows_until_there_is_no_room_and_then_stays_as_it_is() {
 }
 
 #[test]
-fn a_compaction_that_has_no_room_changes_nothing() {
+fn compaction_without_space_changes_nothing() {
     let Some(small) = Small::new(262_144) else { return };
     let keeping = |data: &str| {
         let call = small.call("publish=a").form(data).variable("CONTENT_TYPE", "text/plain");
@@ -159,7 +159,7 @@ fn a_compaction_that_has_no_room_changes_nothing() {
 /// What is beyond the limit of a process (`ulimit -f`) is cut off by the kernel
 /// in the middle of a line.
 #[test]
-fn a_file_that_may_grow_no_further_is_507() {
+fn file_size_limit_is_507() {
     let store = Store::new();
     let limited = |data: &str| {
         let limit = ["--fsize=4096", "--"];

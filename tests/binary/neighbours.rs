@@ -101,7 +101,7 @@ impl Trap {
 /// Without the sandbox: it is not what stops us. In the shared directory, and in
 /// one of a group, as the shipped private one.
 #[test]
-fn what_is_planted_is_refused_at_once_and_left_alone() {
+fn planted_file_is_refused_unchanged() {
     for mode in [0o1777, 0o2770] {
         let trap = Trap::new();
         fs::set_permissions(&trap.store.0, PermissionsExt::from_mode(mode)).unwrap();
@@ -130,7 +130,7 @@ fn what_is_planted_is_refused_at_once_and_left_alone() {
 
 /// What happens to somebody who waits already.
 #[test]
-fn what_is_planted_under_a_waiter_ends_its_wait() {
+fn file_planted_during_wait_ends_it() {
     let trap = Trap::new();
     let waiter = trap.store.query("subscribed[link]=0").waiting();
     trap.plant();
@@ -139,7 +139,7 @@ fn what_is_planted_under_a_waiter_ends_its_wait() {
 }
 
 #[test]
-fn a_hard_link_to_another_file_is_never_written_through() {
+fn hard_link_is_never_written_through() {
     let trap = Trap::new();
     fs::hard_link(trap.outside.file("victim"), trap.store.file("a")).unwrap();
     for query in ["publish=a", "publish=a&data=x"] {
@@ -158,7 +158,7 @@ fn a_hard_link_to_another_file_is_never_written_through() {
 /// names, tells each watch of the file, and then removes the name: many watches
 /// make that moment long.
 #[test]
-fn a_flipping_hard_link_is_never_written_through() {
+fn flipping_hard_link_is_never_written_through() {
     const FLIPS: usize = 20_000;
     const WATCHES: usize = 64;
     let _turn = INOTIFY.shared();
@@ -193,7 +193,7 @@ fn a_flipping_hard_link_is_never_written_through() {
 /// The same with each pair of moments: between two system calls of the publisher the
 /// neighbour takes the link away, and between two others he puts it back.
 #[test]
-fn a_link_flipped_between_calls_changes_nothing() {
+fn link_flipped_between_calls_changes_nothing() {
     for query in ["publish=a", "publish=a&data=x"] {
         let moments = held_up(query, |_, _, _| {});
         assert!(moments > 8, "{moments}");
@@ -253,7 +253,7 @@ fn open(store: &Store) -> Box<dyn store::Store> {
 /// A neighbour holds the lock, and puts another file that he has locked in the
 /// place of the first before he lets that go.
 #[test]
-fn a_chain_of_locked_files_ends_a_publish_with_503() {
+fn chain_of_locked_files_is_503() {
     let store = Store::new();
     let locked = || {
         let path = store.0.join("next");
@@ -276,7 +276,7 @@ fn a_chain_of_locked_files_ends_a_publish_with_503() {
 
 /// The owner of a file may keep whoever opens it waiting for 45 s.
 #[test]
-fn a_lease_holds_nobody_up() {
+fn file_lease_delays_no_request() {
     let store = Store::new().with("a", SECOND, 5_000);
     // 1024 is F_SETLEASE.
     let script = "use Fcntl; open(F, '+<', $ARGV[0]) or die; $SIG{IO} = 'IGNORE';
@@ -302,7 +302,7 @@ impl Drop for Holder {
 
 /// Nobody reads a file into memory that has no line as far as a log may reach.
 #[test]
-fn a_file_larger_than_memory_is_refused_unless_its_end_is_a_log() {
+fn file_larger_than_memory_needs_a_log() {
     let store = Store::new();
     let file = File::create(store.file("a")).unwrap();
     file.set_len(1 << 42).unwrap();
@@ -323,7 +323,7 @@ fn a_file_larger_than_memory_is_refused_unless_its_end_is_a_log() {
 
 /// Compaction takes over the mode of a file that anybody may have made.
 #[test]
-fn no_planted_file_makes_a_program_that_runs_as_us() {
+fn compaction_drops_setuid_and_execute_bits() {
     let store = Store::new();
     fs::write(store.file("a"), "torn").unwrap();
     fs::set_permissions(store.file("a"), PermissionsExt::from_mode(0o6777)).unwrap();
@@ -333,7 +333,7 @@ fn no_planted_file_makes_a_program_that_runs_as_us() {
 
 /// Each system call that makes the new file is held up, and its mode is looked at.
 #[test]
-fn a_file_that_is_rewritten_is_never_wider_than_before() {
+fn compaction_never_widens_the_mode() {
     for (umask, mode) in [("022", 0o600), ("000", 0o644)] {
         let store = Store::new();
         fs::write(store.file("a"), "torn").unwrap();
@@ -375,7 +375,7 @@ fn acl(store: &Store) -> String {
 }
 
 #[test]
-fn a_file_that_is_rewritten_keeps_its_acl() {
+fn compaction_keeps_the_acl() {
     let store = Store::new().with("a", SECOND, 5_000);
     let path = store.file("a").to_str().unwrap().to_owned();
     run("setfacl", &["-m", "u::rw,u:34:rw,g::-,m::rw,o::-", &path]);
@@ -387,7 +387,7 @@ fn a_file_that_is_rewritten_keeps_its_acl() {
 
 /// The directory would give its own to whatever is made in it.
 #[test]
-fn a_file_without_an_acl_is_rewritten_without_one() {
+fn compaction_adds_no_acl() {
     let store = Store::new().with("a", SECOND, 5_000);
     fs::set_permissions(store.file("a"), PermissionsExt::from_mode(0o660)).unwrap();
     run("setfacl", &["-d", "-m", "u:34:rw", store.0.to_str().unwrap()]);
@@ -400,7 +400,7 @@ fn a_file_without_an_acl_is_rewritten_without_one() {
 /// The group of the file is not one of the publisher's, so the new file cannot
 /// be that group's. Its members count as others from then on.
 #[test]
-fn a_group_that_cannot_be_kept_gets_no_bits() {
+fn group_that_is_lost_gets_no_permissions() {
     if !root_for("a file of another group") {
         return;
     }
@@ -425,7 +425,7 @@ fn a_group_that_cannot_be_kept_gets_no_bits() {
 /// Between the moment at which the directory was opened and the publish: the
 /// event stays in the directory that was opened.
 #[test]
-fn a_directory_that_is_swapped_leads_nowhere() {
+fn replaced_directory_does_not_redirect_publish() {
     let (store, outside) = (Store::new(), Store::new());
     let call = store.query("publish=a&data=x").variable("NOVCOMET_SANDBOX", "off");
     let slowly = ["-o", "/dev/null", "-e", "inject=renameat2:delay_enter=300000"];
@@ -490,7 +490,7 @@ impl Drop for Protection {
 /// Under both the same: files of other users that let us write are published
 /// to, and their traps are refused, by a web server's user and by root.
 #[test]
-fn the_kernels_own_protection_makes_no_difference() {
+fn kernel_protection_changes_no_result() {
     for strict in [false, true] {
         let Some(_protection) = Protection::set(strict) else {
             not_run("fs.protected_*", "root and a /proc that can be written");
@@ -526,7 +526,7 @@ fn publish_among_traps_of(user: u32) {
 }
 
 #[test]
-fn a_file_of_another_user_that_is_closed_to_us_is_an_honest_503() {
+fn unwritable_file_of_other_user_is_503() {
     if !root_for("a file of another user") {
         return;
     }
@@ -544,7 +544,7 @@ fn a_file_of_another_user_that_is_closed_to_us_is_an_honest_503() {
 
 /// Whatever the directory itself allows.
 #[test]
-fn a_directory_with_wrong_modes_is_an_honest_503() {
+fn directory_with_wrong_modes_is_503() {
     if !root_for("a directory of another user") {
         return;
     }
@@ -595,7 +595,7 @@ fn private_directory() -> Option<Store> {
 /// Two users of the group, whatever the umask of each, publish to each other's
 /// topics and shorten each other's logs; nobody else reads or writes.
 #[test]
-fn in_the_private_directory_a_group_shares_its_topics() {
+fn private_directory_is_shared_by_its_group() {
     if !root_for("the private directory") {
         return;
     }
@@ -635,7 +635,7 @@ const READ_LOCK: &str = "use Fcntl; open(F, '<', $ARGV[0]) or do { print qq{$!\\
 /// A lock for reading stops a publisher, and any reader may take one. So nobody
 /// else may open the files: by the directory's mode, or by the server's umask.
 #[test]
-fn a_topic_that_others_cannot_open_cannot_be_locked() {
+fn unreadable_topic_cannot_be_locked_by_others() {
     if !root_for("a reader of another user") {
         return;
     }
@@ -664,7 +664,7 @@ fn a_topic_that_others_cannot_open_cannot_be_locked() {
 
 /// `touch` knows nothing of us, and its user has a umask.
 #[test]
-fn in_the_private_directory_what_a_shell_makes_is_the_groups_too() {
+fn private_directory_shares_files_from_shell() {
     if !root_for("the private directory") {
         return;
     }

@@ -21,7 +21,7 @@ fn call(mailboxes: &Store, query: &str) -> Call {
 
 /// A mailbox is a file: its name here ends with `.comet`.
 #[test]
-fn mail_wakes_its_subscriber() {
+fn mail_wakes_a_subscriber() {
     let mailboxes = Store::new().with("a", SECOND, 5_000);
     let news = call(&mailboxes, "subscribed[a.comet]=1.5&subscribed[b.comet]=0").answer();
     assert_eq!(news.body, r#"{"s":1,"k":{"a.comet":1795415403.000005}}"#);
@@ -33,7 +33,7 @@ fn mail_wakes_its_subscriber() {
 
 /// Of a program of one's own nothing is closed but the standard streams.
 #[test]
-fn what_was_opened_before_the_check_stays_open() {
+fn descriptor_opened_before_check_stays_open() {
     let store = Store::new().with("a", SECOND, 5_000);
     let call = Call::of(&example("open_check")).method("GET");
     let call = call.variable("WATCHED", store.file("a").to_str().unwrap());
@@ -42,7 +42,7 @@ fn what_was_opened_before_the_check_stays_open() {
 }
 
 #[test]
-fn every_protocol_is_there() {
+fn every_protocol_is_available() {
     let mailboxes = Store::new().with("a", SECOND, 5_000);
     let query = "subscribed[a.comet]=1.5&wait=0";
     let json = call(&mailboxes, &format!("{query}&stream=json")).answer().body;
@@ -57,14 +57,14 @@ fn every_protocol_is_there() {
 
 /// The looks and the pause of the program stand unless the administrator says.
 #[test]
-fn the_environment_says_how_long_to_wait() {
+fn environment_sets_the_wait_time() {
     let mailboxes = Store::new();
     let call = call(&mailboxes, "subscribed[a]=0").variable("NOVCOMET_TRIES", "1");
     assert_eq!(call.variable("NOVCOMET_SLEEP", "0.1").answer().cursor("a").0, '0');
 }
 
 #[test]
-fn a_name_leaves_the_directory_of_the_example_no_more_than_ours() {
+fn topic_name_cannot_leave_the_mailboxes() {
     let mailboxes = Store::new();
     for name in ["..", "a/..", "/etc/passwd", "."] {
         let answer = call(&mailboxes, &format!("subscribed[{name}]=1.5&wait=0")).answer();

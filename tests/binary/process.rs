@@ -25,7 +25,7 @@ fn injected(fault: &str) -> [&str; 5] {
 // What it inherits.
 
 #[test]
-fn a_signal_that_a_parent_ignores_or_blocks_ends_a_wait_all_the_same() {
+fn blocked_or_ignored_sigterm_ends_wait() {
     for how in ["--ignore-signal=TERM", "--block-signal=TERM"] {
         let store = Store::new();
         let waiter = store.query("subscribed[a]=0").by("env", &[how]).waiting();
@@ -38,7 +38,7 @@ fn a_signal_that_a_parent_ignores_or_blocks_ends_a_wait_all_the_same() {
 
 /// With no descriptor for its signals it is at least not immortal.
 #[test]
-fn without_a_signalfd_it_can_be_ended() {
+fn sigterm_ends_wait_without_signalfd() {
     let store = Store::new();
     let blocked = ["env", "--ignore-signal=TERM", "--block-signal=TERM"];
     let words = [&injected("--inject=signalfd4:error=EMFILE")[..], &blocked].concat();
@@ -62,7 +62,7 @@ fn nohup_is_respected() {
 /// Whatever of the three is closed: nothing is written where it does not
 /// belong, least of all into an event file that has the descriptor 1.
 #[test]
-fn closed_standard_streams_do_no_harm() {
+fn closed_standard_streams_corrupt_no_file() {
     for closed in 0..8 {
         let store = Store::new();
         let close = [" 0>&-", " 1>&-", " 2>&-"];
@@ -102,7 +102,7 @@ fn has_descriptor(waiter: &Waiter, number: u32) -> bool {
 }
 
 #[test]
-fn a_waiter_can_start_nothing_and_leak_nothing() {
+fn waiter_cannot_start_programs_or_leak() {
     let store = Store::new();
     let leaking = ["-c", "exec \"$0\" 8</dev/null"];
     let waiting = |sandbox| {
@@ -125,7 +125,7 @@ fn a_waiter_can_start_nothing_and_leak_nothing() {
 
 /// Softly: a hard limit would be its error log's too.
 #[test]
-fn a_publisher_can_write_no_more_than_a_topic_may_have() {
+fn publisher_file_size_is_limited() {
     let store = Store::new();
     let most = (4 * 262_144 + 6 * 65_536 + 4_096).to_string();
     let slowly = injected("--inject=renameat2:delay_enter=300000");
@@ -142,7 +142,7 @@ fn a_publisher_can_write_no_more_than_a_topic_may_have() {
 /// Where a parent has left a hundred descriptors open, a limit of 16 would
 /// leave none.
 #[test]
-fn inherited_descriptors_take_no_place() {
+fn inherited_descriptors_are_not_counted() {
     let _turn = INOTIFY.shared();
     let store = Store::new();
     let open = "for fd in {3..103}; do eval \"exec $fd</dev/null\"; done; exec \"$0\" \"$@\"";
@@ -160,7 +160,7 @@ fn inherited_descriptors_take_no_place() {
 
 /// Best effort, each of it; what is required and refused serves nobody.
 #[test]
-fn what_the_kernel_refuses_is_done_without_unless_it_is_required() {
+fn missing_sandbox_is_503_only_if_required() {
     for fault in [
         "close_range:error=ENOSYS",
         "close_range:error=EPERM",
@@ -192,7 +192,7 @@ fn what_the_kernel_refuses_is_done_without_unless_it_is_required() {
 
 /// Each kind of fault of ours, and the only texts that a client may read of them.
 #[test]
-fn each_503_has_one_of_the_known_bodies() {
+fn each_503_has_a_known_body() {
     let misconfigured = "the server is misconfigured; its error log says how";
     let unusable = "the store cannot be used; the server's error log says why";
     let store = Store::new();
@@ -230,7 +230,7 @@ fn each_503_has_one_of_the_known_bodies() {
 }
 
 #[test]
-fn a_subscriber_is_refused_too_where_the_sandbox_is_required() {
+fn required_sandbox_refuses_subscribers_too() {
     let store = Store::new();
     for query in ["subscribed[a]=0&wait=0", "subscribed[a]=0&wait=0&stream=1"] {
         let call = |sandbox| {
@@ -246,7 +246,7 @@ fn a_subscriber_is_refused_too_where_the_sandbox_is_required() {
 
 /// Few descriptors: an answer, or an honest error; neither a hang nor a torn log.
 #[test]
-fn with_few_descriptors_it_answers_or_says_so() {
+fn few_descriptors_give_answer_or_error() {
     for few in 4..12 {
         let store = Store::new();
         assert_eq!(store.query("publish=a&data=x").answer().body, "true");
@@ -271,7 +271,7 @@ fn with_few_descriptors_it_answers_or_says_so() {
 /// Neither inotify nor signals, and then not even a look in between: what wakes
 /// is the next best, and in the end the look every `NOVCOMET_SLEEP`.
 #[test]
-fn with_nothing_that_wakes_it_looks_again() {
+fn waiter_without_inotify_reads_periodically() {
     for (faults, sleep) in [
         (&["inotify_init1:error=EMFILE"][..], "3600"),
         (&["inotify_init1:error=ENOSYS"], "3600"),
@@ -301,7 +301,7 @@ fn with_nothing_that_wakes_it_looks_again() {
 
 /// As `kill -STOP` and a debugger leave it: with the lock, and without an end.
 #[test]
-fn a_publisher_that_is_frozen_holds_up_publishers_of_its_topic_for_2_s() {
+fn stopped_publisher_delays_others_2_seconds() {
     let store = Store::new();
     store.query("publish=a&data=one").answer();
     let stopped = injected("--inject=pwrite64:signal=STOP");
@@ -350,7 +350,7 @@ fn each_call(trace: &str, store: &Store) -> Vec<(String, usize)> {
 /// An answer with all there is, or an honest error; no end without one, but where
 /// the answer itself cannot be written.
 #[test]
-fn a_subscriber_that_is_refused_any_system_call_answers_or_says_so() {
+fn refused_call_gives_answer_or_error() {
     let (mut answered, mut refused) = (0, 0);
     for query in [
         "subscribed[a]=earliest",
@@ -402,7 +402,7 @@ fn a_subscriber_that_is_refused_any_system_call_answers_or_says_so() {
 
 /// lighttpd and `mod_cgid` hand on the very file that their error log is.
 #[test]
-fn logs_and_answers_are_not_bounded_as_topics_are() {
+fn topic_limit_spares_logs_and_answers() {
     let store = Store::new();
     fs::create_dir(store.file("planted")).unwrap();
     let (length, path) = (1 << 30, store.0.join("log"));
@@ -425,7 +425,7 @@ fn logs_and_answers_are_not_bounded_as_topics_are() {
 
 /// A client that left before it was answered costs nothing but its event.
 #[test]
-fn an_answer_that_nobody_reads_is_not_an_error() {
+fn unread_answer_is_no_error() {
     let store = Store::new();
     let mut child = store.query("publish=a").method("GET").command;
     child.stdout(File::open("/dev/null").unwrap()).stdin(Stdio::null());

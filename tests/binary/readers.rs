@@ -88,14 +88,14 @@ fn assert_good_end(waiter: Waiter) {
 }
 
 #[test]
-fn who_reads_nothing_is_cut_off_in_the_middle_of_an_event() {
+fn stalled_reader_is_cut_off() {
     by_each_way(|_reader, waiter, _| assert_good_end(waiter));
 }
 
 /// A stream ends 10 s after its time, a poll after 30 s in all. At this rate the
 /// whole would take four minutes.
 #[test]
-fn a_slow_reader_keeps_nobody_beyond_the_time() {
+fn too_slow_reader_is_cut_off() {
     asked_by_each_way([("wait=0", ""), ("stream=1&wait=3", "")], |mut reader, waiter, _| {
         let mut seen = 0;
         loop {
@@ -114,7 +114,7 @@ fn a_slow_reader_keeps_nobody_beyond_the_time() {
 
 /// A page a second is progress.
 #[test]
-fn who_reads_slowly_gets_all() {
+fn slow_reader_gets_the_whole_answer() {
     by_each_way(|mut reader, waiter, _| {
         let mut seen = 0;
         for _ in 0..13 {
@@ -135,7 +135,7 @@ fn who_reads_slowly_gets_all() {
 /// Much less than the 10 s for which it would wait: lighttpd and Apache stop
 /// when their last CGI has ended.
 #[test]
-fn told_to_leave_it_does_not_wait_for_who_reads_nothing() {
+fn sigterm_does_not_wait_for_stalled_reader() {
     by_each_way(|_reader, waiter, _| {
         let begin = Instant::now();
         waiter.signal("TERM");
@@ -145,7 +145,7 @@ fn told_to_leave_it_does_not_wait_for_who_reads_nothing() {
 }
 
 #[test]
-fn told_to_leave_it_finishes_the_event_for_who_reads() {
+fn sigterm_finishes_the_event_being_read() {
     by_each_way(|mut reader, waiter, end| {
         let reading = thread::spawn(move || {
             let mut seen = String::new();
@@ -159,7 +159,7 @@ fn told_to_leave_it_finishes_the_event_for_who_reads() {
 }
 
 #[test]
-fn who_goes_away_while_it_writes_is_noticed_at_once() {
+fn disconnect_during_write_ends_the_process() {
     by_each_way(|reader, waiter, _| {
         drop(reader);
         assert_good_end(waiter);

@@ -50,7 +50,7 @@ fn assert_unauthorized(answer: &Answer, rule: &str) {
 }
 
 #[test]
-fn each_algorithm_opens_with_its_own_key() {
+fn each_algorithm_accepts_its_own_key() {
     let house = House::new();
     for (algorithm, private, public) in [
         ("HS256", "hs", "hs"),
@@ -142,9 +142,9 @@ fn every_wrong_token_gets_the_same_401() {
 
 /// The same bytes must not be written in two ways, and nothing may be added.
 /// Base64 and the parts are the same for all algorithms, signatures are not: see
-/// `an_es256_token_has_two_forms`.
+/// `es256_token_has_two_forms`.
 #[test]
-fn an_hs256_token_has_one_form() {
+fn hs256_token_has_one_form() {
     let house = House::new();
     let good = house.keys.token(ALL);
     let parts: Vec<_> = good.split('.').collect();
@@ -176,7 +176,7 @@ fn an_hs256_token_has_one_form() {
 /// OpenSSL and Java sign with either half, so to refuse one would refuse half
 /// of their tokens.
 #[test]
-fn an_es256_token_has_two_forms() {
+fn es256_token_has_two_forms() {
     let house = House::new();
     let header = r#"{"alg":"ES256"}"#;
     let (low, high) = ("ES256 with low s", "ES256 with high s");
@@ -207,7 +207,7 @@ fn rs256_and_eddsa_signatures_have_one_form() {
 
 /// Who holds the public key must not be able to sign with it.
 #[test]
-fn a_public_key_is_no_secret() {
+fn public_key_cannot_sign_tokens() {
     let house = House::new();
     for (algorithm, public) in [("RS256", "rs.pub"), ("ES256", "es.pub"), ("EdDSA", "ed.pub")] {
         let header = format!(r#"{{"alg":"{algorithm}"}}"#);
@@ -246,7 +246,7 @@ fn a_public_key_is_no_secret() {
 }
 
 #[test]
-fn a_token_is_taken_from_the_header_or_the_cookie_only() {
+fn token_comes_from_header_or_cookie() {
     let house = House::new();
     let (good, other) = (house.keys.token(ALL), house.keys.token(r#"{"publish":["b"]}"#));
     let ask = || house.ask("publish=a");
@@ -310,7 +310,7 @@ fn a_token_is_taken_from_the_header_or_the_cookie_only() {
 /// A browser sends the cookie for every page that has it ask. What a page of ours
 /// shows of itself: publishing and subscribing by the cookie.
 #[test]
-fn a_cookie_needs_evidence_of_our_own_site() {
+fn cookie_needs_proof_of_own_site() {
     let house = House::new();
     let good = house.keys.token(ALL);
     let cookie = format!("mercureAuthorization={good}");
@@ -369,7 +369,7 @@ fn a_cookie_needs_evidence_of_our_own_site() {
 }
 
 #[test]
-fn a_grant_is_exact_or_a_prefix_and_for_every_topic() {
+fn every_topic_needs_a_matching_grant() {
     let house = House::new();
     let token =
         house.keys.token(r#"{"publish":["a","news/*"],"subscribe":["secret","private/b*"]}"#);
@@ -410,7 +410,7 @@ fn a_grant_is_exact_or_a_prefix_and_for_every_topic() {
 }
 
 #[test]
-fn a_private_topic_needs_a_token_to_subscribe() {
+fn private_topic_needs_a_token() {
     let house = House::new();
     for topic in ["secret", "private/", "private/x", "%73ecret"] {
         for more in ["", "&stream=1", "&stream=json"] {
@@ -433,7 +433,7 @@ fn a_private_topic_needs_a_token_to_subscribe() {
 }
 
 #[test]
-fn every_topic_needs_a_token_under_subscribe_token() {
+fn subscribe_token_applies_to_every_topic() {
     let house = House::new();
     let token = house.keys.token(r#"{"subscribe":["secret","b/*"]}"#);
     let ask = |query: &str| house.ask(query).variable("NOVCOMET_SUBSCRIBE", "token");
@@ -451,7 +451,7 @@ fn every_topic_needs_a_token_under_subscribe_token() {
 }
 
 #[test]
-fn a_private_topic_is_so_whatever_separates_it() {
+fn any_separator_makes_topics_private() {
     let house = House::new();
     let ask = |list: &str, topic: &str| {
         let query = format!("subscribed[{topic}]=earliest&wait=0");
@@ -475,7 +475,7 @@ fn a_private_topic_is_so_whatever_separates_it() {
 // The end of a token.
 
 #[test]
-fn a_stream_ends_when_its_token_does() {
+fn stream_ends_when_its_token_expires() {
     let house = House::new();
     let long = house.keys.token(ALL);
     let short = house.keys.sign(&[("HS256", "hs", HS256, claims(8, ALL))]).remove(0);
@@ -489,7 +489,7 @@ fn a_stream_ends_when_its_token_does() {
 }
 
 #[test]
-fn a_poll_that_outlives_its_token_is_a_401() {
+fn expired_token_ends_poll_with_401() {
     let house = House::new();
     let short = house.keys.sign(&[("HS256", "hs", HS256, claims(2, ALL))]).remove(0);
     let begin = Instant::now();
@@ -500,7 +500,7 @@ fn a_poll_that_outlives_its_token_is_a_401() {
 
 /// A stopped process cannot leave in time: exp counts at each delivery.
 #[test]
-fn what_is_published_after_the_end_is_not_delivered() {
+fn message_after_expiry_is_not_delivered() {
     let house = House::new();
     let long = house.keys.token(ALL);
     for query in ["subscribed[secret]=0&stream=1", "subscribed[secret]=0"] {
@@ -520,7 +520,7 @@ fn what_is_published_after_the_end_is_not_delivered() {
 // The key.
 
 #[test]
-fn a_key_that_others_could_have_read_or_made_serves_nobody() {
+fn exposed_or_invalid_key_is_refused() {
     let house = House::new();
     let keys = &house.keys;
     let good = keys.token(ALL);
@@ -615,7 +615,7 @@ fn a_key_that_others_could_have_read_or_made_serves_nobody() {
 
 /// An administrator may have set the secret instead of its file.
 #[test]
-fn a_secret_in_the_place_of_its_file_is_not_logged() {
+fn secret_set_as_path_is_not_logged() {
     let house = House::new();
     for secret in [
         "/9j4AAQSkZJRgABAQEASABIAAD/2wBDAAMCAgMCAgMDAwMEAwMEBQgFBQQEBQoHBwYIDAoMDAsKCwsNDhIQDQ4R",
@@ -636,7 +636,7 @@ fn a_secret_in_the_place_of_its_file_is_not_logged() {
 }
 
 #[test]
-fn a_key_is_read_only_where_it_is_needed() {
+fn key_is_read_only_when_needed() {
     let house = House::new();
     let absent = |query: &str| house.ask(query).variable("NOVCOMET_TOKEN_KEY", "/nowhere/key");
     assert_eq!(absent("subscribed[public]=0&wait=0").answer().status(), 200);

@@ -14,7 +14,7 @@ use crate::support::dir::{touch, touch_by_shell};
 use crate::support::turn::INOTIFY;
 
 #[test]
-fn a_waiter_is_woken_by_every_way_to_publish() {
+fn every_way_to_publish_wakes_waiters() {
     let ways: [fn(&Store); 6] = [
         |store| assert_eq!(store.query("publish=a").answer().body, "true"),
         |store| touch(&store.file("a")),
@@ -41,7 +41,7 @@ fn a_waiter_is_woken_by_every_way_to_publish() {
 }
 
 #[test]
-fn a_topic_that_does_not_exist_wakes_its_waiters_when_it_appears() {
+fn new_topic_wakes_its_waiters() {
     for publish in [true, false] {
         let store = Store::new();
         let waiter = store.query("subscribed[a]=0").waiting();
@@ -54,7 +54,7 @@ fn a_topic_that_does_not_exist_wakes_its_waiters_when_it_appears() {
 }
 
 #[test]
-fn an_older_file_put_in_place_is_noticed() {
+fn replacement_by_an_older_file_wakes() {
     let store = Store::new().with("a", SECOND, 5_000).with("backup", SECOND - 9, 5_000);
     let waiter = store.query("subscribed[a]=1795415403.000005").waiting();
     fs::rename(store.file("backup"), store.file("a")).unwrap();
@@ -73,7 +73,7 @@ fn hold_all_instances(held: &mut Vec<OwnedFd>) {
 /// Other tests give instances back meanwhile, so a waiter may find one: those
 /// rounds do not count.
 #[test]
-fn without_an_inotify_instance_dnotify_wakes() {
+fn dnotify_wakes_when_inotify_is_exhausted() {
     let _turn = INOTIFY.alone();
     let mut held = Vec::new();
     let mut by_dnotify = 0;
@@ -92,7 +92,7 @@ fn without_an_inotify_instance_dnotify_wakes() {
 /// Without inotify the whole directory wakes: 16 times in a row, then four times
 /// a second. A sleep may be cut in two by a signal that ends none of it.
 #[test]
-fn busy_neighbours_wake_only_so_often() {
+fn busy_directory_wakes_at_limited_rate() {
     let _turn = INOTIFY.alone();
     let (store, mut held) = (Store::new(), Vec::new());
     let (waiter, begin) = loop {
@@ -115,7 +115,7 @@ fn busy_neighbours_wake_only_so_often() {
 }
 
 #[test]
-fn a_directory_that_vanishes_and_comes_back_is_watched_again() {
+fn recreated_directory_is_watched_again() {
     let store = Store::new();
     let call = store.query("subscribed[a]=0").variable("NOVCOMET_SLEEP", "0.1");
     let waiter = call.variable("NOVCOMET_TRIES", "600").waiting();
@@ -127,7 +127,7 @@ fn a_directory_that_vanishes_and_comes_back_is_watched_again() {
 }
 
 #[test]
-fn terminated_it_answers_where_the_topics_stand() {
+fn sigterm_answers_with_cursors() {
     let store = Store::new().with("a", SECOND, 5_000);
     let waiter = store.query("subscribed[a]=0&subscribed[b]=0").waiting();
     waiter.signal("TERM");
@@ -137,7 +137,7 @@ fn terminated_it_answers_where_the_topics_stand() {
 }
 
 #[test]
-fn when_nobody_listens_it_leaves_silently() {
+fn disconnected_client_ends_wait_silently() {
     let store = Store::new();
     let mut child = store.query("subscribed[a]=0").waiting().take();
     drop(child.stdout.take());
@@ -148,7 +148,7 @@ fn when_nobody_listens_it_leaves_silently() {
 }
 
 #[test]
-fn an_idle_waiter_makes_no_system_call() {
+fn idle_waiter_makes_no_system_call() {
     let store = Store::new().with("busy", SECOND, 0);
     let waiter = store.query("subscribed[a]=0").waiting();
     let before = waiter.times_asleep();
@@ -157,7 +157,7 @@ fn an_idle_waiter_makes_no_system_call() {
 }
 
 #[test]
-fn a_wait_is_as_long_as_was_asked_and_no_longer_than_configured() {
+fn wait_is_as_requested_up_to_maximum() {
     let store = Store::new();
     let lasting = |query: &str, sleep: &str| {
         let begin = Instant::now();
@@ -185,7 +185,7 @@ fn touch_elsewhere(store: &Store, name: &str) {
 }
 
 #[test]
-fn a_time_that_a_publisher_may_replace_is_told_to_nobody() {
+fn unsettled_cursor_is_not_delivered() {
     let store = Store::new().with("a", SECOND - 1_000_000_000, 0);
     let lock = hold_lock(&store, "a");
     let mut waiter = store.query("subscribed[a]=0").waiting();
@@ -198,7 +198,7 @@ fn a_time_that_a_publisher_may_replace_is_told_to_nobody() {
 }
 
 #[test]
-fn a_publisher_that_hangs_holds_up_publishers_for_a_while_and_no_subscriber() {
+fn hanging_publisher_delays_only_publishers() {
     let store = Store::new().with("a", SECOND - 1_000_000_000, 0);
     let _lock = hold_lock(&store, "a");
     let waiter = store.query("subscribed[a]=0").waiting();
@@ -214,7 +214,7 @@ fn a_publisher_that_hangs_holds_up_publishers_for_a_while_and_no_subscriber() {
 /// at random gaps; a subscriber polls again and again. A wake-up that is missed
 /// would last an hour, an event that is missed shows at the end.
 #[test]
-fn of_thousands_of_events_the_last_is_always_seen() {
+fn last_of_thousands_of_events_is_delivered() {
     const ROUNDS: u32 = 2_000;
     let store = Store::new();
     thread::scope(|scope| {

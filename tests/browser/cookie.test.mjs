@@ -73,7 +73,7 @@ async function answered(act) {
   return [answer.status(), await answer.request().allHeaders()];
 }
 
-it('a navigation from a foreign page publishes nothing', async () => {
+it('foreign navigation publishes nothing', async () => {
   lure = `<script>location = '${ours}/comet.cgi?publish=pwn&data=by-navigation'</script>`;
   const page = await context.newPage();
   const [status, headers] = await answered(() => page.goto(foreign).catch(() => {}));
@@ -83,7 +83,7 @@ it('a navigation from a foreign page publishes nothing', async () => {
   assert.deepEqual(await fs.readdir(server.store), []);
 });
 
-it('a window of a foreign page learns nothing of a private topic', async () => {
+it('foreign window reads no private topic', async () => {
   lure = '<a target="prize" href="about:blank">win</a>';
   const page = await open(context, foreign);
   const [prize] = await Promise.all([page.waitForEvent('popup'), page.click('a')]);
@@ -93,7 +93,7 @@ it('a window of a foreign page learns nothing of a private topic', async () => {
   assert.equal(status, 403);
 });
 
-it('a foreign redirect of a link on our page publishes nothing', async () => {
+it('foreign redirect publishes nothing', async () => {
   lure = `${ours}/comet.cgi?publish=pwn&data=by-redirect`;
   await server.serve('links.html', `<!doctype html><a href="${foreign}">a link</a>`);
   const page = await open(context, `${ours}/links.html`);
@@ -105,7 +105,7 @@ it('a foreign redirect of a link on our page publishes nothing', async () => {
 });
 
 for (const transport of ['poll', 'stream']) {
-  it(`a page of ours without a referrer hears and publishes by ${transport}`, async () => {
+  it(`page without referrer works by ${transport}`, async () => {
     const page = await open(context, `${ours}/quiet.html`);
     await page.evaluate(transport => {
       Object.assign(window, {heard: [], client: new NovComet.Client('/comet.cgi', {transport})});

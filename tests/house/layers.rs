@@ -41,7 +41,7 @@ fn folders_import_only_lower_layers() {
 }
 
 #[test]
-fn imports_form_no_circle() {
+fn imports_form_no_cycle() {
     let mut left = imports();
     // A module that imports no module that is left is in no circle.
     loop {

@@ -52,7 +52,7 @@ fn modules(file: &str) -> Vec<String> {
 }
 
 #[test]
-fn each_test_and_each_constant_that_is_named_is_there() {
+fn each_named_test_and_constant_exists() {
     let page = read("docs/security.md");
     let named = names(&page);
     assert!(named.len() > 150, "only {} names were found", named.len());
@@ -85,7 +85,7 @@ fn settings(text: &str, before: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn each_setting_is_in_the_documents() {
+fn each_setting_is_documented() {
     let code = read("src/config.rs");
     let code = settings(code.split("#[cfg(test)]").next().unwrap(), "\"");
     assert!(code.len() > 15, "only {code:?}");
@@ -102,7 +102,7 @@ fn defaults(page: &str) -> BTreeMap<&str, OsString> {
 }
 
 #[test]
-fn the_documented_defaults_change_nothing() {
+fn documented_defaults_change_nothing() {
     let page = read("docs/options.md");
     let defaults = defaults(&page);
     assert!(defaults.len() > 15, "only {defaults:?}");

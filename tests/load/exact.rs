@@ -94,7 +94,7 @@ impl Drop for Umask {
 }
 
 #[test]
-fn every_message_reaches_everybody_once_and_in_order() {
+fn every_subscriber_gets_each_message_once() {
     // Event files that all users may write, as docs/limits.md tells an administrator.
     let _turn = MACHINE.alone();
     let _umask = Umask::set(Mode::empty());

@@ -16,9 +16,9 @@ use crate::support::turn::MACHINE;
 use crate::support::wait::eventually;
 
 stories! {
-    a_reload_amid_waiters_answers_new_requests_and_loses_no_event
-    a_stop_amid_waiters_takes_them_along
-    clients_that_give_up_leave_nobody_behind
+    reload_loses_no_event
+    stop_ends_all_waiters
+    aborted_requests_leave_no_process
 }
 
 const WAITERS: usize = 200;
@@ -40,7 +40,7 @@ fn roomy(kind: Kind) -> Setup {
     }
 }
 
-fn a_reload_amid_waiters_answers_new_requests_and_loses_no_event(kind: Kind) {
+fn reload_loses_no_event(kind: Kind) {
     let _turn = MACHINE.shared();
     let server = roomy(kind).start();
     let target = "GET /comet.cgi?subscribed[a]=0.1";
@@ -62,7 +62,7 @@ fn a_reload_amid_waiters_answers_new_requests_and_loses_no_event(kind: Kind) {
 }
 
 /// Polls and streams: each is answered or ended, and no process is left.
-fn a_stop_amid_waiters_takes_them_along(kind: Kind) {
+fn stop_ends_all_waiters(kind: Kind) {
     let _turn = MACHINE.shared();
     let mut server = roomy(kind).start();
     let way = |number: usize| if number % 2 == 0 { "" } else { "&stream=1" };
@@ -75,7 +75,7 @@ fn a_stop_amid_waiters_takes_them_along(kind: Kind) {
     assert!(waiters.into_iter().all(Exchange::ends));
 }
 
-fn clients_that_give_up_leave_nobody_behind(kind: Kind) {
+fn aborted_requests_leave_no_process(kind: Kind) {
     let _turn = MACHINE.shared();
     let server = roomy(kind).option("NOVCOMET_SLEEP", "1").option("NOVCOMET_TRIES", "1").start();
     let aborted = size("FAULTS_ABORTED", 300);
@@ -155,7 +155,7 @@ impl Drop for Crowd {
 
 /// Far more than inotify has instances for one user.
 #[test]
-fn a_crowd_that_is_held_at_once_is_idle_and_is_woken_by_one_event() {
+fn held_subscribers_are_idle_until_event() {
     let _turn = MACHINE.shared();
     let server = Server::start(Kind::Lighttpd);
     let store = format!("file://{}", server.store().display());

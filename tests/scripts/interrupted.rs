@@ -49,7 +49,7 @@ fn signalled(child: &mut Child, signal: &str) -> ExitStatus {
 }
 
 #[test]
-fn an_interrupted_run_leaves_nothing() {
+fn interrupted_run_leaves_nothing() {
     for (signal, number) in [("INT", 2), ("TERM", 15), ("HUP", 1)] {
         let (mut run, said) = start(&format!("{STRAY} wait"));
         let status = signalled(&mut run, signal);
@@ -60,7 +60,7 @@ fn an_interrupted_run_leaves_nothing() {
 
 /// As often as it is pressed.
 #[test]
-fn a_run_interrupted_twice_leaves_nothing() {
+fn run_interrupted_twice_leaves_nothing() {
     for pause in [1, 5, 20, 100, 400] {
         let (mut run, said) = start(&format!("{STRAY} wait"));
         let script = format!("kill -s INT {0}; sleep 0.{pause:03}; kill -s INT {0} 2>&-", run.id());
@@ -71,7 +71,7 @@ fn a_run_interrupted_twice_leaves_nothing() {
 }
 
 #[test]
-fn a_run_that_ends_leaves_nothing() {
+fn finished_run_leaves_nothing() {
     for code in [0, 3] {
         let (mut run, said) = start(&format!("{STRAY} read end; exit {code}"));
         drop(run.stdin.take());
@@ -82,7 +82,7 @@ fn a_run_that_ends_leaves_nothing() {
 
 /// What has to put something back, such as the clock, has a second for it.
 #[test]
-fn what_ends_by_itself_is_not_killed() {
+fn process_that_ends_is_not_killed() {
     let kept = std::env::temp_dir().join(format!("novcomet-kept-{}", std::process::id()));
     let back = "echo ready; while kill -0 $1 2>&-; do sleep 0.02; done; sleep 0.3; touch $2";
     let script = format!("setsid sh -c '{back}' sh $$ '{}' & wait", kept.display());
@@ -93,7 +93,7 @@ fn what_ends_by_itself_is_not_killed() {
 }
 
 #[test]
-fn what_was_not_run_is_summed_up() {
+fn skipped_tests_are_summed_up() {
     let script = "echo 'NOT RUN: a needs root' >> $TESTS_NOT_RUN
         echo 'NOT RUN: b needs Landlock' >> $TESTS_NOT_RUN
         echo 'NOT RUN: c needs root' >> $TESTS_NOT_RUN; exit 1";

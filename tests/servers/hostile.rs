@@ -17,11 +17,11 @@ use trace::{Trace, is_change};
 use wire::Answer;
 
 stories! {
-    a_hostile_request_gets_an_answer_and_nothing_else
-    a_slow_body_holds_up_nobody_else
+    hostile_request_only_gets_an_answer
+    slow_body_delays_no_other_request
 }
 
-fn a_hostile_request_gets_an_answer_and_nothing_else(kind: Kind) {
+fn hostile_request_only_gets_an_answer(kind: Kind) {
     let server = Server::start(kind);
     let trace = Trace::of(&server);
     for query in
@@ -41,7 +41,7 @@ fn a_hostile_request_gets_an_answer_and_nothing_else(kind: Kind) {
 }
 
 /// Bodies that come bit by bit, and others meanwhile.
-fn a_slow_body_holds_up_nobody_else(kind: Kind) {
+fn slow_body_delays_no_other_request(kind: Kind) {
     let server = Server::start(kind);
     let body = b"publish=slow&data=bit%20by%20bit";
     let head = format!("POST /comet.cgi HTTP/1.0\r\nContent-Length: {}\r\n\r\n", body.len());

@@ -20,7 +20,7 @@ use crate::support::wait::eventually;
 // Of a request.
 
 #[test]
-fn a_request_names_64_topics_and_no_more() {
+fn request_names_at_most_64_topics() {
     let store = Store::new();
     let many =
         |count: usize, one: fn(usize) -> String| (0..count).map(one).collect::<Vec<_>>().join("&");
@@ -39,7 +39,7 @@ fn a_request_names_64_topics_and_no_more() {
 /// By its length, before there is room made for it, and with less memory than
 /// it would take.
 #[test]
-fn a_body_too_long_is_judged_before_it_is_read() {
+fn too_long_body_is_refused_unread() {
     let store = Store::new();
     for (length, status) in [
         ("204801", 413),
@@ -59,7 +59,7 @@ fn a_body_too_long_is_judged_before_it_is_read() {
 /// By a pipe, as from `mod_cgi`, and by a socket, as from `mod_cgid`. All the
 /// while the sender has not gone; the test lasts as long as the deadline.
 #[test]
-fn a_body_that_does_not_come_ends_at_its_deadline() {
+fn missing_body_times_out() {
     let store = Store::new();
     let post = || store.query("publish=a").method("POST").variable("CONTENT_LENGTH", "20");
     let mut by_pipe = post().command.spawn().unwrap();
@@ -80,7 +80,7 @@ fn a_body_that_does_not_come_ends_at_its_deadline() {
 // Of the store.
 
 #[test]
-fn at_the_limit_there_is_no_new_topic_and_the_others_go_on() {
+fn topic_limit_refuses_only_new_topics() {
     let store = Store::new();
     let publish = |query: &str| store.query(query).variable("NOVCOMET_MAX_TOPICS", "3").answer();
     // What is not an event file does not count.
@@ -98,7 +98,7 @@ fn at_the_limit_there_is_no_new_topic_and_the_others_go_on() {
 }
 
 #[test]
-fn a_share_of_the_file_system_is_left_to_others() {
+fn file_system_reserve_is_left_free() {
     let store = Store::new().with("a", SECOND, 0);
     // So that not everything is free.
     fs::write(store.0.join("other"), "x").unwrap();
@@ -116,7 +116,7 @@ fn a_share_of_the_file_system_is_left_to_others() {
 
 /// On a file system of 20 files and a megabyte: the directory is one of them.
 #[test]
-fn the_share_counts_files_and_what_a_message_will_take() {
+fn reserve_counts_files_and_message_size() {
     if !is_root() {
         not_run("the share of the file system", "root");
         return;
@@ -142,7 +142,7 @@ fn the_share_counts_files_and_what_a_message_will_take() {
 
 /// The age of a file cannot be set back, so what is old here is a millisecond old.
 #[test]
-fn a_new_topic_sweeps_some_that_are_stale() {
+fn new_topic_removes_some_stale_ones() {
     let store = Store::new();
     for number in 0..200 {
         File::create(store.file(&number.to_string())).unwrap();
@@ -165,7 +165,7 @@ fn a_new_topic_sweeps_some_that_are_stale() {
 }
 
 #[test]
-fn what_is_in_use_or_not_ours_is_not_swept() {
+fn used_and_foreign_files_are_kept() {
     let store = Store::new().with("locked", SECOND, 0).with("future", 4_000_000_000, 0);
     let mut kept = vec!["locked.comet", "future.comet", "dir.comet", "link.comet", "target"];
     kept.extend(["x.comet.bak", "picture.comet"]);
@@ -190,7 +190,7 @@ fn what_is_in_use_or_not_ours_is_not_swept() {
 }
 
 #[test]
-fn a_subscriber_of_a_topic_that_was_swept_keeps_its_cursor_and_hears_of_the_next_life() {
+fn subscriber_of_swept_topic_keeps_its_cursor() {
     let store = Store::new().with("a", SECOND, 163_846_000);
     let waiter = store.query("subscribed[a]=1795415403.163846").waiting();
     let sweep = || store.query("publish=b").variable("NOVCOMET_STALE", "0.000001").answer();
@@ -244,7 +244,7 @@ fn rush(count: usize, call: impl Fn(usize) -> Call) -> (Vec<Waiter>, Vec<Answer>
 
 /// Hundreds start at once, again and again, and those who wait are killed.
 #[test]
-fn never_more_wait_than_may_and_a_killed_waiter_leaves_its_slot() {
+fn limit_holds_and_killed_waiters_free_slots() {
     let store = Store::new();
     for round in 0..8 {
         let (waiting, answers) = rush(200, |number| {
@@ -261,7 +261,7 @@ fn never_more_wait_than_may_and_a_killed_waiter_leaves_its_slot() {
 
 /// A foreign page that asks 25 times would take all of its visitor's slots.
 #[test]
-fn a_foreign_page_takes_no_slot() {
+fn foreign_page_takes_no_slot() {
     let store = Store::new();
     let page = |marks: &[(&str, &str)]| {
         let call = visitor(&store, "192.0.2.1", "subscribed[a]=0&wait=20");
@@ -293,7 +293,7 @@ fn a_foreign_page_takes_no_slot() {
 
 /// Every user of the machine reads /proc/net/unix.
 #[test]
-fn no_visitors_address_is_shown_to_local_users() {
+fn local_users_see_no_visitor_address() {
     let store = Store::new();
     let names = || fs::read_to_string("/proc/net/unix").unwrap();
     for address in ["203.0.113.77", "2001:db8:77:77::1", "somebody.example"] {
@@ -328,7 +328,7 @@ fn one_address_leaves_slots_to_the_others() {
 }
 
 #[test]
-fn who_may_not_wait_hears_at_intervals_and_who_need_not_wait_is_not_counted() {
+fn without_slot_answers_with_retry_after() {
     let store = Store::new();
     let full =
         |query: &str| visitor(&store, "192.0.2.1", query).variable("NOVCOMET_MAX_WAITERS", "1");
@@ -356,7 +356,7 @@ fn who_may_not_wait_hears_at_intervals_and_who_need_not_wait_is_not_counted() {
 
 /// `EventSource` gives up for ever at any answer but a stream.
 #[test]
-fn a_stream_that_may_not_wait_brings_what_there_is_and_says_when_to_reconnect() {
+fn stream_without_slot_sends_pending_messages() {
     let store = Store::new();
     store.query("publish=a&data=one").answer();
     let full =
@@ -422,7 +422,7 @@ fn has_begun(exchange: &Exchange) -> bool {
 }
 
 #[test]
-fn two_hundred_visitors_do_not_stall_stock_apache() {
+fn many_visitors_do_not_stall_apache() {
     let server = stock_apache();
     for _ in 0..3 {
         let crowd = visitors(&server, 200, |number| format!("10.0.0.{number}"));
@@ -432,7 +432,7 @@ fn two_hundred_visitors_do_not_stall_stock_apache() {
 }
 
 #[test]
-fn a_page_with_two_hundred_tabs_does_not_stall_stock_apache() {
+fn many_tabs_do_not_stall_apache() {
     let server = stock_apache();
     let tabs = visitors(&server, 200, |_| "10.0.0.1".into());
     server.await_waiters(25);
@@ -441,7 +441,7 @@ fn a_page_with_two_hundred_tabs_does_not_stall_stock_apache() {
 }
 
 #[test]
-fn two_hundred_streams_do_not_stall_stock_apache() {
+fn many_streams_do_not_stall_apache() {
     let server = stock_apache();
     let target = "GET /comet.cgi?subscribed[a]=0&stream=1";
     let send = |number| {
@@ -460,7 +460,7 @@ fn two_hundred_streams_do_not_stall_stock_apache() {
 
 /// Without a proxy that tells them apart: all are 127.0.0.1.
 #[test]
-fn lighttpd_gives_out_the_same_slots() {
+fn lighttpd_has_the_same_slots() {
     let server = Server::start(Kind::Lighttpd);
     let crowd = visitors(&server, 100, |_| "10.0.0.1".into());
     the_rest_of_the_site_goes_on(&server, crowd, 25);

@@ -14,18 +14,18 @@ use novcomet::event::Topic;
 use novcomet::store::{self, Limits, Retention};
 
 stories! {
-    each_event_arrives_before_the_next_is_published
-    compression_holds_no_event_back
+    each_event_arrives_before_the_next
+    compression_delays_no_event
     curl_reads_line_by_line
-    a_client_that_comes_back_gets_each_message_once
-    a_stream_ends_with_its_time_and_the_next_goes_on
-    a_client_that_has_gone_costs_no_process
-    a_stop_ends_every_stream
-    a_graceful_restart_loses_nothing
-    what_is_wrong_is_answered_before_the_stream_begins
-    a_stream_may_be_short
-    a_store_that_vanishes_ends_no_stream
-    a_store_that_cannot_be_read_any_more_ends_the_stream
+    reconnecting_client_gets_each_message_once
+    expired_stream_is_continued_by_next
+    disconnected_client_leaves_no_process
+    stop_ends_every_stream
+    graceful_restart_loses_no_message
+    invalid_stream_request_gets_an_error
+    stream_with_short_wait_ends
+    vanished_store_ends_no_stream
+    unreadable_store_ends_the_stream
 }
 
 /// With all servers at once, for these stories are waiting for the most part.
@@ -38,7 +38,7 @@ fn with_every_server(story: fn(Kind)) {
 }
 
 #[test]
-fn a_quiet_stream_gives_signs_of_life_and_they_find_out_who_has_gone() {
+fn heartbeat_detects_a_disconnected_client() {
     with_every_server(|kind| {
         let server = Server::start(kind);
         let (mut here, gone) = (begun(&server), begun(&server));
@@ -51,18 +51,18 @@ fn a_quiet_stream_gives_signs_of_life_and_they_find_out_who_has_gone() {
 }
 
 #[test]
-fn a_slow_reader_delays_nobody_and_is_cut_off() {
+fn slow_reader_delays_no_other() {
     with_every_server(one_of_two_reads);
 }
 
 /// As browsers send it.
 const COMPRESSED: &str = "Accept-Encoding: gzip, deflate, br, zstd";
 
-fn each_event_arrives_before_the_next_is_published(kind: Kind) {
+fn each_event_arrives_before_the_next(kind: Kind) {
     assert_flow(&Server::start(kind));
 }
 
-fn compression_holds_no_event_back(kind: Kind) {
+fn compression_delays_no_event(kind: Kind) {
     let Some(server) = compressing(kind) else { return };
     assert_flow(&server);
     assert_eq!(server.complaints(), [""; 0]);
@@ -124,7 +124,7 @@ fn assert_head(stream: &Stream) {
 
 /// Thousands of messages in three topics are read by a client whose connection
 /// breaks again and again, after any byte.
-fn a_client_that_comes_back_gets_each_message_once(kind: Kind) {
+fn reconnecting_client_gets_each_message_once(kind: Kind) {
     let server = Server::setup(kind).option("NOVCOMET_KEEP", "10000").start();
     let expected = publish_many(&server);
     let of = |topic| format!("subscribed[{topic}]=earliest&");
@@ -197,7 +197,7 @@ fn curl_reads_line_by_line(kind: Kind) {
 }
 
 /// Somebody publishes all the time; the client takes each stream to its end.
-fn a_stream_ends_with_its_time_and_the_next_goes_on(kind: Kind) {
+fn expired_stream_is_continued_by_next(kind: Kind) {
     const MESSAGES: u32 = 150;
     let server = Server::setup(kind).option("NOVCOMET_STREAM", "0.5").start();
     let publish = || (0..MESSAGES).for_each(|number| server.publish("a", &number.to_string()));
@@ -224,7 +224,7 @@ fn a_stream_ends_with_its_time_and_the_next_goes_on(kind: Kind) {
 /// lighttpd ends the process at once. Apache notices when a write fails: the
 /// first one after the client has closed its connection does not, for the
 /// client has yet to answer it.
-fn a_client_that_has_gone_costs_no_process(kind: Kind) {
+fn disconnected_client_leaves_no_process(kind: Kind) {
     let server = Server::start(kind);
     drop(begun(&server));
     if kind != Kind::Lighttpd {
@@ -261,7 +261,7 @@ fn one_of_two_reads(kind: Kind) {
 }
 
 /// The connection may end without the last chunk, but not within an event.
-fn a_stop_ends_every_stream(kind: Kind) {
+fn stop_ends_every_stream(kind: Kind) {
     let mut server = Server::start(kind);
     let mut streams: Vec<_> = (0..3).map(|_| begun(&server)).collect();
     server.publish("a", "x");
@@ -279,7 +279,7 @@ fn a_stop_ends_every_stream(kind: Kind) {
 
 /// Apache's event MPM ends the streams, lighttpd too when the grace is over;
 /// with prefork they go on.
-fn a_graceful_restart_loses_nothing(kind: Kind) {
+fn graceful_restart_loses_no_message(kind: Kind) {
     let server = match kind {
         Kind::Lighttpd => Server::setup(kind)
             .lines(r#"server.feature-flags += ( "server.graceful-shutdown-timeout" => 1 )"#),
@@ -310,7 +310,7 @@ fn begun(server: &Server) -> Stream {
     stream
 }
 
-fn what_is_wrong_is_answered_before_the_stream_begins(kind: Kind) {
+fn invalid_stream_request_gets_an_error(kind: Kind) {
     let server = Server::start(kind);
     let ask = |query: &str, headers: &[&str]| {
         server.send_with(&format!("GET /comet.cgi?{query}"), headers).reply()
@@ -332,7 +332,7 @@ fn assert_problem(reply: &Reply, status: u16) {
     assert_eq!(reply.header("Content-Type"), Some("application/problem+json"));
 }
 
-fn a_stream_may_be_short(kind: Kind) {
+fn stream_with_short_wait_ends(kind: Kind) {
     let server = Server::start(kind);
     server.publish("a", "kept");
     let target = "/comet.cgi?subscribed[a]=earliest&stream=1";
@@ -350,7 +350,7 @@ fn a_stream_may_be_short(kind: Kind) {
 }
 
 /// As with a poll: a topic without a file has no event, yet.
-fn a_store_that_vanishes_ends_no_stream(kind: Kind) {
+fn vanished_store_ends_no_stream(kind: Kind) {
     let server = Server::setup(kind).option("NOVCOMET_SLEEP", "0.1").start();
     let mut stream = begun(&server);
     server.publish("a", "before");
@@ -369,7 +369,7 @@ fn a_store_that_vanishes_ends_no_stream(kind: Kind) {
 }
 
 /// The head has been sent: all that is left is to end, and to say why in the log.
-fn a_store_that_cannot_be_read_any_more_ends_the_stream(kind: Kind) {
+fn unreadable_store_ends_the_stream(kind: Kind) {
     let server = Server::start(kind);
     let mut stream = begun(&server);
     fs::create_dir(server.event_file("a")).unwrap();

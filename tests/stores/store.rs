@@ -16,21 +16,21 @@ const WHOLE: usize = 1 << 30;
 const HOUR: Duration = Duration::from_secs(3600);
 
 over_every_store! {
-    a_topic_stands_at_its_last_event
-    messages_are_replayed_in_order_and_unchanged
-    a_reading_is_bounded_and_the_next_has_the_rest
-    what_is_kept_is_bounded_and_who_missed_some_is_told
-    events_without_a_message_push_no_message_out
-    a_cursor_from_another_life_of_the_topic_is_a_gap
-    a_cursor_ahead_of_the_topic_is_a_gap
-    a_topic_that_is_gone
-    beside_publishers_and_compaction_nothing_is_lost_or_doubled
-    no_two_of_4_000_concurrent_events_are_the_same_moment
-    topics_do_not_know_each_other
-    many_topics_are_read_in_one_look
-    many_topics_share_one_budget_and_none_starves
-    a_watch_misses_nothing
-    of_many_topics_each_wakes
+    cursor_is_that_of_last_event
+    messages_are_replayed_unchanged_in_order
+    bounded_reading_is_continued_by_next
+    dropped_messages_are_reported_as_gap
+    event_without_message_drops_no_message
+    cursor_of_a_deleted_topic_is_gap
+    cursor_ahead_of_topic_is_gap
+    lost_topic_delivers_no_message
+    compaction_loses_and_doubles_nothing
+    concurrent_events_have_different_cursors
+    topics_are_independent
+    many_topics_are_read_at_once
+    shared_budget_starves_no_topic
+    watch_misses_no_event
+    each_of_many_topics_wakes
     reading_and_watching_write_nothing
 }
 
@@ -64,7 +64,7 @@ fn texts(reading: &Reading) -> Vec<&str> {
     reading.messages.iter().map(|message| message.data.as_str()).collect()
 }
 
-fn a_topic_stands_at_its_last_event(kind: Kind) {
+fn cursor_is_that_of_last_event(kind: Kind) {
     let backend = Backend::start(kind);
     let store = backend.open();
     assert_eq!(read(store.as_ref(), Since::Now), Reading::quiet(Cursor::SMALLEST));
@@ -78,7 +78,7 @@ fn a_topic_stands_at_its_last_event(kind: Kind) {
     }
 }
 
-fn messages_are_replayed_in_order_and_unchanged(kind: Kind) {
+fn messages_are_replayed_unchanged_in_order(kind: Kind) {
     let backend = Backend::start(kind);
     let store = backend.open();
     let long = "0123456789".repeat(6_553);
@@ -103,7 +103,7 @@ fn messages_are_replayed_in_order_and_unchanged(kind: Kind) {
     }
 }
 
-fn a_reading_is_bounded_and_the_next_has_the_rest(kind: Kind) {
+fn bounded_reading_is_continued_by_next(kind: Kind) {
     let backend = Backend::start(kind);
     let store = backend.open();
     for number in 0..100 {
@@ -129,7 +129,7 @@ fn a_reading_is_bounded_and_the_next_has_the_rest(kind: Kind) {
 }
 
 /// A message counts as a line of the file store does: 42 bytes and its data.
-fn what_is_kept_is_bounded_and_who_missed_some_is_told(kind: Kind) {
+fn dropped_messages_are_reported_as_gap(kind: Kind) {
     for (kept, retention) in [
         (10, Retention { messages: 10, ..KEEP_ALL }),
         (5, Retention { bytes: 5 * 142, ..KEEP_ALL }),
@@ -159,7 +159,7 @@ fn what_is_kept_is_bounded_and_who_missed_some_is_told(kind: Kind) {
 }
 
 /// `publish=ID` alone, as in 2011, between messages that somebody wants.
-fn events_without_a_message_push_no_message_out(kind: Kind) {
+fn event_without_message_drops_no_message(kind: Kind) {
     let backend = Backend::start(kind);
     let store = backend.keeping(Retention { messages: 5, ..KEEP_ALL });
     let ids = ["one", "two", "three"].map(|data| publish(store.as_ref(), data));
@@ -170,7 +170,7 @@ fn events_without_a_message_push_no_message_out(kind: Kind) {
     assert_eq!(read(store.as_ref(), Since::Cursor(last)), Reading::quiet(last));
 }
 
-fn a_cursor_from_another_life_of_the_topic_is_a_gap(kind: Kind) {
+fn cursor_of_a_deleted_topic_is_gap(kind: Kind) {
     let backend = Backend::start(kind);
     let store = backend.open();
     let ids = [publish(store.as_ref(), "one"), publish(store.as_ref(), "two")];
@@ -184,7 +184,7 @@ fn a_cursor_from_another_life_of_the_topic_is_a_gap(kind: Kind) {
     assert_eq!((texts(&reading), reading.gap), (vec!["three"], false));
 }
 
-fn a_cursor_ahead_of_the_topic_is_a_gap(kind: Kind) {
+fn cursor_ahead_of_topic_is_gap(kind: Kind) {
     let backend = Backend::start(kind);
     let store = backend.open();
     let one = publish(store.as_ref(), "one");
@@ -197,7 +197,7 @@ fn a_cursor_ahead_of_the_topic_is_a_gap(kind: Kind) {
 
 /// A file was taken away by somebody, who knows why. From a server's memory a
 /// topic can only get lost.
-fn a_topic_that_is_gone(kind: Kind) {
+fn lost_topic_delivers_no_message(kind: Kind) {
     let backend = Backend::start(kind);
     let store = backend.open();
     let id = publish(store.as_ref(), "one");
@@ -215,7 +215,7 @@ fn a_topic_that_is_gone(kind: Kind) {
 /// Publishers beside subscribers that read without rest: everybody reads
 /// everything, once, in order, also over dozens of compactions. The publishers
 /// go no further ahead than what is kept.
-fn beside_publishers_and_compaction_nothing_is_lost_or_doubled(kind: Kind) {
+fn compaction_loses_and_doubles_nothing(kind: Kind) {
     const AHEAD: usize = 50;
     let each = if kind == Kind::File { 2_000 } else { 500 };
     let backend = Backend::start(kind);
@@ -258,7 +258,7 @@ fn beside_publishers_and_compaction_nothing_is_lost_or_doubled(kind: Kind) {
     });
 }
 
-fn no_two_of_4_000_concurrent_events_are_the_same_moment(kind: Kind) {
+fn concurrent_events_have_different_cursors(kind: Kind) {
     let backend = Backend::start(kind);
     let thousand = || {
         let store = backend.open();
@@ -275,7 +275,7 @@ fn no_two_of_4_000_concurrent_events_are_the_same_moment(kind: Kind) {
 }
 
 /// Names that mean something to a file system, to Redis or to memcached.
-fn topics_do_not_know_each_other(kind: Kind) {
+fn topics_are_independent(kind: Kind) {
     let backend = Backend::start(kind);
     let store = backend.open();
     let long = "é".repeat(100);
@@ -291,7 +291,7 @@ fn topics_do_not_know_each_other(kind: Kind) {
     }
 }
 
-fn many_topics_are_read_in_one_look(kind: Kind) {
+fn many_topics_are_read_at_once(kind: Kind) {
     let backend = Backend::start(kind);
     let store = backend.open();
     let topics: Vec<_> = (0..64).map(|number| topic(&format!("t{number}"))).collect();
@@ -310,7 +310,7 @@ fn many_topics_are_read_in_one_look(kind: Kind) {
 }
 
 /// As the hub does: who is furthest behind is served first.
-fn many_topics_share_one_budget_and_none_starves(kind: Kind) {
+fn shared_budget_starves_no_topic(kind: Kind) {
     const EACH: usize = 5;
     let backend = Backend::start(kind);
     let store = backend.open();
@@ -393,7 +393,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn a_watch_misses_nothing(kind: Kind) {
+fn watch_misses_no_event(kind: Kind) {
     const EVENTS: usize = 300;
     let backend = Backend::start(kind);
     let store = backend.open();
@@ -417,7 +417,7 @@ fn a_watch_misses_nothing(kind: Kind) {
     });
 }
 
-fn of_many_topics_each_wakes(kind: Kind) {
+fn each_of_many_topics_wakes(kind: Kind) {
     let backend = Backend::start(kind);
     let store = backend.open();
     let names: Vec<_> = (0..64).map(|number| format!("t{number}")).collect();
@@ -446,7 +446,7 @@ fn reading_and_watching_write_nothing(kind: Kind) {
 }
 
 #[test]
-fn a_url_that_names_no_store_is_refused() {
+fn unknown_store_url_is_refused() {
     for url in [
         "",
         "/dev/shm",

@@ -68,7 +68,7 @@ fn texts(reading: &Reading) -> Vec<&str> {
 }
 
 #[test]
-fn a_cursor_from_another_life_of_the_topic_is_a_gap() {
+fn cursor_of_a_deleted_topic_is_gap() {
     let again = [
         |path: &PathBuf| fs::remove_file(path).unwrap(),
         |path: &PathBuf| {
@@ -95,7 +95,7 @@ fn a_cursor_from_another_life_of_the_topic_is_a_gap() {
 }
 
 #[test]
-fn a_topic_that_was_restored_is_a_gap() {
+fn restored_topic_is_a_gap() {
     for anew in [false, true] {
         let scratch = Scratch::new();
         let store = scratch.open();
@@ -122,7 +122,7 @@ fn a_topic_that_was_restored_is_a_gap() {
 /// Who is told of a gap gets all there is, and then it is over: a subscriber
 /// that heard of the same gap again and again would never wait.
 #[test]
-fn a_gap_is_told_once() {
+fn gap_is_reported_once() {
     for limit in [0, 100, WHOLE] {
         let scratch = Scratch::new();
         let store = scratch.open();
@@ -145,7 +145,7 @@ fn a_gap_is_told_once() {
 
 /// Lines out of their order, by a shell or two logs in one, hide no other.
 #[test]
-fn a_line_that_is_not_earlier_than_the_next_is_passed_over() {
+fn line_out_of_order_is_skipped() {
     let scratch = Scratch::new();
     let store = scratch.keeping(Retention { age: Duration::MAX, ..KEEP_ALL });
     let line = |id: &str| format!("{{\"id\":{id},\"data\":\"{id}\"}}\n");
@@ -158,7 +158,7 @@ fn a_line_that_is_not_earlier_than_the_next_is_passed_over() {
 
 /// JavaScript cannot tell such ids apart, or nothing comes after them.
 #[test]
-fn a_line_from_the_end_of_time_ends_no_topic() {
+fn line_at_largest_cursor_stops_nothing() {
     for id in ["18446744073709.551615", "253402300799.500001", "8589934592.000000"] {
         let scratch = Scratch::new();
         let store = scratch.open();
@@ -173,7 +173,7 @@ fn a_line_from_the_end_of_time_ends_no_topic() {
 
 /// Nothing comes after the last cursor, so the topic begins again.
 #[test]
-fn a_topic_at_the_largest_cursor_begins_again() {
+fn topic_at_largest_cursor_restarts() {
     let scratch = Scratch::new();
     let store = scratch.open();
     let line = format!("{{\"id\":{},\"data\":\"last\"}}\n", Cursor::LARGEST);
@@ -188,7 +188,7 @@ fn a_topic_at_the_largest_cursor_begins_again() {
 
 /// JavaScript cannot tell such a time from the next either.
 #[test]
-fn a_file_from_the_end_of_time_has_no_known_time() {
+fn file_time_beyond_range_is_unknown() {
     let scratch = Scratch::new();
     let store = scratch.open();
     let one = publish(store.as_ref(), "one");
@@ -202,7 +202,7 @@ fn a_file_from_the_end_of_time_has_no_known_time() {
 }
 
 #[test]
-fn a_topic_that_is_gone_keeps_the_cursor_of_its_subscriber() {
+fn deleted_file_keeps_the_subscribers_cursor() {
     let scratch = Scratch::new();
     let store = scratch.open();
     let id = publish(store.as_ref(), "one");
@@ -211,7 +211,7 @@ fn a_topic_that_is_gone_keeps_the_cursor_of_its_subscriber() {
 }
 
 #[test]
-fn compaction_and_mending_begin_no_new_life() {
+fn compaction_and_repair_cause_no_gap() {
     let scratch = Scratch::new();
     let few = Retention { bytes: 300, ..KEEP_ALL };
     let store = scratch.keeping(few);
@@ -236,7 +236,7 @@ fn compaction_and_mending_begin_no_new_life() {
 
 /// What a shell may do to a log: `echo`, and a line of one's own.
 #[test]
-fn lines_that_are_no_messages_are_passed_over() {
+fn invalid_lines_are_skipped() {
     let scratch = Scratch::new();
     let store = scratch.open();
     fs::write(scratch.file("a"), "hello\n{\"id\":1.5}\n{\"id\":2.5,\"data\":7}\n\n\0\n").unwrap();
@@ -246,7 +246,7 @@ fn lines_that_are_no_messages_are_passed_over() {
 }
 
 #[test]
-fn a_log_cut_at_any_byte_has_its_whole_lines_and_takes_the_next() {
+fn log_cut_anywhere_keeps_its_whole_lines() {
     let scratch = Scratch::new();
     let store = scratch.open();
     let sent = ["one", "two \"quoted\"", "", "three\n"];

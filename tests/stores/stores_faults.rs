@@ -27,14 +27,14 @@ macro_rules! over_servers {
 }
 
 over_servers! {
-    a_server_that_is_down
-    a_server_that_ends_while_somebody_waits
-    a_server_that_stops_while_somebody_waits
-    a_server_that_was_restarted
-    a_server_that_does_not_accept
-    a_server_that_says_nothing
-    a_server_that_says_a_byte_at_a_time
-    a_server_that_talks_nonsense
+    unreachable_server_is_503
+    server_exit_ends_a_wait
+    stopped_server_ends_a_wait
+    restarted_server_reports_a_gap
+    server_that_never_accepts_times_out
+    silent_server_times_out
+    byte_by_byte_server_times_out
+    nonsense_reply_is_503
 }
 
 fn call(url: &str, query: &str) -> Call {
@@ -71,7 +71,7 @@ fn assert_all_are_refused_in_time(url: &str, kind: Kind) {
     }
 }
 
-fn a_server_that_is_down(kind: Kind) {
+fn unreachable_server_is_503(kind: Kind) {
     let mut backend = Backend::start_on_port(kind, &[]);
     backend.stop();
     assert_all_are_refused_in_time(&backend.url(), kind);
@@ -80,7 +80,7 @@ fn a_server_that_is_down(kind: Kind) {
 }
 
 /// Nobody looks for an hour: it is the end of the connection that is noticed.
-fn a_server_that_ends_while_somebody_waits(kind: Kind) {
+fn server_exit_ends_a_wait(kind: Kind) {
     let mut backend = Backend::start_on_port(kind, &[]);
     let waiter = call(&backend.url(), "subscribed[a]=0").variable("NOVCOMET_SLEEP", "3600");
     let waiter = waiter.waiting();
@@ -88,7 +88,7 @@ fn a_server_that_ends_while_somebody_waits(kind: Kind) {
     assert_unavailable(&waiter.answer(), kind);
 }
 
-fn a_server_that_stops_while_somebody_waits(kind: Kind) {
+fn stopped_server_ends_a_wait(kind: Kind) {
     let backend = Backend::start_on_port(kind, &[]);
     let begin = Instant::now();
     let waiter = call(&backend.url(), "subscribed[a]=0&wait=2").waiting();
@@ -102,7 +102,7 @@ fn a_server_that_stops_while_somebody_waits(kind: Kind) {
 
 /// A client that keeps its cursor is told that what it had not read is lost,
 /// at once and not when somebody publishes.
-fn a_server_that_was_restarted(kind: Kind) {
+fn restarted_server_reports_a_gap(kind: Kind) {
     let mut backend = Backend::start_on_port(kind, &[]);
     let url = backend.url();
     let posted = call(&url, "").form("publish=a&data=one").answer();
@@ -121,7 +121,7 @@ fn a_server_that_was_restarted(kind: Kind) {
 
 /// The queue of those who want to connect is full: the kernel does not even
 /// say no.
-fn a_server_that_does_not_accept(kind: Kind) {
+fn server_that_never_accepts_times_out(kind: Kind) {
     let listener = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     bind(&listener, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
     listen(&listener, 0).unwrap();
@@ -136,14 +136,14 @@ fn a_server_that_does_not_accept(kind: Kind) {
 }
 
 /// A connection that nobody is at the other end of any more.
-fn a_server_that_says_nothing(kind: Kind) {
+fn silent_server_times_out(kind: Kind) {
     let (port, _server) = server(|mut stream| {
         let _ = stream.read_to_end(&mut Vec::new());
     });
     assert_all_are_refused_in_time(&url(kind, port), kind);
 }
 
-fn a_server_that_says_a_byte_at_a_time(kind: Kind) {
+fn byte_by_byte_server_times_out(kind: Kind) {
     let (port, _server) = server(|mut stream| {
         while stream.write_all(b"$").is_ok() {
             thread::sleep(Duration::from_millis(50));
@@ -152,7 +152,7 @@ fn a_server_that_says_a_byte_at_a_time(kind: Kind) {
     assert_all_are_refused_in_time(&url(kind, port), kind);
 }
 
-fn a_server_that_talks_nonsense(kind: Kind) {
+fn nonsense_reply_is_503(kind: Kind) {
     let (port, _server) = server(|mut stream| {
         let mut asked = [0; 4096];
         while stream.read(&mut asked).is_ok_and(|read| read > 0) {
@@ -185,7 +185,7 @@ fn server(talk: impl Fn(TcpStream) + Copy + Send + 'static) -> (u16, TcpListener
 // Full.
 
 #[test]
-fn a_redis_without_memory_takes_nothing_and_gives_what_it_has() {
+fn full_redis_refuses_publish_but_reads() {
     let backend = Backend::start_on_port(Kind::Redis, &[]);
     assert_eq!(ask(&backend, "publish=a&data=one").body, "true");
     // How much it takes when it is empty depends on its version; it is never so little.
@@ -203,7 +203,7 @@ fn a_redis_without_memory_takes_nothing_and_gives_what_it_has() {
 
 /// It makes room by forgetting others' items, or refuses (`-M`).
 #[test]
-fn a_memcached_without_memory_forgets_and_says_so() {
+fn full_memcached_drops_messages_with_gap() {
     let backend = Backend::start_on_port(Kind::Memcached, &["-m", "4"]);
     let data = "x".repeat(60_000);
     let fill = |topic: usize| {
@@ -221,7 +221,7 @@ fn a_memcached_without_memory_forgets_and_says_so() {
 }
 
 #[test]
-fn a_memcached_that_refuses_is_a_full_store() {
+fn memcached_refusal_is_507() {
     let backend = Backend::start_on_port(Kind::Memcached, &["-m", "4", "-M"]);
     let form = |topic| format!("publish=t{topic}&data={}", "x".repeat(60_000));
     let publish = |topic| call(&backend.url(), "").form(&form(topic)).answer();
@@ -233,7 +233,7 @@ fn a_memcached_that_refuses_is_a_full_store() {
 // Who we are.
 
 #[test]
-fn a_password_is_right_wrong_or_missing() {
+fn wrong_or_missing_password_is_refused() {
     let backend = Backend::start(Kind::Redis);
     let user = ["ACL", "SETUSER", "site", "on", ">se:cret", "~site:*", "+@all", "-@admin"];
     assert_eq!(backend.redis(&user), "OK\n");
@@ -259,7 +259,7 @@ fn a_password_is_right_wrong_or_missing() {
 
 /// Somebody else's key stands where our stream should.
 #[test]
-fn a_key_of_another_kind_is_left_alone() {
+fn key_of_another_type_is_kept() {
     let backend = Backend::start(Kind::Redis);
     backend.redis(&["SET", "novcomet:a", "mine"]);
     for query in ["publish=a", "subscribed[a]=0.5&wait=0"] {
@@ -273,14 +273,14 @@ fn a_key_of_another_kind_is_left_alone() {
 // A cluster of two, with half of the slots each.
 
 #[test]
-fn a_cluster_has_all_topics_on_any_of_its_servers() {
+fn any_cluster_node_serves_all_topics() {
     all_topics_are_on_any_of(Kind::Redis, "no");
 }
 
 /// Who is sent on asks the next one for its certificate as well.
 #[cfg(feature = "tls")]
 #[test]
-fn a_cluster_that_encrypts_has_all_topics_on_any_of_its_servers() {
+fn any_tls_node_serves_all_topics() {
     all_topics_are_on_any_of(Kind::RedisTls, "yes");
 }
 

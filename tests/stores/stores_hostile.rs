@@ -16,8 +16,8 @@ use crate::support::host::shared_memory;
 use crate::support::store::{Backend, Kind, over_every_store};
 
 over_every_store! {
-    a_spoilt_topic_spoils_no_other
-    a_subscriber_beside_a_spoilt_topic_is_woken
+    corrupt_topic_affects_no_other
+    subscriber_wakes_beside_a_corrupt_topic
 }
 
 fn call(url: &str, query: &str) -> Call {
@@ -48,7 +48,7 @@ fn mkfifo(path: &Path) {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 
-fn a_spoilt_topic_spoils_no_other(kind: Kind) {
+fn corrupt_topic_affects_no_other(kind: Kind) {
     let backend = Backend::start(kind);
     let at = call(&backend.url(), "").form("publish=good&data=x").answer().cursor("good").1;
     spoil(&backend);
@@ -70,7 +70,7 @@ fn a_spoilt_topic_spoils_no_other(kind: Kind) {
 
 /// The other topic ends its sleep, the log has one line, and it does not ask
 /// again and again meanwhile.
-fn a_subscriber_beside_a_spoilt_topic_is_woken(kind: Kind) {
+fn subscriber_wakes_beside_a_corrupt_topic(kind: Kind) {
     let backend = Backend::start(kind);
     spoil(&backend);
     let mut at = "0.1".to_owned();
@@ -98,7 +98,7 @@ const REDIS: Kind = Kind::Redis;
 /// Redis adds no entry before the last one. A publish is acknowledged when it
 /// can be heard, and what was kept stays.
 #[test]
-fn a_stream_at_the_end_of_time_goes_on() {
+fn stream_at_largest_id_continues() {
     for id in
         ["8589934591999-999", "8589934592000-0", "9007199254740-991", "18446744073709551615-1"]
     {
@@ -122,7 +122,7 @@ fn a_stream_at_the_end_of_time_goes_on() {
 
 /// A stream with nothing but that has no event.
 #[test]
-fn a_stream_beyond_the_end_is_as_good_as_none() {
+fn stream_beyond_largest_cursor_counts_as_empty() {
     let backend = Backend::start(REDIS);
     backend.redis(&[
         "XADD",
@@ -139,7 +139,7 @@ fn a_stream_beyond_the_end_is_as_good_as_none() {
 }
 
 #[test]
-fn odd_fields_of_an_entry_spoil_nothing() {
+fn odd_fields_of_an_entry_are_ignored() {
     let long = "x".repeat(100_000);
     for odd in ["", "nan", "-1", "inf", "1e300", "0x10", long.as_str()] {
         let backend = Backend::start(REDIS);
@@ -201,7 +201,7 @@ fn assert_refused(scheme: &str, said: &[u8], flood: &[u8]) {
 const FORGED: &str = "x\nnovcomet: FORGED \x1b[31m\u{202e}";
 
 #[test]
-fn whatever_a_redis_says_is_refused_in_one_line() {
+fn invalid_redis_reply_is_logged_once() {
     let forged = [format!("-ERR {FORGED}\r\n"), format!("-{FORGED}\r\n"), format!("+{FORGED}\r\n")];
     let nested = ["*1\r\n".repeat(9), "*1\r\n".repeat(40_000), "*2\r\n:1\r\n".repeat(20_000)];
     let long = [format!("-ERR {}\r\n", "x".repeat(60_000)), "x".repeat(70_000)];
@@ -266,7 +266,7 @@ fn whatever_a_redis_says_is_refused_in_one_line() {
 }
 
 #[test]
-fn whatever_a_memcached_says_is_refused_in_one_line() {
+fn invalid_memcached_reply_is_logged_once() {
     let forged = [
         format!("SERVER_ERROR {FORGED}\r\n"),
         format!("{FORGED}\r\n"),
@@ -372,7 +372,7 @@ fn random_replies_are_answered() {
 
 /// It would be asked thousands of times a second.
 #[test]
-fn a_redis_that_wakes_at_once_in_vain_is_polled() {
+fn redis_without_xread_is_polled() {
     let backend = Backend::start(REDIS);
     let rules = ["ACL", "SETUSER", "default", "-xread"];
     assert_eq!(backend.redis(&rules), "OK\n");
@@ -389,7 +389,7 @@ fn a_redis_that_wakes_at_once_in_vain_is_polled() {
 
 /// It sends to another address whoever asks, and hears what is said there.
 #[test]
-fn a_redis_on_a_socket_sends_no_password_away() {
+fn redis_on_socket_sends_no_password_elsewhere() {
     let elsewhere = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     elsewhere.set_nonblocking(true).unwrap();
     let moved = format!("+OK\r\n-MOVED 1 {}\r\n", elsewhere.local_addr().unwrap());
@@ -418,7 +418,7 @@ fn a_redis_on_a_socket_sends_no_password_away() {
 }
 
 #[test]
-fn a_password_that_a_server_repeats_is_not_logged() {
+fn password_in_error_reply_is_hidden() {
     for said in [
         "-ERR unknown command 'AUTH', with args beginning with: 's3cr3t' \r\n",
         "-ERR s3cr3t\r\n",
@@ -435,7 +435,7 @@ fn a_password_that_a_server_repeats_is_not_logged() {
 // Hints.
 
 #[test]
-fn the_log_says_what_to_correct() {
+fn log_names_the_setting_to_correct() {
     let backend = Backend::start(REDIS);
     let log = |rest: &str, query| call(&format!("{}{rest}", backend.url()), query).answer().log;
     let database = log("?db=99", "publish=a");

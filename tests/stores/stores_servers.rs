@@ -55,7 +55,7 @@ fn over(backend: &Backend, web: server::Kind) -> Server {
 /// From the publish to the answer of one subscriber, over every store in turn:
 /// the figures of docs/stores.md.
 #[test]
-fn how_long_a_publish_takes_to_the_answer() {
+fn publish_time_is_printed() {
     const ROUNDS: usize = 40;
     for web in [ApacheEvent, Lighttpd] {
         for kind in [store::Kind::File, store::Kind::Redis, store::Kind::Memcached] {

@@ -58,7 +58,7 @@ fn showing(authority: &Authority, name: &str) -> Backend {
 }
 
 #[test]
-fn a_server_must_prove_that_it_has_the_name() {
+fn server_certificate_needs_the_right_name() {
     let authority = Authority::new();
     authority.certify("by-address", "IP:127.0.0.1", LATER);
     authority.certify("by-name", "DNS:localhost", LATER);
@@ -85,7 +85,7 @@ fn a_server_must_prove_that_it_has_the_name() {
 /// Neither another authority of the same name, nor the server itself; without `ca` those count
 /// that the system believes.
 #[test]
-fn only_who_is_believed_can_vouch_for_a_server() {
+fn server_certificate_needs_a_trusted_authority() {
     let backend = Backend::start(Kind::RedisTls);
     let stranger = Authority::new();
     let own = backend.authority().file("server.pem");
@@ -102,7 +102,7 @@ fn only_who_is_believed_can_vouch_for_a_server() {
 
 /// In a world where the system believes our authority.
 #[test]
-fn without_a_file_those_count_whom_the_system_believes() {
+fn default_authorities_are_those_of_system() {
     const SYSTEM: &str = "/etc/ssl/certs/ca-certificates.crt";
     let can_mount = Command::new("unshare").args(["-m", "true"]).status();
     if !is_root() || !can_mount.is_ok_and(|status| status.success()) {
@@ -123,7 +123,7 @@ fn without_a_file_those_count_whom_the_system_believes() {
 
 /// The beginning of a handshake's record, and then nothing, or a byte a while.
 #[test]
-fn a_handshake_that_does_not_end_is_given_up_in_time() {
+fn endless_handshake_times_out() {
     for dribbles in [false, true] {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -151,7 +151,7 @@ fn a_handshake_that_does_not_end_is_given_up_in_time() {
 
 /// Redis wants a certificate of its clients unless it is told otherwise.
 #[test]
-fn a_client_must_prove_who_it_is_if_it_is_asked() {
+fn client_certificate_is_sent_if_requested() {
     for versions in ["TLSv1.2", "TLSv1.3", "TLSv1.2 TLSv1.3"] {
         let backend = Backend::start_on_port(Kind::RedisTls, &["--tls-protocols", versions]);
         let (authority, stranger) = (backend.authority(), Authority::new());
@@ -172,7 +172,7 @@ fn a_client_must_prove_who_it_is_if_it_is_asked() {
 }
 
 #[test]
-fn a_password_is_asked_for_all_the_same() {
+fn password_is_required_over_tls_too() {
     let backend = Backend::start(Kind::RedisTls);
     assert_eq!(backend.redis(&["CONFIG", "SET", "requirepass", "open sesame"]), "OK\n");
     let url = |login: &str| backend.url().replace("://", &format!("://{login}"));
@@ -185,7 +185,7 @@ fn a_password_is_asked_for_all_the_same() {
 }
 
 #[test]
-fn a_file_that_is_none_is_named() {
+fn invalid_file_is_named_in_log() {
     let backend = Backend::start(Kind::RedisTls);
     let authority = backend.authority();
     fs::write(authority.file("empty"), "").unwrap();
@@ -222,7 +222,7 @@ fn a_file_that_is_none_is_named() {
 /// A stream is woken again and again over the connection that it has: nothing
 /// that TLS says of itself ends it, and nothing is heard late.
 #[test]
-fn a_stream_keeps_its_connection() {
+fn stream_keeps_its_tls_connection() {
     for versions in ["TLSv1.2", "TLSv1.3"] {
         let backend = Backend::start_on_port(Kind::RedisTls, &["--tls-protocols", versions]);
         let call = Call::new().variable("NOVCOMET_STORE", &backend.url());
@@ -255,7 +255,7 @@ fn a_stream_keeps_its_connection() {
 
 /// The descriptor is readable, and what there is to read is no reply.
 #[test]
-fn keys_that_change_in_a_wait_cost_a_connection_and_no_event() {
+fn key_update_loses_no_event() {
     let (backend, authority) = (Backend::start(Kind::Redis), Authority::new());
     authority.certify("server", "IP:127.0.0.1", LATER);
     let (port, connections) = terminate(&authority, &backend);
@@ -326,7 +326,7 @@ fn relay(mut tls: ServerConnection, mut outside: TcpStream, mut inside: UnixStre
 
 /// What no URL may do to TLS, and what is not for others.
 #[test]
-fn nothing_switches_it_off() {
+fn no_setting_disables_verification() {
     let backend = Backend::start(Kind::RedisTls);
     for more in ["verify=no", "insecure=1", "ca=", "ca=ca.pem", "cert=/a"] {
         let answer = ask(&format!("rediss://127.0.0.1:{}/0?{more}", backend.port()), "publish=a");
@@ -340,7 +340,7 @@ fn nothing_switches_it_off() {
 
 /// The program as `make` builds it.
 #[test]
-fn without_the_feature_it_is_refused() {
+fn tls_url_without_feature_is_refused() {
     if std::env::var("FEATURES").is_ok_and(|features| features.contains("tls")) {
         not_run("a build without TLS", "`make` without FEATURES=tls");
         return;

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_size_is_that_of_the_json() {
+    fn size_is_that_of_the_json() {
         let text: String = (0..=0x100).filter_map(char::from_u32).collect();
         for data in ["", "one", &text] {
             let id = Cursor::from_micros(1_795_415_403_163_847);
