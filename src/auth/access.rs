@@ -1,5 +1,5 @@
-//! The rules of access: who may publish, which topics are private, which sites
-//! are trusted. `authorize.rs` applies them.
+//! The rules of access: for publishers, for subscribers, for private topics, and for trusted
+//! sites. `authorize.rs` applies them.
 
 use std::path::PathBuf;
 
@@ -8,12 +8,12 @@ use percent_encoding::percent_decode_str;
 use crate::cgi::FieldValue;
 use crate::event::Topic;
 
-/// Who may publish and subscribe, as configured.
+/// The access rules of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    /// `NOVCOMET_PUBLISH`: who may publish.
+    /// `NOVCOMET_PUBLISH`: the rule for publishers.
     pub publish: Publish,
-    /// `NOVCOMET_SUBSCRIBE`: who may subscribe.
+    /// `NOVCOMET_SUBSCRIBE`: the rule for subscribers.
     pub subscribe: Subscribe,
     /// `NOVCOMET_PRIVATE`: the topics that need a grant to subscribe to. All of
     /// them do with `NOVCOMET_SUBSCRIBE=token`.
@@ -24,7 +24,7 @@ pub struct Policy {
     pub token: Option<KeyFile>,
 }
 
-/// Who may publish through a web server (`NOVCOMET_PUBLISH`).
+/// The rule for publishers that come through a web server (`NOVCOMET_PUBLISH`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Publish {
     /// Every client that reaches the URL, as in 2011.
@@ -54,14 +54,14 @@ impl Publish {
     }
 }
 
-/// Who may subscribe through a web server (`NOVCOMET_SUBSCRIBE`).
+/// The rule for subscribers that come through a web server (`NOVCOMET_SUBSCRIBE`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subscribe {
-    /// Everybody, but private topics need a token that grants them.
+    /// Every client. Private topics still need a token that grants them.
     Any,
     /// The holder of a token that grants every topic of the request.
     Token,
-    /// Nobody: this URL is for publishing only.
+    /// No client: this URL is for publishing only.
     None,
 }
 
@@ -112,8 +112,8 @@ impl Algorithm {
     }
 }
 
-/// Where the key of the tokens is. One key has one algorithm: a token that chose
-/// the algorithm could make a public key the secret of an HMAC.
+/// The file of the token key. One key has one algorithm. If a token chose the algorithm, it
+/// could make a public key the secret of an HMAC.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyFile {
     /// An absolute path.

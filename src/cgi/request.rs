@@ -117,7 +117,7 @@ impl Request {
     /// memory.
     ///
     /// # Errors
-    /// What is wrong with the request as HTTP: 400, 405, 408, 411, 413, 414, 415.
+    /// The fault of the request as HTTP: 400, 405, 408, 411, 413, 414, 415.
     pub fn receive(&mut self, stdin: impl Read, max_body: usize) -> Result<(), Error> {
         let declared = content_length(&self.length, max_body).unwrap_or(MAX_DISCARD);
         let mut stdin = stdin.take(declared as u64);

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::process::clock::{Clock, Wake};
 use crate::store::{Store, Watch};
 
-/// What all waiters of a process share.
+/// The state that all waiters of a process share.
 pub struct Shared<'a> {
     store: &'a dyn Store,
     clock: &'a mut dyn Clock,
@@ -151,7 +151,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
     const TIMEOUT: Duration = Duration::from_secs(40);
 
-    /// A store whose readings are written down beforehand; the last one stays.
+    /// A store whose readings are fixed beforehand. The last one is repeated.
     struct Script {
         readings: RefCell<VecDeque<Reading>>,
         said: Rc<RefCell<Vec<&'static str>>>,
@@ -449,8 +449,8 @@ mod tests {
         assert_eq!(stream(&script(&[busy]), &mut clock, Since::Cursor(at(1)), 99).len(), 2);
     }
 
-    /// To a client that comes back with fewer cursors than topics we say 400,
-    /// after which an `EventSource` never comes back again.
+    /// A client that returns with fewer cursors than topics gets 400, after which an
+    /// `EventSource` never reconnects.
     #[test]
     fn stream_ended_at_start_has_no_cursors() {
         let mut clock = woken_by(Wake::Terminated);

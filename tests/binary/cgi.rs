@@ -1,4 +1,4 @@
-//! The real binary, called with nothing but an environment: the wire and the store.
+//! The real binary, called with nothing but an environment: its answers and its files.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -11,7 +11,7 @@ use crate::support::host::{is_root, not_run};
 
 const PROTOCOL: &str = include_str!("../../docs/protocol.md");
 
-/// Whether the page of the protocol has this example.
+/// Whether docs/protocol.md has this example.
 fn quote(example: &str) -> &str {
     assert!(PROTOCOL.contains(&format!("    {example}\n")), "not in docs/protocol.md: {example}");
     example
@@ -255,7 +255,7 @@ fn several_topics_get_the_same_message() {
     }
 }
 
-/// A log as the examples of the protocol have it.
+/// A log as in the examples of docs/protocol.md.
 fn example() -> Store {
     let store = Store::new().with("b", SECOND, 0);
     let header = r#"{"born":1795415403.163846,"inode":1,"dropped":1795415403.163846}"#;
@@ -389,7 +389,7 @@ fn unusable_store_is_503_and_logged_once() {
             let answer = store.query(query).variable(name, value).answer();
             answer.assert_problem(503);
             assert!(answer.log.starts_with("novcomet: "), "{answer:?}");
-            assert!(!answer.body.contains("nowhere"), "the client reads no path of ours");
+            assert!(!answer.body.contains("nowhere"), "the client reads no path");
         }
     }
 }
@@ -460,8 +460,8 @@ fn writable_file_of_other_user_is_accepted() {
     as_www_data("publish=a").assert_problem(503);
 }
 
-/// Where no sticky bit forbids it, who shares a topic by its group makes the
-/// new file when the log is shortened: the others of the group must not lose it.
+/// In a directory without a sticky bit, a member of the group who compacts the log replaces its
+/// file. The other members must keep their access.
 #[test]
 fn compaction_by_group_member_keeps_the_group() {
     if !is_root() {

@@ -1,5 +1,5 @@
-//! Hostile neighbours on the machine: what they plant in the directory is
-//! never followed, never waited for and never written through.
+//! Hostile users of the same machine. The program never follows, awaits or writes to the files
+//! that they create in the directory.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -25,7 +25,7 @@ use crate::support::wait::eventually;
 const WWW_DATA: u32 = 33;
 const OTHER: u32 = 34;
 
-/// Answers for this long at most are no hang; the lock of a topic takes 2 s.
+/// An answer within this time has not waited. A wait for the lock of a topic takes 2 s.
 const SOON: Duration = Duration::from_secs(1);
 
 fn run(program: &str, arguments: &[&str]) {
@@ -44,7 +44,7 @@ fn prompt(call: Call) -> Answer {
     answer
 }
 
-/// Whether this test may do what only root can.
+/// Whether this test can run the steps that need root.
 fn root_for(what: &str) -> bool {
     if !is_root() {
         not_run(what, "root");
@@ -52,9 +52,9 @@ fn root_for(what: &str) -> bool {
     is_root()
 }
 
-// What is no file of ours.
+// Files that are not event files.
 
-/// A file outside that nobody may change, and what leads to it.
+/// A file outside the directory that must not change, and the links that lead to it.
 struct Trap {
     store: Store,
     outside: Store,
@@ -98,8 +98,8 @@ impl Trap {
     }
 }
 
-/// Without the sandbox: it is not what stops us. In the shared directory, and in
-/// one of a group, as the shipped private one.
+/// Runs without the sandbox, so that the program's own checks are tested. The directory is the
+/// shared one, or the private one of a group as it is shipped.
 #[test]
 fn planted_file_is_refused_unchanged() {
     for mode in [0o1777, 0o2770] {
@@ -128,7 +128,7 @@ fn planted_file_is_refused_unchanged() {
     }
 }
 
-/// What happens to somebody who waits already.
+/// The file is planted after the subscriber has started to wait.
 #[test]
 fn file_planted_during_wait_ends_it() {
     let trap = Trap::new();
@@ -152,11 +152,10 @@ fn hard_link_is_never_written_through() {
     assert_eq!(trap.store.query("publish=a").answer().body, "true", "it is the only name now");
 }
 
-/// A neighbour links and unlinks the victim again and again, so that some looks
-/// find one name and some find two. The publisher is the library: a process for
-/// each round would be too slow to hit the moment. The kernel lowers the count of
-/// names, tells each watch of the file, and then removes the name: many watches
-/// make that moment long.
+/// A neighbour links and unlinks the victim repeatedly, so that some checks find one name and
+/// some find two. The publisher is the library, because a process for each round would be too
+/// slow to hit the moment. The kernel decrements the count of names, notifies each watch of the
+/// file, and then removes the name. Many watches make this moment longer.
 #[test]
 fn flipping_hard_link_is_never_written_through() {
     const FLIPS: usize = 20_000;
@@ -190,8 +189,8 @@ fn flipping_hard_link_is_never_written_through() {
     trap.assert_untouched();
 }
 
-/// The same with each pair of moments: between two system calls of the publisher the
-/// neighbour takes the link away, and between two others he puts it back.
+/// The same for each pair of moments. The neighbour removes the link between two system calls
+/// of the publisher, and restores it between two others.
 #[test]
 fn link_flipped_between_calls_changes_nothing() {
     for query in ["publish=a", "publish=a&data=x"] {
@@ -201,7 +200,8 @@ fn link_flipped_between_calls_changes_nothing() {
             for away in 0..back {
                 held_up(query, |moment, victim, link| match moment {
                     _ if moment == away => fs::remove_file(link).unwrap(),
-                    // Not where the publisher has made a topic of its own meanwhile.
+                    // The link is not restored if the publisher has created its own topic
+                    // meanwhile.
                     _ if moment == back => drop(fs::hard_link(victim, link)),
                     _ => {}
                 });
@@ -210,8 +210,8 @@ fn link_flipped_between_calls_changes_nothing() {
     }
 }
 
-/// Publishes to a link, and stops the publisher after each system call that it makes
-/// until it is done with the file, for `neighbour`; how often that was.
+/// Publishes to a link, and stops the publisher after each system call until it has finished
+/// with the file. `neighbour` acts at each stop. Returns the number of stops.
 fn held_up(query: &str, neighbour: impl Fn(usize, &Path, &Path)) -> usize {
     let trap = Trap::new();
     let (victim, link) = (trap.outside.file("victim"), trap.store.file("a"));
@@ -241,7 +241,7 @@ fn held_up(query: &str, neighbour: impl Fn(usize, &Path, &Path)) -> usize {
     moments
 }
 
-/// The events of `store`, by the library.
+/// Opens `store` with the library.
 fn open(store: &Store) -> Box<dyn store::Store> {
     let keep =
         Retention { messages: 10, bytes: 1_000, age: Duration::MAX, max_file_bytes: 1 << 20 };
@@ -250,8 +250,8 @@ fn open(store: &Store) -> Box<dyn store::Store> {
         .unwrap()
 }
 
-/// A neighbour holds the lock, and puts another file that he has locked in the
-/// place of the first before he lets that go.
+/// A neighbour holds the lock. Before it releases the lock, it replaces the file by another
+/// locked file.
 #[test]
 fn chain_of_locked_files_is_503() {
     let store = Store::new();
@@ -274,7 +274,7 @@ fn chain_of_locked_files_is_503() {
     publisher.answer().assert_problem(503);
 }
 
-/// The owner of a file may keep whoever opens it waiting for 45 s.
+/// The owner of a file with a lease can delay every process that opens the file for 45 s.
 #[test]
 fn file_lease_delays_no_request() {
     let store = Store::new().with("a", SECOND, 5_000);
@@ -300,7 +300,8 @@ impl Drop for Holder {
     }
 }
 
-/// Nobody reads a file into memory that has no line as far as a log may reach.
+/// The process does not read a file into memory if no line ends within the largest size of a
+/// log.
 #[test]
 fn file_larger_than_memory_needs_a_log() {
     let store = Store::new();
@@ -316,12 +317,12 @@ fn file_larger_than_memory_needs_a_log() {
     file.write_all_at(line, (1 << 42) - line.len() as u64).unwrap();
     let call = "subscribed[a]=1795415403.163845";
     assert!(frugal(call).body.contains(r#""data":"x""#));
-    // What is kept is put into a file of its own.
+    // The messages that are kept are copied into a new file.
     assert!(frugal("publish=a&data=y").success);
     assert!(fs::metadata(store.file("a")).unwrap().len() < 1_000);
 }
 
-/// Compaction takes over the mode of a file that anybody may have made.
+/// Compaction copies the mode of the file, and any user may have created the file.
 #[test]
 fn compaction_drops_setuid_and_execute_bits() {
     let store = Store::new();
@@ -331,7 +332,8 @@ fn compaction_drops_setuid_and_execute_bits() {
     assert_eq!(fs::metadata(store.file("a")).unwrap().mode() & 0o7777, 0o666);
 }
 
-/// Each system call that makes the new file is held up, and its mode is looked at.
+/// The test stops the publisher at each system call that creates the new file, and checks the
+/// mode.
 #[test]
 fn compaction_never_widens_the_mode() {
     for (umask, mode) in [("022", 0o600), ("000", 0o644)] {
@@ -355,7 +357,7 @@ fn compaction_never_widens_the_mode() {
     }
 }
 
-/// A file without a line feed at its end is rewritten by the next publish.
+/// The next publish rewrites a file without a line feed at its end.
 fn rewrite(store: &Store, user: u32, group: u32) {
     let before = fs::metadata(store.file("a")).unwrap().ino();
     let mut log = File::options().append(true).open(store.file("a")).unwrap();
@@ -367,7 +369,7 @@ fn rewrite(store: &Store, user: u32, group: u32) {
     assert_ne!(fs::metadata(store.file("a")).unwrap().ino(), before, "not rewritten");
 }
 
-/// What getfacl(1) says of a topic.
+/// The output of getfacl(1) for a topic.
 fn acl(store: &Store) -> String {
     let mut command = Command::new("getfacl");
     let said = command.args(["-cn", "--absolute-names"]).arg(store.file("a")).output().unwrap();
@@ -385,7 +387,7 @@ fn compaction_keeps_the_acl() {
     assert!(before.contains("user:34:rw-\ngroup::---"), "{before}");
 }
 
-/// The directory would give its own to whatever is made in it.
+/// The directory has a default ACL, which every new file inherits.
 #[test]
 fn compaction_adds_no_acl() {
     let store = Store::new().with("a", SECOND, 5_000);
@@ -397,8 +399,8 @@ fn compaction_adds_no_acl() {
     assert!(!before.contains("user:34"), "{before}");
 }
 
-/// The group of the file is not one of the publisher's, so the new file cannot
-/// be that group's. Its members count as others from then on.
+/// The publisher is not a member of the file's group, so the new file cannot have that group.
+/// Its members count as other users from then on.
 #[test]
 fn group_that_is_lost_gets_no_permissions() {
     if !root_for("a file of another group") {
@@ -422,8 +424,8 @@ fn group_that_is_lost_gets_no_permissions() {
     }
 }
 
-/// Between the moment at which the directory was opened and the publish: the
-/// event stays in the directory that was opened.
+/// The directory is replaced after the publisher has opened it. The event stays in the opened
+/// directory.
 #[test]
 fn replaced_directory_does_not_redirect_publish() {
     let (store, outside) = (Store::new(), Store::new());
@@ -442,10 +444,10 @@ fn replaced_directory_does_not_redirect_publish() {
     assert_eq!(outside.names(), [""; 0]);
 }
 
-// Whatever the kernel itself forbids.
+// The result does not depend on the kernel's own restrictions.
 
-/// Settings of the whole machine, one test at a time. The shell that puts them
-/// back does so when this is dropped, and also when the tests are killed.
+/// Settings of the whole machine. One test at a time changes them. A shell restores them when
+/// this value is dropped, and also when the tests are killed.
 struct Protection(Child);
 
 const PROTECTIONS: [(&str, [&str; 2]); 4] = [
@@ -487,8 +489,8 @@ impl Drop for Protection {
     }
 }
 
-/// Under both the same: files of other users that let us write are published
-/// to, and their traps are refused, by a web server's user and by root.
+/// A web server's user and root get the same result with and without the protection. Writable
+/// files of other users are accepted, and links are refused.
 #[test]
 fn kernel_protection_changes_no_result() {
     for strict in [false, true] {
@@ -542,7 +544,7 @@ fn unwritable_file_of_other_user_is_503() {
     }
 }
 
-/// Whatever the directory itself allows.
+/// Each mode of the directory, while the event file itself is writable.
 #[test]
 fn directory_with_wrong_modes_is_503() {
     if !root_for("a directory of another user") {
@@ -571,9 +573,9 @@ fn directory_with_wrong_modes_is_503() {
     }
 }
 
-// A directory of our own.
+// A private directory.
 
-/// The directory that the shipped tmpfiles.d makes, elsewhere.
+/// The directory of the shipped tmpfiles.d file, at another path.
 fn private_directory() -> Option<Store> {
     let shipped =
         fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tmpfiles.d/novcomet.conf"));
@@ -592,8 +594,8 @@ fn private_directory() -> Option<Store> {
     Some(store)
 }
 
-/// Two users of the group, whatever the umask of each, publish to each other's
-/// topics and shorten each other's logs; nobody else reads or writes.
+/// Two members of the group publish to each other's topics and compact each other's logs, with
+/// any umask. Other users can neither read nor write.
 #[test]
 fn private_directory_is_shared_by_its_group() {
     if !root_for("the private directory") {
@@ -627,13 +629,13 @@ fn private_directory_is_shared_by_its_group() {
     }
 }
 
-/// Takes a topic's lock for reading, as anybody may who can open the file.
+/// Takes the read lock of a topic. Every process that can open the file can do so.
 const READ_LOCK: &str = "use Fcntl; open(F, '<', $ARGV[0]) or do { print qq{$!\\n}; exit };
     my $lock = pack('ssx4qqi', F_RDLCK, 0, 0, 0, 0); fcntl(F, F_SETLK, $lock) or die $!;
     $| = 1; print qq{locked\\n}; sleep 60";
 
-/// A lock for reading stops a publisher, and any reader may take one. So nobody
-/// else may open the files: by the directory's mode, or by the server's umask.
+/// A read lock stops a publisher, and every reader can take one. So other users must not be
+/// able to open the files. The directory's mode or the server's umask prevents it.
 #[test]
 fn unreadable_topic_cannot_be_locked_by_others() {
     if !root_for("a reader of another user") {
@@ -662,7 +664,7 @@ fn unreadable_topic_cannot_be_locked_by_others() {
     }
 }
 
-/// `touch` knows nothing of us, and its user has a umask.
+/// `touch` creates the file with its user's umask.
 #[test]
 fn private_directory_shares_files_from_shell() {
     if !root_for("the private directory") {

@@ -1,5 +1,5 @@
-//! A CGI of one's own in a few lines, as a server would call it:
-//! `examples/own_check.rs`, over a directory of mailboxes.
+//! A CGI program with its own check, called as a server does: `examples/own_check.rs`, with a
+//! directory of mailboxes.
 
 use std::fs;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ fn call(mailboxes: &Store, query: &str) -> Call {
     call.method("GET").variable("QUERY_STRING", query)
 }
 
-/// A mailbox is a file: its name here ends with `.comet`.
+/// A mailbox is a file, here with the suffix `.comet`.
 #[test]
 fn mail_wakes_a_subscriber() {
     let mailboxes = Store::new().with("a", SECOND, 5_000);
@@ -31,7 +31,7 @@ fn mail_wakes_a_subscriber() {
     assert_eq!(waiter.answer().cursor("b.comet").0, '1');
 }
 
-/// Of a program of one's own nothing is closed but the standard streams.
+/// The library closes no descriptors of a program except the standard streams.
 #[test]
 fn descriptor_opened_before_check_stays_open() {
     let store = Store::new().with("a", SECOND, 5_000);
@@ -55,7 +55,7 @@ fn every_protocol_is_available() {
     call(&mailboxes, "publish=a.comet").answer().assert_problem(400);
 }
 
-/// The looks and the pause of the program stand unless the administrator says.
+/// The program's own wait and pause are used unless the environment sets them.
 #[test]
 fn environment_sets_the_wait_time() {
     let mailboxes = Store::new();

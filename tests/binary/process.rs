@@ -1,5 +1,4 @@
-//! The process itself: what it inherits, what it gives up, and what it does
-//! without.
+//! The process itself: inherited state, rights that it drops, and missing resources.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -16,13 +15,13 @@ use crate::support::wait::eventually;
 
 const QUIET: &str = r#"{"s":0,"k":{"a":0.100000}}"#;
 
-/// What strace(1) makes of a system call.
+/// The options of strace(1) for a fault in a system call.
 fn injected(fault: &str) -> [&str; 5] {
-    // -D: it is our child that is traced, not strace's.
+    // -D makes the traced program our child, instead of strace.
     ["-D", "-qqq", "-o", "/dev/null", fault]
 }
 
-// What it inherits.
+// Inherited state.
 
 #[test]
 fn blocked_or_ignored_sigterm_ends_wait() {
@@ -36,7 +35,7 @@ fn blocked_or_ignored_sigterm_ends_wait() {
     }
 }
 
-/// With no descriptor for its signals it is at least not immortal.
+/// Without a signalfd, SIGTERM has its default action and ends the process.
 #[test]
 fn sigterm_ends_wait_without_signalfd() {
     let store = Store::new();
@@ -59,8 +58,8 @@ fn nohup_is_respected() {
     assert_eq!(waiter.answer().body, QUIET);
 }
 
-/// Whatever of the three is closed: nothing is written where it does not
-/// belong, least of all into an event file that has the descriptor 1.
+/// For each set of closed standard streams, no output goes into another file. The worst case is
+/// an event file with descriptor 1.
 #[test]
 fn closed_standard_streams_corrupt_no_file() {
     for closed in 0..8 {
@@ -87,7 +86,7 @@ fn closed_standard_streams_corrupt_no_file() {
     }
 }
 
-// What it gives up.
+// Rights that the process drops.
 
 /// The words after `name` in a file of /proc.
 fn words(waiter: &Waiter, file: &str, name: &str) -> Vec<String> {
@@ -123,7 +122,7 @@ fn waiter_cannot_start_programs_or_leak() {
     assert!(has_descriptor(&free, 8));
 }
 
-/// Softly: a hard limit would be its error log's too.
+/// The limit is soft, because a hard limit would also apply to the error log.
 #[test]
 fn publisher_file_size_is_limited() {
     let store = Store::new();
@@ -139,8 +138,7 @@ fn publisher_file_size_is_limited() {
     assert_eq!(publisher.answer().body, "true");
 }
 
-/// Where a parent has left a hundred descriptors open, a limit of 16 would
-/// leave none.
+/// A parent has left 100 descriptors open. A limit of 16 in all would leave no descriptor.
 #[test]
 fn inherited_descriptors_are_not_counted() {
     let _turn = INOTIFY.shared();
@@ -158,7 +156,7 @@ fn inherited_descriptors_are_not_counted() {
     }
 }
 
-/// Best effort, each of it; what is required and refused serves nobody.
+/// Without a restriction the process continues, unless the configuration requires it.
 #[test]
 fn missing_sandbox_is_503_only_if_required() {
     for fault in [
@@ -190,7 +188,7 @@ fn missing_sandbox_is_503_only_if_required() {
     }
 }
 
-/// Each kind of fault of ours, and the only texts that a client may read of them.
+/// Each kind of server fault, with the only texts that a client can read.
 #[test]
 fn each_503_has_a_known_body() {
     let misconfigured = "the server is misconfigured; its error log says how";
@@ -242,9 +240,10 @@ fn required_sandbox_refuses_subscribers_too() {
     }
 }
 
-// What it does without.
+// Missing resources.
 
-/// Few descriptors: an answer, or an honest error; neither a hang nor a torn log.
+/// With few descriptors, the client gets an answer or an error. There is no hang and no
+/// incomplete log.
 #[test]
 fn few_descriptors_give_answer_or_error() {
     for few in 4..12 {
@@ -268,8 +267,8 @@ fn few_descriptors_give_answer_or_error() {
     }
 }
 
-/// Neither inotify nor signals, and then not even a look in between: what wakes
-/// is the next best, and in the end the look every `NOVCOMET_SLEEP`.
+/// The process has neither inotify nor signals, and then no periodic read. The next best
+/// mechanism wakes it, and finally the read every `NOVCOMET_SLEEP`.
 #[test]
 fn waiter_without_inotify_reads_periodically() {
     for (faults, sleep) in [
@@ -299,7 +298,7 @@ fn waiter_without_inotify_reads_periodically() {
     }
 }
 
-/// As `kill -STOP` and a debugger leave it: with the lock, and without an end.
+/// `kill -STOP` or a debugger stops the publisher while it holds the lock.
 #[test]
 fn stopped_publisher_delays_others_2_seconds() {
     let store = Store::new();
@@ -327,8 +326,9 @@ fn stopped_publisher_delays_others_2_seconds() {
     assert!(all.contains("two") && !all.contains("three"), "{all}");
 }
 
-/// What strace(1) calls a fault of the n-th call of this name, for each call from
-/// the first that is about the store on. Without memory there is no answer.
+/// The system calls, each by its name and its number among the calls of this name, from the
+/// first call that concerns the store. Calls for memory are left out, because no answer is
+/// possible without memory.
 fn each_call(trace: &str, store: &Store) -> Vec<(String, usize)> {
     let mut counts = BTreeMap::new();
     let names = trace.lines().filter_map(|line| Some((line.split_once('(')?.0, line)));
@@ -347,8 +347,8 @@ fn each_call(trace: &str, store: &Store) -> Vec<(String, usize)> {
     calls.into_iter().map(|(name, number, _)| (name, number)).collect()
 }
 
-/// An answer with all there is, or an honest error; no end without one, but where
-/// the answer itself cannot be written.
+/// The client gets a complete answer or an error. Only an answer that cannot be written may be
+/// missing.
 #[test]
 fn refused_call_gives_answer_or_error() {
     let (mut answered, mut refused) = (0, 0);
@@ -400,7 +400,7 @@ fn refused_call_gives_answer_or_error() {
     assert!(answered > 50 && refused > 50, "{answered} answered, {refused} refused");
 }
 
-/// lighttpd and `mod_cgid` hand on the very file that their error log is.
+/// lighttpd and `mod_cgid` pass the file of their error log as standard error.
 #[test]
 fn topic_limit_spares_logs_and_answers() {
     let store = Store::new();
@@ -423,7 +423,7 @@ fn topic_limit_spares_logs_and_answers() {
     assert!(refused.starts_with("novcomet: ") && refused.contains("\nStatus: 503 "), "{refused}");
 }
 
-/// A client that left before it was answered costs nothing but its event.
+/// A client that disconnects before its answer causes no error.
 #[test]
 fn unread_answer_is_no_error() {
     let store = Store::new();

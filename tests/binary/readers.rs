@@ -1,6 +1,5 @@
-//! The real binary answers a reader that is slow, or does not read at all, by a
-//! poll and by a stream: through a pipe, as under Apache's `mod_cgi` and lighttpd, and through a unix
-//! socket, as under `mod_cgid`.
+//! A client reads slowly or not at all. The real binary answers by poll and by stream, through
+//! a pipe (Apache's `mod_cgi`, lighttpd) and a unix socket (`mod_cgid`).
 
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -12,10 +11,10 @@ use std::time::{Duration, Instant};
 use crate::support::binary::{Call, Store, Waiter};
 use crate::support::wait::eventually;
 
-/// More than a pipe or a socket holds, and in one event.
+/// One event that is larger than the buffer of a pipe or a socket.
 const LARGE: usize = 1_000_000;
 
-/// Starts a call; gives our end of its output too.
+/// Starts a call, and returns our end of its output too.
 type Way = fn(Call) -> (Box<dyn Read + Send>, Waiter);
 
 const WAYS: [Way; 2] = [by_pipe, by_socket];
@@ -31,11 +30,11 @@ fn by_socket(mut call: Call) -> (Box<dyn Read + Send>, Waiter) {
     (Box::new(ours), call.start())
 }
 
-/// How the message is asked for, and what comes after it.
+/// The query for the message, and the end of the answer.
 const ASKED: [(&str, &str); 2] = [("wait=0", "x\"}]}}"), ("stream=1&wait=30", "x\n\n")];
 
-/// A story of a reader, and of a process that has filled all there is between
-/// them and is in the middle of an answer that ends with so much.
+/// Runs a test with a reader and a process that has filled the buffer between them. The process
+/// is in the middle of an answer whose end is given.
 fn by_each_way(tell: impl Fn(Box<dyn Read + Send>, Waiter, &str) + Sync) {
     asked_by_each_way(ASKED, tell);
 }
@@ -59,7 +58,7 @@ fn asked_by_each_way(
     });
 }
 
-/// With one message that is too large for whatever lies between.
+/// The store has one message that is larger than every buffer.
 fn store() -> Store {
     let store = Store::new();
     let size = LARGE.to_string();
@@ -70,7 +69,7 @@ fn store() -> Store {
     store
 }
 
-/// What is in the way of a write(2) is full.
+/// Waits until the process sleeps in write(2), because the buffer is full.
 fn await_stall(waiter: &Waiter) {
     let written = || {
         let io = waiter.read_proc("io");
@@ -80,7 +79,7 @@ fn await_stall(waiter: &Waiter) {
     waiter.await_sleep();
 }
 
-/// Without a word: to have no reader is no failure.
+/// The log stays empty, because a disconnected reader is no failure.
 fn assert_good_end(waiter: Waiter) {
     let output = waiter.take().wait_with_output().unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -92,8 +91,8 @@ fn stalled_reader_is_cut_off() {
     by_each_way(|_reader, waiter, _| assert_good_end(waiter));
 }
 
-/// A stream ends 10 s after its time, a poll after 30 s in all. At this rate the
-/// whole would take four minutes.
+/// A stream ends 10 s after its time, a poll 30 s after its start. At this rate the whole
+/// answer would take four minutes.
 #[test]
 fn too_slow_reader_is_cut_off() {
     asked_by_each_way([("wait=0", ""), ("stream=1&wait=3", "")], |mut reader, waiter, _| {
@@ -112,7 +111,7 @@ fn too_slow_reader_is_cut_off() {
     });
 }
 
-/// A page a second is progress.
+/// The client reads one page per second, which counts as progress.
 #[test]
 fn slow_reader_gets_the_whole_answer() {
     by_each_way(|mut reader, waiter, _| {
@@ -132,8 +131,8 @@ fn slow_reader_gets_the_whole_answer() {
     });
 }
 
-/// Much less than the 10 s for which it would wait: lighttpd and Apache stop
-/// when their last CGI has ended.
+/// The process ends long before its limit of 10 s, because lighttpd and Apache stop only when
+/// their last CGI has ended.
 #[test]
 fn sigterm_does_not_wait_for_stalled_reader() {
     by_each_way(|_reader, waiter, _| {

@@ -1,4 +1,4 @@
-//! Tokens, as the real binary judges them. They are signed by Node.js.
+//! The real binary checks tokens that Node.js has signed.
 
 use std::fs;
 use std::os::unix::fs::{chown, symlink};
@@ -11,8 +11,8 @@ use crate::support::tokens::{HS256, Keys, claims, now};
 
 const ALL: &str = r#"{"publish":["*"],"subscribe":["*"]}"#;
 
-/// A store in which publishing needs a token, and the topics `private/…` and
-/// `secret` one to subscribe.
+/// A store that requires a token to publish. Subscribers need a token for the topics
+/// `private/…` and `secret`.
 struct House {
     store: Store,
     keys: Keys,
@@ -34,14 +34,14 @@ impl House {
         self.ask(query).variable("HTTP_AUTHORIZATION", &format!("Bearer {token}"))
     }
 
-    /// As another algorithm's house.
+    /// The same store with another algorithm and its key.
     fn by(&self, algorithm: &str, key: &str, token: &str) -> Answer {
         let call = self.with("publish=a", token).variable("NOVCOMET_TOKEN_ALGORITHM", algorithm);
         call.variable("NOVCOMET_TOKEN_KEY", &self.keys.path(key)).answer()
     }
 }
 
-/// The one and only 401.
+/// The only form of a 401.
 fn assert_unauthorized(answer: &Answer, rule: &str) {
     assert_eq!(answer.status(), 401, "{rule}: {answer:?}");
     assert!(answer.head.contains("\r\nWWW-Authenticate: Bearer\r\n"), "{rule}: {answer:?}");
@@ -64,7 +64,7 @@ fn each_algorithm_accepts_its_own_key() {
     }
 }
 
-/// Each token is wrong in one way only.
+/// Each token has exactly one fault.
 #[test]
 fn every_wrong_token_gets_the_same_401() {
     let house = House::new();
@@ -140,8 +140,8 @@ fn every_wrong_token_gets_the_same_401() {
     assert_eq!(house.store.names(), [""; 0], "nothing was published");
 }
 
-/// The same bytes must not be written in two ways, and nothing may be added.
-/// Base64 and the parts are the same for all algorithms, signatures are not: see
+/// Two texts must not stand for the same token, and nothing may be added to a token. Base64 and
+/// the parts are the same for all algorithms. Signatures are not: see
 /// `es256_token_has_two_forms`.
 #[test]
 fn hs256_token_has_one_form() {
@@ -149,7 +149,7 @@ fn hs256_token_has_one_form() {
     let good = house.keys.token(ALL);
     let parts: Vec<_> = good.split('.').collect();
     let [header, claims, signature] = parts[..] else { panic!("{good}") };
-    // 32 bytes leave two bits of the last character, which must be zero.
+    // 32 bytes leave two unused bits in the last character. They must be zero.
     let last = signature.chars().last().unwrap();
     let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let next = alphabet.chars().nth(alphabet.find(last).unwrap() + 1).unwrap();
@@ -172,9 +172,8 @@ fn hs256_token_has_one_form() {
     assert_eq!(house.with("publish=a", &good).answer().body, "true");
 }
 
-/// Of a signature of ECDSA anybody makes a second one, (r, n - s). Node.js,
-/// OpenSSL and Java sign with either half, so to refuse one would refuse half
-/// of their tokens.
+/// Everyone can turn an ECDSA signature (r, s) into (r, n - s). Node.js, OpenSSL and Java sign
+/// with either form, so refusing one form would refuse half of their tokens.
 #[test]
 fn es256_token_has_two_forms() {
     let house = House::new();
@@ -188,7 +187,7 @@ fn es256_token_has_two_forms() {
     }
 }
 
-/// The others have one: to add the group's order or the modulus makes another
+/// The other algorithms have one form. Adding the group's order or the modulus gives another
 /// text of the same number, and it is refused.
 #[test]
 fn rs256_and_eddsa_signatures_have_one_form() {
@@ -205,7 +204,7 @@ fn rs256_and_eddsa_signatures_have_one_form() {
     }
 }
 
-/// Who holds the public key must not be able to sign with it.
+/// A client with the public key must not be able to sign tokens.
 #[test]
 fn public_key_cannot_sign_tokens() {
     let house = House::new();
@@ -307,8 +306,8 @@ fn token_comes_from_header_or_cookie() {
     assert_eq!(free.status(), 200, "where no grant is needed, it is a parameter like others");
 }
 
-/// A browser sends the cookie for every page that has it ask. What a page of ours
-/// shows of itself: publishing and subscribing by the cookie.
+/// A browser sends the cookie with requests from every page. To publish or subscribe by the
+/// cookie, a request needs headers that show a page of the own site.
 #[test]
 fn cookie_needs_proof_of_own_site() {
     let house = House::new();
@@ -333,7 +332,7 @@ fn cookie_needs_proof_of_own_site() {
         (&[("ORIGIN", "null")], 403, 403),
         (&[("ORIGIN", "")], 403, 403),
         (&[("ORIGIN", "null"), ("REFERER", "http://a.example/")], 403, 403),
-        // A foreign page that redirects passes our Referer on.
+        // A redirect by a foreign page keeps the Referer of our page.
         (&[("REFERER", "http://a.example/page")], 403, 200),
         (&[("REFERER", "https://pages.example/page")], 403, 200),
         (&[("REFERER", "http://evil.example/page")], 403, 403),
@@ -472,7 +471,7 @@ fn any_separator_makes_topics_private() {
     }
 }
 
-// The end of a token.
+// Expiry.
 
 #[test]
 fn stream_ends_when_its_token_expires() {
@@ -498,7 +497,7 @@ fn expired_token_ends_poll_with_401() {
     assert!(begin.elapsed() < Duration::from_secs(60), "an hour was its own");
 }
 
-/// A stopped process cannot leave in time: exp counts at each delivery.
+/// A stopped process cannot exit in time, so `exp` is checked at each delivery.
 #[test]
 fn message_after_expiry_is_not_delivered() {
     let house = House::new();
@@ -586,7 +585,7 @@ fn exposed_or_invalid_key_is_refused() {
         write("foreign", &secret, 0o600);
         chown(keys.path("foreign"), Some(1), None).unwrap();
         names.push(("HS256", "foreign"));
-        // As good a secret as any, if a device were read.
+        // A device must not be read, although its content could be a key.
         let zeros = Command::new("mknod").args([&keys.path("device"), "c", "1", "5"]).status();
         assert!(zeros.unwrap().success());
         keys.allow("device", 0o600);
@@ -613,7 +612,7 @@ fn exposed_or_invalid_key_is_refused() {
     assert_eq!(house.by("HS256", "root-and-group", &good).body, "true");
 }
 
-/// An administrator may have set the secret instead of its file.
+/// An administrator may have set the secret instead of the path of its file.
 #[test]
 fn secret_set_as_path_is_not_logged() {
     let house = House::new();

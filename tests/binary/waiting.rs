@@ -1,4 +1,4 @@
-//! The real binary waits: what wakes it, what ends it, and that nothing is lost.
+//! The real binary waits: events that wake it, causes that end it, and no lost event.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -62,7 +62,7 @@ fn replacement_by_an_older_file_wakes() {
     assert_eq!(answer.body, r#"{"s":1,"k":{"a":1795415394.000005},"gap":["a"]}"#);
 }
 
-/// Until the user has no inotify instance left.
+/// Takes inotify instances until the user has none left.
 fn hold_all_instances(held: &mut Vec<OwnedFd>) {
     while let Ok(instance) = inotify::init(inotify::CreateFlags::CLOEXEC) {
         held.push(instance);
@@ -70,8 +70,7 @@ fn hold_all_instances(held: &mut Vec<OwnedFd>) {
     }
 }
 
-/// Other tests give instances back meanwhile, so a waiter may find one: those
-/// rounds do not count.
+/// Other tests release instances meanwhile, so a waiter may get one. Such rounds do not count.
 #[test]
 fn dnotify_wakes_when_inotify_is_exhausted() {
     let _turn = INOTIFY.alone();
@@ -89,8 +88,8 @@ fn dnotify_wakes_when_inotify_is_exhausted() {
     }
 }
 
-/// Without inotify the whole directory wakes: 16 times in a row, then four times
-/// a second. A sleep may be cut in two by a signal that ends none of it.
+/// Without inotify, every change in the directory wakes the process: 16 times in a row, then
+/// four times a second. A signal may split one sleep into two.
 #[test]
 fn busy_directory_wakes_at_limited_rate() {
     let _turn = INOTIFY.alone();
@@ -170,16 +169,16 @@ fn wait_is_as_requested_up_to_maximum() {
     lasting("subscribed[a]=0&wait=0", "3600");
 }
 
-// A publisher at work.
+// A running publisher.
 
-/// Holds the lock of a topic's file, as a publisher that was stopped would.
+/// Holds the lock of a topic's file, as a stopped publisher does.
 fn hold_lock(store: &Store, name: &str) -> File {
     let file = File::options().write(true).open(store.file(name)).unwrap();
     fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
     file
 }
 
-/// By another process: to close the file in this one would free its lock.
+/// Another process reads the file. If this process closed it, the lock would be released.
 fn touch_elsewhere(store: &Store, name: &str) {
     touch_by_shell(&store.file(name));
 }
@@ -190,7 +189,7 @@ fn unsettled_cursor_is_not_delivered() {
     let lock = hold_lock(&store, "a");
     let mut waiter = store.query("subscribed[a]=0").waiting();
     touch_elsewhere(&store, "a");
-    // Well below the 2 s after which a publisher is waited for no longer.
+    // Below the 2 s for which the program waits for a publisher.
     thread::sleep(Duration::from_millis(300));
     assert!(waiter.0.try_wait().unwrap().is_none(), "it did not wait for the publisher");
     drop(lock);
@@ -208,11 +207,11 @@ fn hanging_publisher_delays_only_publishers() {
     assert_eq!(store.query("publish=b").answer().body, "true");
 }
 
-// Nothing is lost.
+// No event is lost.
 
-/// Two publishers, one by the binary and one by touch, fire thousands of times
-/// at random gaps; a subscriber polls again and again. A wake-up that is missed
-/// would last an hour, an event that is missed shows at the end.
+/// Two publishers, one by the binary and one by touch, publish thousands of times at random
+/// intervals. A subscriber polls in a loop. A lost wake-up would last an hour, and a lost event
+/// shows at the end.
 #[test]
 fn last_of_thousands_of_events_is_delivered() {
     const ROUNDS: u32 = 2_000;
@@ -232,7 +231,7 @@ fn last_of_thousands_of_events_is_delivered() {
     });
 }
 
-/// The cursor that the subscriber has at the end, and how often it asked.
+/// The last cursor of the subscriber, and the number of its polls.
 fn poll_until_the_end(store: &Store) -> (String, u32) {
     let mut cursor = "0.1".to_owned();
     let mut polls = 0;
@@ -249,7 +248,7 @@ fn poll_until_the_end(store: &Store) -> (String, u32) {
     }
 }
 
-/// Does it `rounds` times, at gaps from none to 2 ms that look random.
+/// Calls the function `rounds` times, at intervals of up to 2 ms that look random.
 fn fire(rounds: u32, publish: impl Fn()) {
     let mut state = 12_345_u64;
     for _ in 0..rounds {

@@ -1,5 +1,5 @@
-// What a foreign page can do with the token in its visitor's cookie, on plain HTTP: Chromium sends no
-// Sec-Fetch-Site there. `intranet.test` is ours and `evil.test` is not; both are this machine.
+// A foreign page tries to use the token in its visitor's cookie, on plain HTTP, where Chromium sends
+// no Sec-Fetch-Site. `intranet.test` is the own site and `evil.test` is not; both are this machine.
 import assert from 'node:assert/strict';
 import {createHmac, randomBytes} from 'node:crypto';
 import {once} from 'node:events';
@@ -11,7 +11,7 @@ import {Server, launch, open, run, until} from './support.mjs';
 
 const base64url = value => Buffer.from(value).toString('base64url');
 let keys, server, evil, browser, context, ours, foreign;
-let lure = '';      // what evil.test answers with: a page, or where it redirects to
+let lure = '';      // the answer of evil.test: a page, or the target of a redirect
 
 function token(secret) {
   const exp = Math.floor(Date.now() / 1e3) + 600;
@@ -65,7 +65,7 @@ after(async () => {
   await fs.rm(keys, {recursive: true, force: true});
 });
 
-/** What comet.cgi answers when `act` has it asked: [status, headers that the browser sent]. */
+/** The answer of comet.cgi to the request that `act` causes: [status, headers of the browser]. */
 async function answered(act) {
   const response = context.waitForEvent('response', {predicate: it => it.url().includes('/comet.cgi?')});
   await act();

@@ -169,7 +169,7 @@ fn unedited_configuration_is_replaced() {
     let root = Root::new();
     root.install();
     let shipped = root.read(LIGHTTPD);
-    // As if the last version had shipped another.
+    // The last version has shipped another configuration.
     root.write(LIGHTTPD, "old\n");
     root.write("usr/lib/novcomet/shipped/50-novcomet.conf", "old\n");
     assert_eq!(root.install(), "");
@@ -209,7 +209,7 @@ fn uninstall_keeps_only_edited_files() {
     assert!(!root.path("etc/novcomet").exists());
 }
 
-/// A configuration that was edited before must find the program afterwards.
+/// A configuration that was edited before the upgrade must still find the program.
 #[test]
 fn upgrade_removes_program_from_cgi_bin() {
     let root = Root::new();

@@ -7,8 +7,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 const RUN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/run");
 
-/// Makes files, and processes that are hard to find: in sessions of their own,
-/// without a parent, without an environment, deaf to every signal. It says where and which.
+/// Creates files, and processes that are hard to find: in their own sessions, without a parent
+/// or an environment, and ignoring every signal. Prints their paths and process ids.
 const STRAY: &str = r#"
     touch "$TMPDIR/file" "$TESTS_SHM/file"
     echo "$TMPDIR"; echo "$TESTS_SHM"
@@ -18,10 +18,10 @@ const STRAY: &str = r#"
     env -i setsid sh -c "$deaf" &
 "#;
 
-/// Runs a script of the shell until it has said "ready"; what it said before.
+/// Runs a shell script until it prints "ready". Returns the text before.
 fn start(script: &str) -> (Child, Vec<String>) {
-    // A shell leaves a signal ignored that is ignored when it starts, as SIGINT is for
-    // what another shell has started in the background.
+    // A shell keeps a signal ignored if it was ignored at its start. SIGINT is ignored in
+    // commands that another shell has started in the background.
     let mut command = Command::new("env");
     command.args(["--default-signal=INT,TERM,HUP", RUN, "sh", "-c", script]).process_group(0);
     command.stdin(Stdio::piped());
@@ -58,7 +58,7 @@ fn interrupted_run_leaves_nothing() {
     }
 }
 
-/// As often as it is pressed.
+/// The key is pressed repeatedly.
 #[test]
 fn run_interrupted_twice_leaves_nothing() {
     for pause in [1, 5, 20, 100, 400] {
@@ -80,7 +80,7 @@ fn finished_run_leaves_nothing() {
     }
 }
 
-/// What has to put something back, such as the clock, has a second for it.
+/// A process that has to restore a setting, such as the clock, has one second for it.
 #[test]
 fn process_that_ends_is_not_killed() {
     let kept = std::env::temp_dir().join(format!("novcomet-kept-{}", std::process::id()));

@@ -1,5 +1,5 @@
-//! The same stories through Apache with `mod_cgid`, Apache with `mod_cgi` and
-//! lighttpd, each with the configuration files that are shipped.
+//! The same tests through Apache with `mod_cgid`, Apache with `mod_cgi` and lighttpd, each with
+//! the shipped configuration files.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -90,12 +90,12 @@ fn each_method_has_its_answer(kind: Kind) {
     assert!(server.post("/comet.cgi?publish=a", "x=y").body.starts_with(r#"{"s":1,"k":{"a":"#));
 }
 
-/// Under `mod_cgid` stdin and stdout are one socket: to leave a part of the
-/// body unread would reset it, and cut the answer.
+/// Under `mod_cgid`, stdin and stdout are one socket. An unread part of the body would reset it
+/// and truncate the answer.
 fn too_long_body_gets_complete_413(kind: Kind) {
     let server = Server::start(kind);
     let form = format!("publish=a&x={}", "x".repeat(250_000));
-    // lighttpd refuses it before it calls us (body_of_gigabytes_is_never_stored).
+    // lighttpd refuses it before it starts the program (body_of_gigabytes_is_never_stored).
     if kind != Kind::Lighttpd {
         assert_problem(&server.post("/comet.cgi", &form), 413);
     }
@@ -107,7 +107,7 @@ fn too_long_body_gets_complete_413(kind: Kind) {
     assert_eq!(server.complaints(), [""; 0]);
 }
 
-/// lighttpd would write all of it to server.upload-dirs before it starts a CGI.
+/// lighttpd would otherwise write the whole body to server.upload-dirs before it starts a CGI.
 fn body_of_gigabytes_is_never_stored(kind: Kind) {
     if kind != Kind::Lighttpd {
         return;
@@ -122,10 +122,10 @@ fn body_of_gigabytes_is_never_stored(kind: Kind) {
     assert!(stored.is_empty(), "{stored:?}");
 }
 
-/// Debian's own configuration of each server runs every program below one directory.
+/// Debian's configuration of each server runs every program below one directory.
 fn debian_cgi_bin_has_no_program(kind: Kind) {
     let lines = match kind {
-        // Debian loads mod_staticfile last, our private lighttpd first.
+        // Debian loads mod_staticfile last. The private lighttpd of the tests loads it first.
         Kind::Lighttpd => {
             fs::read_to_string("/etc/lighttpd/conf-available/10-cgi.conf")
                 .unwrap()
@@ -147,12 +147,12 @@ fn debian_cgi_bin_has_no_program(kind: Kind) {
     assert!(!server.event_file("b").exists());
 }
 
-/// A web server that runs no CGI sends the file instead, if it may.
+/// A web server that runs no CGI sends the file instead, if it can read it.
 fn server_without_cgi_sends_no_program(kind: Kind) {
     let module = match kind {
         Kind::ApacheEvent => "cgid",
         Kind::ApachePrefork => "mod_cgi.so",
-        // The shipped file itself loads its module.
+        // The shipped file loads its own module.
         Kind::Lighttpd => return,
     };
     let server = Server::setup(kind).without(module).lines(DROP).start();
@@ -162,8 +162,8 @@ fn server_without_cgi_sends_no_program(kind: Kind) {
     }
 }
 
-/// The server runs a program that it may not read, and so cannot send it where
-/// the administrator does not let `.htaccess` count.
+/// The server can run the program and cannot read it. So it cannot send it, even if the
+/// administrator does not enable `.htaccess`.
 fn unreadable_program_runs_and_is_never_sent(kind: Kind) {
     if kind == Kind::Lighttpd || !rustix::process::geteuid().is_root() {
         return;
@@ -181,25 +181,25 @@ fn unreadable_program_runs_and_is_never_sent(kind: Kind) {
     }
 }
 
-/// RFC 3875 §4.4: Apache makes arguments of a query without "=".
+/// RFC 3875 §4.4: Apache passes a query without "=" as arguments.
 fn query_is_never_an_argument(kind: Kind) {
     let server = Server::start(kind);
     for query in ["--help", "-h+x", "--version", "&123", ""] {
         assert_problem(&server.get(&format!("/comet.cgi?{query}")), 400);
     }
     let not_utf8 = server.get("/comet.cgi?%FF");
-    // lighttpd refuses it itself, with a page of its own.
+    // lighttpd refuses it itself, with its own page.
     assert_eq!(not_utf8.status, 400);
     if kind != Kind::Lighttpd {
         assert_problem(&not_utf8, 400);
     }
 }
 
-/// A directory of a site, as its administrator must allow it.
+/// A directory of a site, with the settings that its administrator must make.
 const DROP: &str = "Alias /drop ${ROOT}/drop\n<Directory ${ROOT}/drop>\nRequire all granted\n\
                     AllowOverride Options FileInfo AuthConfig Limit\n</Directory>";
 
-/// What cgi-bin/ holds, put where Apache lets a `.htaccess` say what happens.
+/// The files of cgi-bin/ in a directory where Apache reads `.htaccess`.
 fn copied_directory_works_with_htaccess(kind: Kind) {
     if kind == Kind::Lighttpd {
         return;
@@ -249,8 +249,8 @@ fn missing_store_is_logged_once(kind: Kind) {
     assert!(complaints[0].contains("novcomet: ") && complaints[0].contains(&store));
 }
 
-/// Much less than the 40 s for which they wait, and the 10 s that Apache gives
-/// the threads that wait for them.
+/// The stop is much faster than the 40 s of the wait and the 10 s that Apache gives its
+/// threads.
 fn stop_does_not_wait_for_subscribers(kind: Kind) {
     let mut server = Server::start(kind);
     let subscribers: Vec<_> = (0..3).map(|_| server.subscriber("subscribed[a]=0")).collect();
@@ -275,7 +275,7 @@ fn assert_problem(reply: &Reply, status: u16) {
     assert!(reply.body.ends_with('}'), "{}", reply.body);
 }
 
-/// The program and not a call of ours: it is what a shell script does.
+/// Runs touch(1) instead of a call of this process, as a shell script does.
 fn touch(server: &Server, topic: &str) {
     touch_by_shell(&server.event_file(topic));
 }

@@ -1,5 +1,5 @@
-//! Who may publish and who may read the answers: the real binary, and then the
-//! three servers with the configurations that are shipped and that docs/access.md shows.
+//! The rules for publishers and for pages that read answers. The tests use the real binary, and
+//! then the three servers with the shipped configurations and those of docs/access.md.
 
 use std::fs;
 use std::process::Command;
@@ -20,10 +20,10 @@ fn by_post(store: &Store) -> Call {
     store.query("").form("publish=a").variable("HTTP_HOST", HOST)
 }
 
-/// What a browser says of a page: headers.
+/// The headers by which a browser describes a page.
 type Marks = &'static [(&'static str, &'static str)];
 
-/// Each page by its name, what a browser says of it, and whether it is ours.
+/// Each page: its name, the headers of its browser, and whether it belongs to the own site.
 const PAGES: [(&str, Marks, bool); 33] = [
     ("a script that says nothing", &[], true),
     ("same-origin", &[("SEC_FETCH_SITE", "same-origin")], true),
@@ -170,7 +170,7 @@ fn subscribe_none_refuses_every_subscriber() {
     assert!(ask("subscribed[a]=0&wait=0").answer().body.starts_with("{\"s\":0"), "so does a shell");
 }
 
-/// A foreign page cannot read the answer; that is the browser's business.
+/// A foreign page cannot read the answer, because the browser prevents it.
 #[test]
 fn publish_rule_does_not_restrict_subscribers() {
     let store = Store::new();
@@ -268,7 +268,7 @@ fn configured_origin_can_read_every_answer() {
         (503, get("publish=a").variable("NOVCOMET_STORE", "file:///nowhere")),
         (503, locked(get("subscribed[a]=0"))),
     ] {
-        // Sec-Fetch-Site too: whom the configuration names is ours.
+        // The same with Sec-Fetch-Site: a configured origin is accepted.
         let call =
             call.variable("HTTP_ORIGIN", OTHER).variable("HTTP_SEC_FETCH_SITE", "cross-site");
         let answer = with_origins(call).answer();
@@ -410,7 +410,7 @@ fn assert_locked(server: &Server, address: &str, token: &str) {
     assert_eq!(server.complaints(), [""; 0]);
 }
 
-/// Apache hides Authorization from a CGI, but for `CGIPassAuth On`.
+/// Apache passes Authorization to a CGI only with `CGIPassAuth On`.
 fn server_passes_token_header_and_cookie(kind: Kind) {
     let keys = Keys::new();
     let server = locked(kind, &keys).start();
@@ -471,8 +471,7 @@ fn readme(first_line: &str) -> String {
     block.join("\n")
 }
 
-/// The lines of docs/access.md as they are, but for what this machine has in other
-/// places, and with some of them changed.
+/// The lines of docs/access.md, with the paths of this machine and some replaced parts.
 fn parted(kind: Kind, order: Order, changes: &[(&str, &str)]) -> Server {
     let modules = ["auth_basic", "authn_core", "authn_file", "authz_user", "authz_host"];
     let load = |name| format!("LoadModule {name}_module ${{MODULES}}/mod_{name}.so\n");
@@ -502,7 +501,7 @@ fn parted(kind: Kind, order: Order, changes: &[(&str, &str)]) -> Server {
     server
 }
 
-/// Whether the server reads the documented block before the shipped file or after it.
+/// Whether the server reads the documented block before or after the shipped file.
 #[derive(Clone, Copy)]
 enum Order {
     RulesFirst,
@@ -513,7 +512,7 @@ const ORDERS: [Order; 2] = [Order::RulesFirst, Order::RulesLast];
 const ALICE: &str = "Authorization: Basic YWxpY2U6czNjcmV0";
 const INSIDE: (&str, &str) = ("10.0.0.0/8", "127.0.0.0/8");
 
-/// Password and address exchanged, as docs/access.md says.
+/// Password and address are exchanged, as docs/access.md describes.
 fn exchanged(kind: Kind) -> [(&'static str, &'static str); 3] {
     match kind {
         Kind::Lighttpd => [(AUTH_REQUIRE, "@"), (BY_ADDRESS, AUTH_REQUIRE), ("@", BY_ADDRESS)],
@@ -557,7 +556,7 @@ fn documented_password_rule_admits_publishers(kind: Kind) {
     }
 }
 
-/// Nobody reads a topic at /publish.cgi, in any of the ways.
+/// No request can read a topic at /publish.cgi.
 fn documented_rules_separate_publishers_from_subscribers(kind: Kind) {
     for order in ORDERS {
         let server = parted(kind, order, &[INSIDE]);
@@ -590,7 +589,7 @@ fn assert_parted(server: &Server, allowed: u16) {
             (format!("GET {address}?subscribed[a]=0&%70ublish=a"), ""),
         ] {
             let reply = send(server, &request, &[ALICE, FORM], body);
-            assert_eq!(reply.status, 403, "nobody publishes at {request}: {reply:?}");
+            assert_eq!(reply.status, 403, "publishing is refused at {request}: {reply:?}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Event streams through Apache with `mod_cgid`, Apache with `mod_cgi` and
-//! lighttpd, each with the configuration files that are shipped.
+//! Event streams through Apache with `mod_cgid`, Apache with `mod_cgi` and lighttpd, each with
+//! the shipped configuration files.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -28,7 +28,7 @@ stories! {
     unreadable_store_ends_the_stream
 }
 
-/// With all servers at once, for these stories are waiting for the most part.
+/// Runs a test with all servers at once, because these tests wait most of the time.
 fn with_every_server(story: fn(Kind)) {
     thread::scope(|scope| {
         for kind in [Kind::ApacheEvent, Kind::ApachePrefork, Kind::Lighttpd] {
@@ -55,7 +55,7 @@ fn slow_reader_delays_no_other() {
     with_every_server(one_of_two_reads);
 }
 
-/// As browsers send it.
+/// The header that browsers send.
 const COMPRESSED: &str = "Accept-Encoding: gzip, deflate, br, zstd";
 
 fn each_event_arrives_before_the_next(kind: Kind) {
@@ -68,8 +68,8 @@ fn compression_delays_no_event(kind: Kind) {
     assert_eq!(server.complaints(), [""; 0]);
 }
 
-/// Apache, told by its site to compress whatever it can; Debian's lighttpd
-/// has that in a package of its own.
+/// Apache compresses as much as it can. Debian's lighttpd has compression in a separate
+/// package.
 fn compressing(kind: Kind) -> Option<Server> {
     let module = |name| format!("LoadModule {name}_module ${{MODULES}}/mod_{name}.so");
     let lines = [
@@ -91,8 +91,8 @@ fn compressing(kind: Kind) -> Option<Server> {
     Some(server)
 }
 
-/// The stream stays open, and event after event is awaited before the next is
-/// published: nothing can be waiting for more to come.
+/// The stream stays open. Each event must arrive before the next one is published, so no buffer
+/// can be waiting for more data.
 fn assert_flow(server: &Server) {
     let ways: [(&str, &[&str]); 3] = [
         ("stream=1", &[COMPRESSED]),
@@ -122,8 +122,8 @@ fn assert_head(stream: &Stream) {
     }
 }
 
-/// Thousands of messages in three topics are read by a client whose connection
-/// breaks again and again, after any byte.
+/// A client reads thousands of messages in three topics. Its connection breaks repeatedly,
+/// after any byte.
 fn reconnecting_client_gets_each_message_once(kind: Kind) {
     let server = Server::setup(kind).option("NOVCOMET_KEEP", "10000").start();
     let expected = publish_many(&server);
@@ -161,7 +161,8 @@ fn resumed(server: &Server, subscribed: &str, id: Option<&str>, by_header: bool)
     }
 }
 
-/// Without the server, for it would take long: who publishes does not matter.
+/// Publishes without the server, because a request for each message would take long. The
+/// publisher does not matter here.
 fn publish_many(server: &Server) -> Vec<(String, String)> {
     let (bytes, age) = (1 << 30, Duration::from_secs(3600));
     let retention = Retention { messages: 10_000, bytes, age, max_file_bytes: 4 * bytes };
@@ -178,7 +179,7 @@ fn publish_many(server: &Server) -> Vec<(String, String)> {
     (0..4_000).map(message).collect()
 }
 
-/// The program, its output read as it comes.
+/// A program whose output is read as it arrives.
 fn curl_reads_line_by_line(kind: Kind) {
     let server = Server::start(kind);
     let url = format!("http://127.0.0.1:{}/comet.cgi?subscribed[a]=0&stream=1", server.port());
@@ -196,7 +197,7 @@ fn curl_reads_line_by_line(kind: Kind) {
     curl.wait().unwrap();
 }
 
-/// Somebody publishes all the time; the client takes each stream to its end.
+/// One thread publishes all the time. The client reads each stream to its end.
 fn expired_stream_is_continued_by_next(kind: Kind) {
     const MESSAGES: u32 = 150;
     let server = Server::setup(kind).option("NOVCOMET_STREAM", "0.5").start();
@@ -221,9 +222,8 @@ fn expired_stream_is_continued_by_next(kind: Kind) {
     assert_eq!(server.complaints(), [""; 0]);
 }
 
-/// lighttpd ends the process at once. Apache notices when a write fails: the
-/// first one after the client has closed its connection does not, for the
-/// client has yet to answer it.
+/// lighttpd ends the process at once. Apache notices when a write fails. The first write after
+/// the client has closed its connection succeeds, because the client has not yet answered it.
 fn disconnected_client_leaves_no_process(kind: Kind) {
     let server = Server::start(kind);
     drop(begun(&server));
@@ -236,8 +236,8 @@ fn disconnected_client_leaves_no_process(kind: Kind) {
     assert_eq!(server.complaints(), [""; 0]);
 }
 
-/// Megabytes, of which one subscriber reads nothing: the process that writes to
-/// it ends by itself, while its connection is open.
+/// One subscriber reads none of several megabytes. The process that writes to it ends by itself
+/// while the connection is open.
 fn one_of_two_reads(kind: Kind) {
     const MESSAGES: usize = 200;
     let server = Server::start(kind);
@@ -250,7 +250,8 @@ fn one_of_two_reads(kind: Kind) {
         let event = awake.event().expect("an open stream");
         assert_eq!(event.field("data").unwrap().len(), data.len(), "{number}");
     }
-    // Not the sleepers are counted: to be busy for a moment is not to be cut off.
+    // The test does not count sleeping processes, because a process that is briefly busy still
+    // runs.
     server.await_processes(1);
     drop(awake);
     let mut cut = Stream::of(asleep);
@@ -277,8 +278,8 @@ fn stop_ends_every_stream(kind: Kind) {
     assert_eq!(server.complaints(), [""; 0]);
 }
 
-/// Apache's event MPM ends the streams, lighttpd too when the grace is over;
-/// with prefork they go on.
+/// Apache's event MPM ends the streams. lighttpd does so after its grace time. With prefork
+/// they continue.
 fn graceful_restart_loses_no_message(kind: Kind) {
     let server = match kind {
         Kind::Lighttpd => Server::setup(kind)
@@ -349,7 +350,7 @@ fn stream_with_short_wait_ends(kind: Kind) {
     server.await_nobody();
 }
 
-/// As with a poll: a topic without a file has no event, yet.
+/// A topic without a file has no event yet, as with a poll.
 fn vanished_store_ends_no_stream(kind: Kind) {
     let server = Server::setup(kind).option("NOVCOMET_SLEEP", "0.1").start();
     let mut stream = begun(&server);
@@ -368,7 +369,7 @@ fn vanished_store_ends_no_stream(kind: Kind) {
     assert_eq!(server.complaints(), [""; 0]);
 }
 
-/// The head has been sent: all that is left is to end, and to say why in the log.
+/// The head is already sent. The process can only end the stream and log the reason.
 fn unreadable_store_ends_the_stream(kind: Kind) {
     let server = Server::start(kind);
     let mut stream = begun(&server);

@@ -1,4 +1,4 @@
-//! What every store promises, whatever it keeps events in: one contract.
+//! The contract of every store, independent of its kind.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -42,8 +42,8 @@ fn publish(store: &dyn Store, data: &str) -> Cursor {
     store.publish(&topic("a"), Some(data)).unwrap()
 }
 
-/// A test that starts a program holds, for the moment between fork and exec,
-/// the locks of all the others.
+/// Another test may be starting a program. Between fork and exec, the child holds the locks of
+/// all tests, so the read is repeated.
 fn read(store: &dyn Store, since: Since) -> Reading {
     loop {
         let reading = store.read(&topic("a"), since, WHOLE).unwrap();
@@ -128,7 +128,7 @@ fn bounded_reading_is_continued_by_next(kind: Kind) {
     assert_eq!(store.read(&topic("a"), Since::Earliest, 0).unwrap().messages.len(), 1);
 }
 
-/// A message counts as a line of the file store does: 42 bytes and its data.
+/// A message counts as its line in the file store: 42 bytes and its data.
 fn dropped_messages_are_reported_as_gap(kind: Kind) {
     for (kept, retention) in [
         (10, Retention { messages: 10, ..KEEP_ALL }),
@@ -158,7 +158,7 @@ fn dropped_messages_are_reported_as_gap(kind: Kind) {
     }
 }
 
-/// `publish=ID` alone, as in 2011, between messages that somebody wants.
+/// `publish=ID` without a message, as in 2011, between messages.
 fn event_without_message_drops_no_message(kind: Kind) {
     let backend = Backend::start(kind);
     let store = backend.keeping(Retention { messages: 5, ..KEEP_ALL });
@@ -195,8 +195,8 @@ fn cursor_ahead_of_topic_is_gap(kind: Kind) {
     }
 }
 
-/// A file was taken away by somebody, who knows why. From a server's memory a
-/// topic can only get lost.
+/// A removed file is the decision of its owner, so it is no gap. In a server's memory, a topic
+/// can only get lost.
 fn lost_topic_delivers_no_message(kind: Kind) {
     let backend = Backend::start(kind);
     let store = backend.open();
@@ -212,9 +212,9 @@ fn lost_topic_delivers_no_message(kind: Kind) {
     }
 }
 
-/// Publishers beside subscribers that read without rest: everybody reads
-/// everything, once, in order, also over dozens of compactions. The publishers
-/// go no further ahead than what is kept.
+/// Publishers and constantly reading subscribers. Every subscriber reads all messages once and
+/// in order, also over dozens of compactions. The publishers stay within the number of messages
+/// that are kept.
 fn compaction_loses_and_doubles_nothing(kind: Kind) {
     const AHEAD: usize = 50;
     let each = if kind == Kind::File { 2_000 } else { 500 };
@@ -274,7 +274,7 @@ fn concurrent_events_have_different_cursors(kind: Kind) {
     assert!(cursors.iter().all(|cursor| cursor.micros() % 1_000_000 != 0));
 }
 
-/// Names that mean something to a file system, to Redis or to memcached.
+/// Names with a meaning for a file system, Redis or memcached.
 fn topics_are_independent(kind: Kind) {
     let backend = Backend::start(kind);
     let store = backend.open();
@@ -309,7 +309,7 @@ fn many_topics_are_read_at_once(kind: Kind) {
     }
 }
 
-/// As the hub does: who is furthest behind is served first.
+/// Like the hub, serves the topic whose cursor is oldest first.
 fn shared_budget_starves_no_topic(kind: Kind) {
     const EACH: usize = 5;
     let backend = Backend::start(kind);
@@ -339,8 +339,8 @@ fn shared_budget_starves_no_topic(kind: Kind) {
     assert!(found.len() == 64 && found.values().all(|ids| ids.is_sorted() && ids.len() == EACH));
 }
 
-/// As the hub does: arm, look, sleep. A wake-up that is missed fails here
-/// after half a minute.
+/// Like the hub: arms the watch, reads, sleeps. A missed wake-up fails here after half a
+/// minute.
 struct Reader<'a> {
     store: &'a dyn Store,
     watch: Box<dyn Watch>,
@@ -354,7 +354,7 @@ impl<'a> Reader<'a> {
         Self { store, watch: store.watch(&names).unwrap(), topics }
     }
 
-    /// What is new, with the number of its topic.
+    /// The new messages, each with the number of its topic.
     fn next(&mut self) -> Vec<(usize, Message)> {
         loop {
             self.watch.arm();

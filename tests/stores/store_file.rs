@@ -1,4 +1,4 @@
-//! What only the file store promises: its log is a file that others may touch.
+//! The promises of the file store only. Other programs may change its log.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -37,7 +37,7 @@ impl Scratch {
             .unwrap()
     }
 
-    /// The file that a topic of the file store is.
+    /// The file of a topic.
     fn file(&self, name: &str) -> PathBuf {
         self.0.join(format!("{name}.comet"))
     }
@@ -51,8 +51,8 @@ fn publish(store: &dyn Store, data: &str) -> Cursor {
     store.publish(&topic("a"), Some(data)).unwrap()
 }
 
-/// A test that starts a program holds, for the moment between fork and exec,
-/// the locks of all the others.
+/// Another test may be starting a program. Between fork and exec, the child holds the locks of
+/// all tests, so the read is repeated.
 fn read(store: &dyn Store, since: Since) -> Reading {
     loop {
         let reading = store.read(&topic("a"), since, WHOLE).unwrap();
@@ -81,7 +81,7 @@ fn cursor_of_a_deleted_topic_is_gap() {
         let scratch = Scratch::new();
         let store = scratch.open();
         let ids = [publish(store.as_ref(), "one"), publish(store.as_ref(), "two")];
-        // The time at which a file is made is that of the kernel's last tick.
+        // The kernel takes the creation time of a file from its last tick.
         thread::sleep(Duration::from_millis(11));
         make_anew(&scratch.file("a"));
         publish(store.as_ref(), "three");
@@ -119,15 +119,15 @@ fn restored_topic_is_a_gap() {
     }
 }
 
-/// Who is told of a gap gets all there is, and then it is over: a subscriber
-/// that heard of the same gap again and again would never wait.
+/// The answer with the gap has all stored messages, and the gap is over. If a subscriber were
+/// told of the same gap again and again, it would never wait.
 #[test]
 fn gap_is_reported_once() {
     for limit in [0, 100, WHOLE] {
         let scratch = Scratch::new();
         let store = scratch.open();
         let ids = ["one", "two", "three"].map(|data| publish(store.as_ref(), data));
-        // As a copy without its times is: another inode, made now.
+        // The file is like a copy without its times: another inode, created now.
         let log = fs::read(scratch.file("a")).unwrap();
         fs::remove_file(scratch.file("a")).unwrap();
         fs::write(scratch.file("a"), log).unwrap();
@@ -143,7 +143,7 @@ fn gap_is_reported_once() {
     }
 }
 
-/// Lines out of their order, by a shell or two logs in one, hide no other.
+/// Lines out of order, by a shell or by two merged logs, hide no other line.
 #[test]
 fn line_out_of_order_is_skipped() {
     let scratch = Scratch::new();
@@ -156,7 +156,7 @@ fn line_out_of_order_is_skipped() {
     assert_eq!((texts(&reading), reading.standing), (vec!["1.5", "2.5", "3.5", "now"], id));
 }
 
-/// JavaScript cannot tell such ids apart, or nothing comes after them.
+/// JavaScript cannot distinguish such ids, or no cursor is later than them.
 #[test]
 fn line_at_largest_cursor_stops_nothing() {
     for id in ["18446744073709.551615", "253402300799.500001", "8589934592.000000"] {
@@ -171,7 +171,7 @@ fn line_at_largest_cursor_stops_nothing() {
     }
 }
 
-/// Nothing comes after the last cursor, so the topic begins again.
+/// No cursor is later than the largest one, so the topic starts again.
 #[test]
 fn topic_at_largest_cursor_restarts() {
     let scratch = Scratch::new();
@@ -186,7 +186,7 @@ fn topic_at_largest_cursor_restarts() {
     assert_eq!((texts(&reading), reading.gap), (vec!["two"], false));
 }
 
-/// JavaScript cannot tell such a time from the next either.
+/// JavaScript cannot distinguish such a time from the next one.
 #[test]
 fn file_time_beyond_range_is_unknown() {
     let scratch = Scratch::new();
@@ -234,7 +234,7 @@ fn compaction_and_repair_cause_no_gap() {
     assert!(text.lines().skip(1).all(|line| serde_json::from_str::<Message>(line).is_ok()));
 }
 
-/// What a shell may do to a log: `echo`, and a line of one's own.
+/// Changes that a shell may make to a log, such as a line by `echo`.
 #[test]
 fn invalid_lines_are_skipped() {
     let scratch = Scratch::new();

@@ -1,6 +1,6 @@
-//! What a neighbour in the store's server can leave there, and what a server
-//! that lies can say: nothing is acknowledged that nobody can hear, no topic
-//! spoils another, and each fault is one line of the log.
+//! Data that another client leaves in the store's server, and false replies of a server. No
+//! undeliverable message is acknowledged. No topic affects another. Each fault is one line of
+//! the log.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
@@ -29,8 +29,8 @@ fn ask(backend: &Backend, query: &str) -> Answer {
     call(&backend.url(), query).answer()
 }
 
-/// What a neighbour left where the topic `bad` is: a key of another kind, what
-/// is no index, or a FIFO.
+/// Another client's data in place of the topic `bad`: a key of another type, an invalid index,
+/// or a FIFO.
 fn spoil(backend: &Backend) {
     match backend.kind {
         Kind::File => mkfifo(&backend.directory().join("bad.comet")),
@@ -62,14 +62,14 @@ fn corrupt_topic_affects_no_other(kind: Kind) {
     assert_eq!(new.body, format!(r#"{{"s":0,"k":{{"good":{at}}}}}"#));
     assert_eq!(new.log.lines().count(), 1, "{new:?}");
     ask(&backend, "subscribed[bad]=0&wait=0").assert_problem(503);
-    // Of several topics those before it are published.
+    // The topics before it are published.
     ask(&backend, "publish=good&publish=bad&publish=other&data=y").assert_problem(503);
     let all = ask(&backend, "subscribed[good]=earliest&subscribed[other]=earliest&wait=0").body;
     assert!(all.contains(r#""data":"y""#) && !all.contains(r#""other""#), "{all}");
 }
 
-/// The other topic ends its sleep, the log has one line, and it does not ask
-/// again and again meanwhile.
+/// The event of the other topic ends the wait. The log has one line, and the process does not
+/// poll in a tight loop meanwhile.
 fn subscriber_wakes_beside_a_corrupt_topic(kind: Kind) {
     let backend = Backend::start(kind);
     spoil(&backend);
@@ -91,12 +91,12 @@ fn subscriber_wakes_beside_a_corrupt_topic(kind: Kind) {
     }
 }
 
-// What a neighbour writes into the streams of a Redis.
+// Entries that another client adds to a Redis stream.
 
 const REDIS: Kind = Kind::Redis;
 
-/// Redis adds no entry before the last one. A publish is acknowledged when it
-/// can be heard, and what was kept stays.
+/// Redis adds no entry before the last one. An acknowledged message can be delivered, and older
+/// messages stay.
 #[test]
 fn stream_at_largest_id_continues() {
     for id in
@@ -120,7 +120,7 @@ fn stream_at_largest_id_continues() {
     }
 }
 
-/// A stream with nothing but that has no event.
+/// A stream with only such an entry has no event.
 #[test]
 fn stream_beyond_largest_cursor_counts_as_empty() {
     let backend = Backend::start(REDIS);
@@ -158,9 +158,9 @@ fn odd_fields_of_an_entry_are_ignored() {
     }
 }
 
-// Servers that lie.
+// Servers with false replies.
 
-/// Answers whatever it is asked with this, and then with more of it.
+/// Sends this reply to every command, and then more of it.
 fn liar(said: &[u8], flood: &[u8]) -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -182,8 +182,8 @@ fn liar(said: &[u8], flood: &[u8]) -> u16 {
     port
 }
 
-/// In 64 MiB, and within the time of an exchange (`stores_faults.rs` has the
-/// times): a 503, and one line of characters that can be seen.
+/// The program has 64 MiB and the time of one exchange (`stores_faults.rs` has the times). The
+/// answer is a 503, and the log has one line of visible characters.
 fn assert_refused(scheme: &str, said: &[u8], flood: &[u8]) {
     let url = format!("{scheme}://127.0.0.1:{}", liar(said, flood));
     let queries = ["publish=a&data=x", "subscribed[a]=0.5&wait=0"];
@@ -322,8 +322,8 @@ fn invalid_memcached_reply_is_logged_once() {
     }
 }
 
-/// Pieces of replies in any order, from a seed: an answer that is one, and no
-/// more than a line.
+/// Pieces of replies in random order, from a seed. The client gets a valid answer, and the log
+/// at most one line.
 #[test]
 fn random_replies_are_answered() {
     let mut seed = 7_u64;
@@ -370,7 +370,7 @@ fn random_replies_are_answered() {
     }
 }
 
-/// It would be asked thousands of times a second.
+/// Without the pause, the program would ask the server thousands of times per second.
 #[test]
 fn redis_without_xread_is_polled() {
     let backend = Backend::start(REDIS);
@@ -381,13 +381,13 @@ fn redis_without_xread_is_polled() {
     let calls = backend.redis(&["INFO", "commandstats"]);
     let looks = calls.split_once("cmdstat_eval_ro:calls=").unwrap().1;
     let looks: u32 = looks.split(',').next().unwrap().parse().unwrap();
-    // Each 0.02 s (NOVCOMET_POLL), at most.
+    // At most one read per 0.02 s (NOVCOMET_POLL).
     assert!(looks < 60, "{calls}");
 }
 
 // Passwords.
 
-/// It sends to another address whoever asks, and hears what is said there.
+/// The server redirects every client to another address, which would receive the password.
 #[test]
 fn redis_on_socket_sends_no_password_elsewhere() {
     let elsewhere = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -397,7 +397,7 @@ fn redis_on_socket_sends_no_password_elsewhere() {
     let path = shared_memory().join(name);
     let listener = UnixListener::bind(&path).unwrap();
     thread::spawn(move || {
-        // A command that comes after the reply still finds the connection open.
+        // The connection stays open for a command that comes after the reply.
         let mut open = Vec::new();
         for mut stream in listener.incoming().flatten() {
             let _ = stream.read(&mut [0; 16_384]);
@@ -412,7 +412,7 @@ fn redis_on_socket_sends_no_password_elsewhere() {
             answer.log.contains("MOVED") && answer.log.contains("redis://host:port"),
             "{answer:?}"
         );
-        assert!(elsewhere.accept().is_err(), "nobody came");
+        assert!(elsewhere.accept().is_err(), "no client has connected");
     }
     std::fs::remove_file(path).unwrap();
 }

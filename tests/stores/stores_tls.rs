@@ -1,6 +1,5 @@
-//! A Redis that is reached by TLS: who it must be, who we are, and what is
-//! said of what is wrong. All other stories with it are in `store.rs`,
-//! `stores_wire.rs` and `stores_faults.rs`.
+//! Redis over TLS: the server's certificate, our certificate, and the messages about faults.
+//! `store.rs`, `stores_wire.rs` and `stores_faults.rs` have all other tests of it.
 #![cfg(feature = "tls")]
 
 use std::fs;
@@ -36,7 +35,7 @@ fn assert_serves(url: &str) {
     assert!(body.contains(r#""data":"x""#), "{url}: {body}");
 }
 
-/// One line says what is wrong, and what is to be corrected.
+/// One line of the log has the fault and its correction.
 fn assert_refused(url: &str, why: &str) {
     for query in ["publish=a&data=x", "subscribed[a]=0&wait=1"] {
         let answer = ask(url, query);
@@ -50,7 +49,7 @@ fn assert_refused(url: &str, why: &str) {
     }
 }
 
-/// A Redis that shows the certificate of this name, and asks for none.
+/// A Redis that shows the certificate of this name and requests none.
 fn showing(authority: &Authority, name: &str) -> Backend {
     let [cert, key] = ["pem", "key"].map(|end| authority.file(&format!("{name}.{end}")));
     let shows = ["--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-auth-clients", "no"];
@@ -82,8 +81,8 @@ fn server_certificate_needs_the_right_name() {
     }
 }
 
-/// Neither another authority of the same name, nor the server itself; without `ca` those count
-/// that the system believes.
+/// Another authority of the same name is not accepted, nor is the server's own certificate.
+/// Without `ca`, the authorities of the system count.
 #[test]
 fn server_certificate_needs_a_trusted_authority() {
     let backend = Backend::start(Kind::RedisTls);
@@ -100,7 +99,7 @@ fn server_certificate_needs_a_trusted_authority() {
     assert!(backend.is_untouched());
 }
 
-/// In a world where the system believes our authority.
+/// The system trusts the authority of the tests.
 #[test]
 fn default_authorities_are_those_of_system() {
     const SYSTEM: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -121,7 +120,8 @@ fn default_authorities_are_those_of_system() {
     assert_eq!(call.by("unshare", &["-m", "sh", "-c", &mount]).answer().body, "true");
 }
 
-/// The beginning of a handshake's record, and then nothing, or a byte a while.
+/// The server sends the beginning of a handshake record, and then nothing, or a byte from time
+/// to time.
 #[test]
 fn endless_handshake_times_out() {
     for dribbles in [false, true] {
@@ -149,7 +149,7 @@ fn endless_handshake_times_out() {
     }
 }
 
-/// Redis wants a certificate of its clients unless it is told otherwise.
+/// Redis requires a certificate of its clients unless configured otherwise.
 #[test]
 fn client_certificate_is_sent_if_requested() {
     for versions in ["TLSv1.2", "TLSv1.3", "TLSv1.2 TLSv1.3"] {
@@ -219,8 +219,8 @@ fn invalid_file_is_named_in_log() {
     assert_serves(&good);
 }
 
-/// A stream is woken again and again over the connection that it has: nothing
-/// that TLS says of itself ends it, and nothing is heard late.
+/// A stream is woken repeatedly over the same connection. No message of TLS itself ends the
+/// connection or delays an event.
 #[test]
 fn stream_keeps_its_tls_connection() {
     for versions in ["TLSv1.2", "TLSv1.3"] {
@@ -253,7 +253,7 @@ fn stream_keeps_its_tls_connection() {
     }
 }
 
-/// The descriptor is readable, and what there is to read is no reply.
+/// The descriptor is readable, but the data is no reply.
 #[test]
 fn key_update_loses_no_event() {
     let (backend, authority) = (Backend::start(Kind::Redis), Authority::new());
@@ -271,11 +271,11 @@ fn key_update_loses_no_event() {
     assert_eq!(connections.load(Ordering::SeqCst), 2);
 }
 
-/// How long after an XREAD keys change.
+/// The time between an XREAD and the key update.
 const CHANGE: Duration = Duration::from_millis(300);
 
-/// Encrypts for a Redis that does not: as stunnel would, but that it changes
-/// its keys in the first connection's first wait.
+/// Encrypts for a Redis without TLS, as stunnel does. It also updates its keys in the first
+/// wait of the first connection.
 fn terminate(authority: &Authority, backend: &Backend) -> (u16, Arc<AtomicUsize>) {
     let cert = CertificateDer::from_pem_file(authority.file("server.pem")).unwrap();
     let key = PrivateKeyDer::from_pem_file(authority.file("server.key")).unwrap();
@@ -324,7 +324,7 @@ fn relay(mut tls: ServerConnection, mut outside: TcpStream, mut inside: UnixStre
     }
 }
 
-/// What no URL may do to TLS, and what is not for others.
+/// No parameter of a URL weakens TLS, and the parameters of TLS are refused without it.
 #[test]
 fn no_setting_disables_verification() {
     let backend = Backend::start(Kind::RedisTls);

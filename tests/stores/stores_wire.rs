@@ -1,5 +1,5 @@
-//! The wire is the same over every store: the real binary, called with an
-//! environment, as in cgi.rs, but with nothing known of what is behind it.
+//! The answers are the same over every store. The tests call the real binary with an
+//! environment, as in cgi.rs, and do not depend on the store behind it.
 
 use std::process::Command;
 
@@ -18,7 +18,7 @@ over_every_store! {
     several_topics_get_the_same_message
 }
 
-/// An hour to wait and no safety look: only the store itself wakes it.
+/// The wait is an hour and has no periodic read, so only the store itself can wake the process.
 fn call(backend: &Backend, query: &str) -> Call {
     let call = Call::new().variable("NOVCOMET_STORE", &backend.url());
     let call = call.variable("NOVCOMET_TRIES", "1").variable("NOVCOMET_SLEEP", "3600");
@@ -55,8 +55,8 @@ fn message_is_replayed_byte_for_byte(kind: Kind) {
     assert_eq!(all.body, format!(r#"{{"s":1,"k":{{"a":{two}}},"m":{{"a":{both}}}}}"#));
 }
 
-/// Not from now on: a process that talks to a server sleeps too, and may not
-/// have looked yet.
+/// The cursor is not that of now, because a process that talks to a server sleeps too and may
+/// not have read yet.
 fn publish_wakes_a_waiter(kind: Kind) {
     let backend = Backend::start(kind);
     let mut at = [("a", "0.1".to_owned()), ("b", "0.1".to_owned())];
@@ -81,7 +81,7 @@ fn quiet_wait_ends_with_unchanged_cursors(kind: Kind) {
     }
 }
 
-/// A file that is gone is somebody's doing; in a server's memory it is a loss.
+/// A user has removed the file, so there is no gap. In a server's memory it is a loss.
 fn lost_messages_are_a_gap(kind: Kind) {
     let backend = Backend::start(kind);
     let at = call(&backend, "").form("publish=a&data=x").answer().cursor("a").1;
@@ -129,7 +129,7 @@ fn several_topics_get_the_same_message(kind: Kind) {
     }
 }
 
-// Redis, from any language.
+// Redis, used by any language.
 
 #[test]
 fn plain_xadd_is_a_publish() {
@@ -154,7 +154,7 @@ fn plain_xadd_is_a_publish() {
     assert!(!waiter.answer().body.contains("\"m\""), "an event without a message");
 }
 
-/// In one moment of the server's, as a script or a transaction has them: more
+/// Entries of one moment of the server, as a script or a transaction adds them. There are more
 /// entries than a millisecond has microseconds, at the beginning of a second.
 #[test]
 fn foreign_burst_is_read_in_order() {
@@ -197,7 +197,7 @@ fn prefix_and_database_separate_sites() {
     assert_eq!(backend.redis(&["KEYS", "*"]).lines().count(), 2);
 }
 
-/// A name is looked up, by what the system has for that.
+/// The system's resolver looks up the name.
 #[test]
 fn host_name_of_server_is_resolved() {
     let hostname = Command::new("uname").arg("-n").output().unwrap().stdout;

@@ -32,7 +32,7 @@ pub enum Format {
         /// Whether each event bears its topic's name.
         named: bool,
     },
-    /// What a poll would have answered, in one block.
+    /// The answer of a poll, in one block.
     Json,
 }
 
@@ -62,7 +62,7 @@ pub struct EventStream {
     /// How many topics it has.
     topics: usize,
     cursors: Vec<(Topic, Cursor)>,
-    /// What its `id`s have taken, in bytes.
+    /// The size of its `id`s so far, in bytes.
     ids: usize,
 }
 
