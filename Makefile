@@ -128,14 +128,15 @@ bench: packages-bench     ## measures, beside nchan and Pushpin; ROWS="start wak
 	    $(STATIC) exec tests/run cargo bench --locked --target $(TARGET) --bench bench -- $(ROWS)
 	test -n "$(ROWS)" || gnuplot benches/curves.gp
 
-# Left out, because tests/english still finds something there: the table of layers in
-# DESIGN.md, and some 60 comments of src.
-lint:                     ## checks format, style and the English of the documents
+# The documents, the shipped configurations and the comments of all programs are checked.
+ENGLISH = README.md DESIGN.md CONTRIBUTING.md CHANGELOG.md docs/*.md docs/comet.cgi.1 \
+    apache-conf/*.conf lighttpd-conf/*.conf tmpfiles.d/*.conf cgi-bin/.htaccess tests/*/*.mjs
+lint:                     ## checks format, style, and the English of documents and comments
 	cargo fmt --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --features tls -- -D warnings
-	tests/english README.md CONTRIBUTING.md CHANGELOG.md docs/*.md docs/comet.cgi.1
+	tests/english $(ENGLISH) $$(find src tests benches examples -name node_modules -prune -o -name "*.rs" -print)
 
 # Copies what `make` has built, and never compiles: root often has no Rust.
 install:                  ## installs what make has built, below DESTDIR and PREFIX=/usr (by sudo)

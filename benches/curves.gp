@@ -7,7 +7,7 @@ set key left top
 set ylabel "milliseconds"
 set style data linespoints
 
-set xlabel "subscribers who wait, by poll"
+set xlabel "waiting subscribers, by poll"
 set output "docs/crowd-poll.svg"
 plot data."crowd-poll.dat" using 1:2 title "NovComet, Apache", \
      "" using 1:3 title "NovComet, lighttpd", \
@@ -15,14 +15,14 @@ plot data."crowd-poll.dat" using 1:2 title "NovComet, Apache", \
      data."crowd-poll.dat" using 1:5 title "Pushpin", \
      "" using 1:4 title "nchan"
 
-set xlabel "subscribers who wait, by stream"
+set xlabel "waiting subscribers, by stream"
 set output "docs/crowd-stream.svg"
 plot data."crowd-stream.dat" using 1:2 title "NovComet, Apache", \
      "" using 1:3 title "NovComet, lighttpd", \
      "" using 1:5 title "Pushpin", \
      "" using 1:4 title "nchan"
 
-set xlabel "subscribers who wait, without a server"
+set xlabel "waiting subscribers, without a server"
 set output "docs/held.svg"
 plot data."held.dat" using 1:2 title "the median of them has answered", \
      "" using 1:3 title "the last of them"
@@ -34,7 +34,7 @@ plot data."topics.dat" using 1:2 title "publish", \
      "" using 1:3 title "publish to a new topic", \
      "" using 1:4 title "look"
 
-# A log without messages stands at 1.
+# A log without messages is drawn at 1.
 set xlabel "messages of 100 bytes in the log"
 set output "docs/log.svg"
 plot data."log.dat" using ($1 < 1 ? 1 : $1):2 title "publish one more", \

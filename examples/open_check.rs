@@ -1,4 +1,4 @@
-//! A check over what is open already, as a database would be: `subscribed[any]`
+//! A check of a descriptor that is already open, like that of a database. `subscribed[any]`
 //! waits for a change of the file `WATCHED`.
 
 use std::env;

@@ -144,7 +144,7 @@ fn run(variable: impl Fn(&str) -> Option<OsString> + Copy, own: Own) -> Option<u
     Some(if is_refused && !request.is_cgi { FAILURE } else { SUCCESS })
 }
 
-/// Where the store is, before it is opened.
+/// The location of the store, before it is opened.
 enum Source<'s> {
     Own(&'s dyn Fn() -> Box<dyn Store + 's>),
     Named(store::open::Location),
@@ -161,7 +161,7 @@ impl<'s> Source<'s> {
     }
 }
 
-/// What one request needs.
+/// The objects that one request needs.
 struct Service<'a, 's> {
     config: Config,
     request: &'a Request,

@@ -1,8 +1,8 @@
-//! A clock that is set while somebody publishes and somebody waits: cursors grow,
-//! each message comes once, and no wait gets longer or shorter.
+//! The clock is set while publishers and subscribers run. Cursors grow, each message is
+//! delivered once, and no wait becomes longer or shorter.
 //!
-//! The clock is the whole machine's. It is 20 s off for less than 2 s at a time,
-//! and put right again by the monotonic one.
+//! The tests set the clock of the whole machine. It is 20 s wrong for less than 2 s at a time.
+//! The monotonic clock tells how to set it right again.
 
 mod support;
 
@@ -22,17 +22,17 @@ use support::dir::touch;
 use support::host::not_run;
 use support::tokens::{HS256, Keys, claims};
 
-/// By how many seconds it is wrong: ahead, right, behind, right.
+/// The errors of the clock in turn, in seconds: ahead, right, behind, right.
 const JUMPS: [i64; 4] = [20, 0, -20, 0];
 const ROUNDS: usize = 32;
 
-/// So much it may be wrong when it is right, in microseconds.
+/// The permitted error of the restored clock, in microseconds.
 const CLOSE: i64 = 200;
 
 // The machine's clock.
 
-/// Who sets it: a shell that outlives us should we be killed, and then sets back
-/// what it has done last.
+/// The shell that sets the clock. If the tests are killed, it survives them and undoes the last
+/// change.
 const HAND: &str = r#"
     trap "" PIPE
     while read -r time ahead; do
@@ -41,17 +41,17 @@ const HAND: &str = r#"
     test "${last:-0}" = 0 || date -s "$last seconds ago"
 "#;
 
-/// It is right again when this is dropped.
+/// The clock is right again when this value is dropped.
 struct Clock {
     hand: Child,
     said: BufReader<ChildStdout>,
-    /// How long it takes to set it, in microseconds.
+    /// The time that setting the clock takes, in microseconds.
     start: i64,
     _alone: MutexGuard<'static, ()>,
 }
 
 impl Clock {
-    /// `None`, and a word about it, where nobody may set it.
+    /// `None`, with a line on stderr, if this process may not set the clock.
     fn take() -> Option<Self> {
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -68,7 +68,7 @@ impl Clock {
         Some(clock)
     }
 
-    /// From now on it is so many seconds ahead.
+    /// Sets the clock ahead by this number of seconds.
     fn jump(&mut self, seconds: i64) {
         assert!(self.set(seconds), "it could be set before");
     }
@@ -99,22 +99,22 @@ impl Drop for Clock {
     }
 }
 
-/// What the clock would say if nobody had set it, in microseconds.
+/// The time of the clock if it had not been set, in microseconds.
 fn right() -> i64 {
     static BEGIN: OnceLock<(Duration, Instant)> = OnceLock::new();
     let (wall, monotonic) = BEGIN.get_or_init(|| (UNIX_EPOCH.elapsed().unwrap(), Instant::now()));
     i64::try_from((*wall + monotonic.elapsed()).as_micros()).unwrap()
 }
 
-/// By how many microseconds it is more ahead than it should be.
+/// The error of the clock, in microseconds; positive if it is ahead.
 fn wrong(seconds: i64) -> i64 {
     let now = UNIX_EPOCH.elapsed().unwrap();
     i64::try_from(now.as_micros()).unwrap() - right() - seconds * 1_000_000
 }
 
-// What is published and what is heard.
+// Publishers and subscribers.
 
-/// Publishes a message; where it stands.
+/// Publishes a message and returns its cursor.
 fn publish(store: &Store, data: &str) -> Cursor {
     let answer = store.query("publish=a").form(data).variable("CONTENT_TYPE", "text/plain");
     cursor(&answer.answer())
@@ -127,7 +127,7 @@ fn cursor(answer: &Answer) -> Cursor {
     }
 }
 
-/// A subscriber that asks again and again.
+/// A subscriber that polls in a loop.
 struct Reader<'a> {
     store: &'a Store,
     cursor: String,
@@ -140,7 +140,7 @@ impl<'a> Reader<'a> {
         Self { store, cursor, heard: Vec::new() }
     }
 
-    /// Waits for news, without a look in between.
+    /// Waits for news without a periodic read.
     fn ask(&mut self) {
         let query = format!("subscribed[a]={}&wait=10", self.cursor);
         let answer = self.store.query(&query).answer();
@@ -153,10 +153,10 @@ impl<'a> Reader<'a> {
     }
 }
 
-// The stories.
+// The tests.
 
 #[test]
-fn a_waiter_is_woken_whichever_way_the_clock_was_set() {
+fn clock_jump_does_not_stop_wakeups() {
     let Some(mut clock) = Clock::take() else { return };
     for jump in JUMPS.iter().cycle().take(ROUNDS) {
         let store = Store::new();
@@ -175,7 +175,7 @@ fn a_waiter_is_woken_whichever_way_the_clock_was_set() {
 }
 
 #[test]
-fn a_wait_is_as_long_as_before() {
+fn clock_jump_does_not_change_waits() {
     let Some(mut clock) = Clock::take() else { return };
     for jump in [20, -20] {
         let store = Store::new();
@@ -196,7 +196,7 @@ fn a_wait_is_as_long_as_before() {
 }
 
 #[test]
-fn cursors_grow_though_the_clock_goes_back() {
+fn cursors_grow_when_clock_goes_back() {
     let Some(mut clock) = Clock::take() else { return };
     let store = Store::new();
     let mut last = publish(&store, "first");
@@ -211,7 +211,7 @@ fn cursors_grow_though_the_clock_goes_back() {
 }
 
 #[test]
-fn who_asks_again_and_again_gets_each_message_once_and_hears_of_no_gap() {
+fn repeated_polls_get_each_message_once() {
     let Some(mut clock) = Clock::take() else { return };
     let store = Store::new();
     publish(&store, "before");
@@ -222,7 +222,7 @@ fn who_asks_again_and_again_gets_each_message_once_and_hears_of_no_gap() {
             clock.jump(*jump);
             sent.push(format!("{number}-{part}"));
             publish(&store, &sent[sent.len() - 1]);
-            // Now after each, now after several.
+            // Reads after each message first, then after several.
             if number % 2 == 0 {
                 reader.ask();
             }
@@ -238,7 +238,7 @@ fn who_asks_again_and_again_gets_each_message_once_and_hears_of_no_gap() {
 }
 
 #[test]
-fn a_stream_that_lives_through_it_delivers_each_message_once() {
+fn stream_delivers_each_message_once() {
     let Some(mut clock) = Clock::take() else { return };
     let store = Store::new();
     publish(&store, "before");
@@ -259,9 +259,9 @@ fn a_stream_that_lives_through_it_delivers_each_message_once() {
     assert!(!answer.body.contains("event: gap"), "{answer:?}");
 }
 
-/// `exp` is judged by the clock at each delivery, not only when the request comes.
+/// `exp` is checked by the clock at each delivery, not only at the start of the request.
 #[test]
-fn a_token_that_the_clock_has_passed_delivers_nothing_more() {
+fn clock_past_expiry_ends_delivery() {
     let keys = Keys::new();
     let Some(mut clock) = Clock::take() else { return };
     for more in ["", "&stream=1"] {
@@ -282,10 +282,10 @@ fn a_token_that_the_clock_has_passed_delivers_nothing_more() {
     }
 }
 
-/// docs/protocol.md: a cursor ahead of where the topic stands is a gap. So is the
-/// cursor of an event from before the file was made.
+/// docs/protocol.md: a cursor ahead of the topic is a gap. The cursor of an event from before
+/// the file was created is a gap too.
 #[test]
-fn a_touch_behind_the_last_event_is_told_as_a_gap_where_there_is_no_message() {
+fn earlier_touch_without_messages_is_gap() {
     let Some(mut clock) = Clock::take() else { return };
     for _ in 0..ROUNDS {
         let store = Store::new();
@@ -294,7 +294,7 @@ fn a_touch_behind_the_last_event_is_told_as_a_gap_where_there_is_no_message() {
         for (jump, has_gap) in [(-20, true), (0, true), (0, false)] {
             let query = format!("subscribed[a]={}", next.cursor("a").1);
             let waiter = store.query(&query).waiting();
-            // Before Linux 6.13 a tick has one time.
+            // Before Linux 6.13, all times within one tick are equal.
             thread::sleep(Duration::from_millis(10));
             clock.jump(jump);
             touch(&store.file("a"));
@@ -305,10 +305,10 @@ fn a_touch_behind_the_last_event_is_told_as_a_gap_where_there_is_no_message() {
     }
 }
 
-/// DESIGN.md, known limits: a touch behind the last message is seen by nobody.
-/// But it takes no message along, and the next event is heard.
+/// DESIGN.md, known limits: no subscriber sees a touch that is earlier than the last message.
+/// It loses no message, and the next event is delivered.
 #[test]
-fn a_touch_behind_the_last_message_harms_none() {
+fn earlier_touch_loses_no_message() {
     let Some(mut clock) = Clock::take() else { return };
     for number in 0..ROUNDS {
         let store = Store::new();
@@ -334,9 +334,9 @@ fn a_touch_behind_the_last_message_harms_none() {
     }
 }
 
-/// Wherever a publisher is when the clock is set.
+/// The clock is set at any point of a publish.
 #[test]
-fn four_publishers_lose_and_double_nothing() {
+fn concurrent_publishers_lose_and_double_nothing() {
     const PUBLISHERS: usize = 4;
     const MESSAGES: usize = 120;
     let Some(mut clock) = Clock::take() else { return };

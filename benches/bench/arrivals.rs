@@ -1,4 +1,4 @@
-//! When each of many hears the news.
+//! The time at which each subscriber receives the event.
 
 use std::io::{ErrorKind, Read};
 use std::os::fd::AsFd;
@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 
-/// What is published: an answer and an event of a stream have it. The PHP has
-/// no messages, but says this of an event.
+/// The texts that show an event: the published message, and the beginning of the PHP's
+/// answer, because the PHP has no messages.
 pub const NEWS: [&str; 2] = ["hello", r#"{"s":1"#];
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long after `publish` begins each of `waiting` has the news, of those who
-/// get it in time.
+/// The times from the beginning of `publish` to the event at each of `waiting`. Subscribers
+/// that do not receive it in time are left out.
 pub fn of<T: AsFd + Read>(waiting: Vec<T>, publish: impl FnOnce() + Send) -> Vec<Duration> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
     let mut waiting: Vec<_> = waiting.into_iter().map(|one| (one, String::new())).collect();
@@ -55,7 +55,7 @@ fn has_news(text: &str) -> bool {
     NEWS.iter().any(|news| text.contains(news))
 }
 
-/// What has come so far.
+/// The data that has arrived so far.
 fn take(one: &mut impl Read, text: &mut String) {
     let mut bytes = [0; 4096];
     loop {

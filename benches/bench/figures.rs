@@ -1,4 +1,4 @@
-//! Samples and what is said of them.
+//! Samples and their statistics.
 
 use std::fmt;
 use std::fs::File;
@@ -20,7 +20,7 @@ impl Samples {
         self.0.len()
     }
 
-    /// The value below which this share lies.
+    /// The value below which this share of the samples lies.
     pub fn quantile(&self, share: f64) -> Duration {
         #[allow(
             clippy::cast_possible_truncation,
@@ -48,7 +48,7 @@ impl fmt::Display for Samples {
     }
 }
 
-/// A duration in the unit that suits it.
+/// A duration in a suitable unit.
 pub struct Time(pub Duration);
 
 impl fmt::Display for Time {
@@ -62,7 +62,7 @@ impl fmt::Display for Time {
     }
 }
 
-/// How `one` compares to `other`, by their medians.
+/// The ratio of `one` to `other`, by their medians.
 pub fn ratio(one: &Samples, other: &Samples) -> f64 {
     one.median().as_secs_f64() / other.median().as_secs_f64()
 }
@@ -79,8 +79,8 @@ pub fn head(cells: &[&str]) {
     println!("|{}", "---|".repeat(cells.len()));
 }
 
-/// A point of some curves, in milliseconds, for benches/curves.gp: a line of
-/// `NAME.dat` in the directory `COMET_CURVES`, if that is set.
+/// A point of a curve, in milliseconds, for benches/curves.gp. It is a line of `NAME.dat` in
+/// the directory `COMET_CURVES`, if that is set.
 pub fn point(name: &str, x: usize, values: &[Duration]) {
     let Some(directory) = std::env::var_os("COMET_CURVES") else { return };
     let path = Path::new(&directory).join(format!("{name}.dat"));

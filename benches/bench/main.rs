@@ -1,8 +1,8 @@
-//! Side by side with its peers: `make bench`. Each row runs the two in turn
-//! (A B A B …) and prints medians, their spread, and the ratio of the medians.
+//! Compares NovComet with its peers: `make bench`. Each row runs the two in turn (A B A B …)
+//! and prints medians, their spread, and the ratio of the medians.
 //!
-//! `cargo bench -- start wake` runs those rows only. The peers are where
-//! `COMET_PEERS` says; `benches/peers/fetch` puts them there.
+//! `cargo bench -- start wake` runs those rows only. `COMET_PEERS` is the directory of the
+//! peers, and `benches/peers/fetch` fills it.
 
 #[path = "../../tests/support/mod.rs"]
 mod support;

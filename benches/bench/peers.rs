@@ -1,4 +1,4 @@
-//! The peers that ours is compared to: nchan, Pushpin, PHP.
+//! The peers of the comparison: nchan, Pushpin, PHP.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
@@ -13,7 +13,7 @@ use crate::support::host::{free_port, program};
 use crate::support::process::process_tree;
 use crate::worlds::{Scratch, Talk};
 
-/// Where the peers were unpacked.
+/// The path of a file of the unpacked peers.
 pub fn peer(path: &str) -> PathBuf {
     let peers = std::env::var_os("COMET_PEERS").expect("COMET_PEERS: see benches/peers/fetch");
     Path::new(&peers).join(path)
@@ -23,7 +23,7 @@ pub fn peer(path: &str) -> PathBuf {
 pub struct Peer {
     child: Child,
     pub port: u16,
-    /// Where it is published to.
+    /// The URL to publish to.
     pub control: u16,
     _root: Scratch,
 }
@@ -58,7 +58,7 @@ fn await_port(port: u16) {
 
 /// nginx with nchan.
 pub fn nchan() -> Peer {
-    // Debian's nginx looks for it, whatever its configuration says.
+    // Debian's nginx opens this file whatever its configuration contains.
     let _ = fs::create_dir_all("/var/lib/nginx");
     let (root, port) = (Scratch::new(), free_port());
     let conf = fs::read_to_string(format!("{SOURCE}/benches/peers/nchan.conf")).unwrap();
@@ -74,7 +74,7 @@ pub fn nchan() -> Peer {
     Peer { child, port, control: port, _root: root }
 }
 
-/// Until so many wait for an event of the channel `a`.
+/// Waits until this number of subscribers waits for an event of the channel `a`.
 pub fn await_nchan(peer: &Peer, waiters: usize) {
     let expected = format!("active subscribers: {waiters}\r\n");
     let deadline = Instant::now() + Duration::from_secs(30);
@@ -88,8 +88,8 @@ pub fn await_nchan(peer: &Peer, waiters: usize) {
     }
 }
 
-/// Pushpin, with its own test handler in the place of an application: who asks
-/// for `/response` or `/stream` is held, and subscribed to the channel `test`.
+/// Pushpin with its own test handler in place of an application. It holds each request for
+/// `/response` or `/stream` and subscribes it to the channel `test`.
 pub fn pushpin() -> Peer {
     let (root, port, control) = (Scratch::new(), free_port(), free_port());
     let conf = fs::read_to_string(format!("{SOURCE}/benches/peers/pushpin.conf")).unwrap();
@@ -107,7 +107,7 @@ pub fn pushpin() -> Peer {
     let child = pushpin.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     await_port(port);
     await_port(control);
-    // Until its handler is there too, it refuses to hold anybody.
+    // Pushpin refuses requests until its handler is running.
     while Talk::send(port, "/response").has_answer_within(Duration::from_millis(300)) {}
     Peer { child, port, control, _root: root }
 }
@@ -137,7 +137,7 @@ pub fn mod_php(workers: usize) -> Peer {
     );
     fs::write(at("apache.conf"), conf).unwrap();
     let mut apache = Command::new(program("apache2"));
-    // At its end it signals its process group, which must not be ours.
+    // At its end it sends a signal to its process group, so it needs its own.
     apache.args(["-D", "FOREGROUND", "-f"]).arg(at("apache.conf")).process_group(0);
     let child = apache.spawn().unwrap();
     await_port(port);

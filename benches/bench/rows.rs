@@ -1,4 +1,4 @@
-//! The rows of the table, each a world of its own.
+//! The rows of the table. Each has its own setup.
 
 mod crowd;
 mod growth;
@@ -10,7 +10,7 @@ pub mod start;
 mod throughput;
 pub mod wake;
 
-/// By name, in the order of docs/performance.md.
+/// The rows by name, in the order of docs/performance.md.
 pub const ALL: [(&str, fn()); 9] = [
     ("start", start::row),
     ("wake", wake::row),

@@ -1,4 +1,4 @@
-//! Subscribers without a server: processes that wait.
+//! Subscribers without a server: waiting processes.
 
 use std::fs;
 use std::process::{Child, ChildStdout, Stdio};
@@ -8,11 +8,12 @@ use std::time::Duration;
 use crate::rows::start::ours;
 use crate::worlds::Scratch;
 
-/// They are killed when this is dropped.
+/// The processes are killed when this value is dropped.
 pub struct Waiters(Vec<Child>);
 
 impl Waiters {
-    /// As many, of these topics in turn, each of whom looks every `sleep` seconds.
+    /// Starts this number of processes, on these topics in turn. Each reads every `sleep`
+    /// seconds.
     pub fn start(store: &Scratch, count: usize, topics: &[String], sleep: &str) -> Self {
         let start = |number: usize| {
             let query = format!("subscribed[{}]=0", topics[number % topics.len()]);
@@ -39,7 +40,7 @@ impl Waiters {
         self.0.iter().map(Child::id).collect()
     }
 
-    /// What they say, from now on.
+    /// Their output from now on.
     pub fn outputs(&mut self) -> Vec<ChildStdout> {
         self.0.iter_mut().filter_map(|child| child.stdout.take()).collect()
     }
@@ -56,12 +57,12 @@ impl Drop for Waiters {
     }
 }
 
-/// What some processes have used of the machine so far.
+/// The resources that some processes have used so far.
 #[derive(Clone, Copy)]
 pub struct Usage {
-    /// Seconds of a processor.
+    /// Processor time, in seconds.
     pub cpu: f64,
-    /// How often they gave one up to sleep.
+    /// The number of times that they gave up a processor to sleep.
     pub sleeps: u64,
 }
 
@@ -87,8 +88,8 @@ pub fn pss(pid: u32) -> u64 {
     number(&format!("/proc/{pid}/smaps_rollup"), "Pss:")
 }
 
-/// Memory that the machine has left, in kB, once what has ended is gone, and
-/// the kernel has given back what it keeps of it (root may ask for that).
+/// The available memory of the machine, in kB. It is read after ended processes are gone and
+/// the kernel has released its caches, which needs root.
 pub fn available() -> u64 {
     for cache in fs::read_dir("/sys/kernel/slab").into_iter().flatten().flatten() {
         let _ = fs::write(cache.path().join("shrink"), "1");
@@ -103,7 +104,7 @@ pub fn available() -> u64 {
     }
 }
 
-/// In kB: what comes and goes by itself.
+/// The usual variation, in kB.
 const SETTLED: u64 = 500;
 
 /// A number with a name in a file of /proc; 0 if it is not there.

@@ -1,4 +1,4 @@
-//! Where things are measured: directories, the C program, connections, ours.
+//! The parts of a measurement: directories, the C programs, connections, and our servers.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -30,7 +30,7 @@ pub fn machine() -> String {
     )
 }
 
-/// A directory that all may write.
+/// A directory that all users can write to.
 pub struct Scratch(pub TempDir);
 
 impl Scratch {
@@ -54,13 +54,13 @@ pub fn in_c(name: &str) -> (Scratch, PathBuf) {
     (scratch, program)
 }
 
-/// Lets this process and what it starts have as many descriptors as a crowd needs.
+/// Raises the limit of descriptors for this process and its children to the size of a crowd.
 pub fn more_descriptors() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
 }
 
-/// A server of ours for a crowd that comes from one address.
+/// A server of ours for a crowd with one address.
 pub fn roomy(kind: Kind) -> Setup {
     let sizes = match kind {
         Kind::Lighttpd => String::new(),
@@ -69,15 +69,14 @@ pub fn roomy(kind: Kind) -> Setup {
     Server::setup(kind).option("NOVCOMET_MAX_WAITERS_PER_ADDRESS", "0").lines(&sizes)
 }
 
-/// One of our servers with that CGI in the place of ours.
+/// One of our servers with that CGI in place of ours.
 pub fn bare_server(setup: Setup, program: &Path) -> Server {
     let server = setup.start();
     fs::copy(program, server.program()).unwrap();
     server
 }
 
-/// An HTTP/1.1 connection that sends one request at a time and is read as far
-/// as is wanted.
+/// An HTTP/1.1 connection with one request at a time. It is read only as far as needed.
 pub struct Talk(pub TcpStream);
 
 impl Talk {
@@ -89,14 +88,14 @@ impl Talk {
         talk
     }
 
-    /// Whether anything comes soon.
+    /// Whether data arrives soon.
     pub fn has_answer_within(&self, span: Duration) -> bool {
         self.0.set_read_timeout(Some(span)).unwrap();
         self.0.peek(&mut [0]).is_ok()
     }
 
-    /// The answer, until its last byte or the end of the connection, whichever
-    /// is first: a browser keeps the connection and waits for no more.
+    /// The answer until its last byte or the end of the connection, whichever is first. A
+    /// browser keeps the connection and does not wait for its end.
     pub fn reply(mut self) -> String {
         let (mut text, mut bytes) = (String::new(), [0; 16_384]);
         while !is_whole(&text) {
@@ -124,7 +123,7 @@ fn request(target: &str) -> String {
         format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n")
     };
     match target.strip_prefix("POST ") {
-        // nchan gives a stream only to who says so here.
+        // nchan answers with a stream only if this header requests one.
         None if target.contains("stream") => {
             head("GET", target) + "Accept: text/event-stream\r\n\r\n"
         }

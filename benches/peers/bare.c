@@ -1,4 +1,4 @@
-/* The least that a CGI can be: prints the bytes of ours, whatever it is asked. */
+/* A minimal CGI. It answers every request with the same bytes as NovComet. */
 #include <unistd.h>
 
 static const char answer[] =

@@ -1,5 +1,5 @@
-//! The rules of access: who may publish, which topics are private, which sites
-//! are trusted. `authorize.rs` applies them.
+//! The rules of access: for publishers, for subscribers, for private topics, and for trusted
+//! sites. `authorize.rs` applies them.
 
 use std::path::PathBuf;
 
@@ -8,12 +8,12 @@ use percent_encoding::percent_decode_str;
 use crate::cgi::FieldValue;
 use crate::event::Topic;
 
-/// Who may publish and subscribe, as configured.
+/// The access rules of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    /// `NOVCOMET_PUBLISH`: who may publish.
+    /// `NOVCOMET_PUBLISH`: the rule for publishers.
     pub publish: Publish,
-    /// `NOVCOMET_SUBSCRIBE`: who may subscribe.
+    /// `NOVCOMET_SUBSCRIBE`: the rule for subscribers.
     pub subscribe: Subscribe,
     /// `NOVCOMET_PRIVATE`: the topics that need a grant to subscribe to. All of
     /// them do with `NOVCOMET_SUBSCRIBE=token`.
@@ -24,7 +24,7 @@ pub struct Policy {
     pub token: Option<KeyFile>,
 }
 
-/// Who may publish through a web server (`NOVCOMET_PUBLISH`).
+/// The rule for publishers that come through a web server (`NOVCOMET_PUBLISH`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Publish {
     /// Every client that reaches the URL, as in 2011.
@@ -54,14 +54,14 @@ impl Publish {
     }
 }
 
-/// Who may subscribe through a web server (`NOVCOMET_SUBSCRIBE`).
+/// The rule for subscribers that come through a web server (`NOVCOMET_SUBSCRIBE`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subscribe {
-    /// Everybody, but private topics need a token that grants them.
+    /// Every client. Private topics still need a token that grants them.
     Any,
     /// The holder of a token that grants every topic of the request.
     Token,
-    /// Nobody: this URL is for publishing only.
+    /// No client: this URL is for publishing only.
     None,
 }
 
@@ -112,8 +112,8 @@ impl Algorithm {
     }
 }
 
-/// Where the key of the tokens is. One key has one algorithm: a token that chose
-/// the algorithm could make a public key the secret of an HMAC.
+/// The file of the token key. One key has one algorithm. If a token chose the algorithm, it
+/// could make a public key the secret of an HMAC.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyFile {
     /// An absolute path.
@@ -268,7 +268,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn topics_are_named_exactly_or_by_a_prefix() {
+    fn list_matches_names_and_prefixes() {
         let topics = Topics::parse("a, news/* ,").unwrap();
         let has = |name: &str| topics.contains(&Topic::new(name).unwrap());
         assert!(has("a") && has("news/") && has("news/today"));
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn all_white_space_and_commas_separate_topics() {
+    fn white_space_and_commas_separate_topics() {
         let has = |list: &str, name: &str| {
             Topics::parse(list).unwrap().contains(&Topic::new(name).unwrap())
         };
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_that_no_topic_matches_is_refused() {
+    fn pattern_of_no_topic_is_refused() {
         let long = "x".repeat(201);
         for list in ["100%", "%2", "%zz", "a%", "%ff", "\"a\"", "a,\"b c\"", "a\u{7}", "%0A", &long]
         {
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_is_what_a_browser_sends() {
+    fn origin_is_as_browsers_send_it() {
         for text in ["http://a", "https://a.example:8443", "http://[::1]", "http://[::1]:8080"] {
             assert_eq!(Origin::parse(text).unwrap().as_str(), text);
         }

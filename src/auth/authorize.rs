@@ -1,5 +1,5 @@
-//! Who may publish, and who may subscribe. A shell may do both: it can open the
-//! event files without this program.
+//! Decides whether a client may publish or subscribe. A shell may do both, because it can open
+//! the event files without this program.
 
 use super::access::{Origin, Policy, Publish, Subscribe, Topics};
 use super::credential::{TokenLocation, credential, is_in_parameters};
@@ -18,7 +18,7 @@ const NO_CONSENT_TO_SUBSCRIBE: &str = "the token in the cookie subscribes from p
     send Sec-Fetch-Site: same-origin or this site's Origin or Referer, \
     or the token in Authorization: Bearer";
 
-/// What a request asks for, and has to be allowed to do.
+/// The rights that a request needs.
 pub enum Access<'a> {
     /// Nothing that a store knows.
     None,
@@ -111,8 +111,9 @@ impl Rights<'_> {
         self.sender() == Site::Foreign
     }
 
-    /// The site that caused the request, by headers that a redirect does not pass on. Browsers send `Sec-Fetch-Site` by TLS and to the machine
-    /// itself, and `Origin` with each POST and each request of another origin's script.
+    /// The site that caused the request, by headers that a redirect does not pass on.
+    /// Browsers send `Sec-Fetch-Site` by TLS and to the machine itself, and `Origin`
+    /// with each POST and each request of another origin's script.
     fn sender(&self) -> Site {
         match (self.request.fetch_site.as_deref(), self.request.origin.as_deref()) {
             (_, Some(origin)) if self.is_trusted(origin) => Site::Trusted,
@@ -142,7 +143,7 @@ impl Rights<'_> {
         find(&self.policy.origins, origin).is_some()
     }
 
-    /// What the client's token claims, and where it was.
+    /// The claims of the client's token, and the place where it was.
     fn claims(&self, now: Cursor) -> Result<(Claims, TokenLocation), Error> {
         let key = Key::read(self.policy.token.as_ref().ok_or(Error::Unauthorized)?)?;
         let is_bare = !is_in_parameters(self.request);
@@ -158,7 +159,7 @@ enum Site {
     /// The host that the request was sent to, or an origin that is configured.
     Trusted,
     Foreign,
-    /// No header says so: a script, an old browser, or a page that suppresses it.
+    /// No header tells the site: a script, an old browser, or a page that suppresses it.
     Unknown,
 }
 

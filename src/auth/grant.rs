@@ -1,4 +1,4 @@
-//! What one request may do.
+//! The rights of one request.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::cgi::FieldValue;
 use crate::error::Error;
 use crate::event::{Cursor, Topic};
 
-/// What was authorised.
+/// The authorised action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Granted {
     Nothing,
@@ -16,8 +16,8 @@ pub(super) enum Granted {
     Subscribe,
 }
 
-/// What one request may do, and until when. Only [`authorize`](super::authorize)
-/// grants something.
+/// The rights of one request, and their expiry. Only [`authorize`](super::authorize) grants
+/// rights.
 #[derive(Debug, Clone)]
 pub struct Grant {
     action: Granted,

@@ -1,4 +1,4 @@
-//! Who may publish and subscribe.
+//! Access control: publishers, subscribers, tokens.
 
 pub mod access;
 mod authorize;

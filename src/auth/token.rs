@@ -32,10 +32,10 @@ const MIN_SECRET: usize = 32;
 /// Shortest RSA modulus, in bytes (RFC 7518 §3.3).
 const MIN_RSA: usize = 256;
 
-/// How PEM begins, after whatever text its readers pass over (RFC 7468 §2).
+/// The beginning of PEM, after any text that its readers skip (RFC 7468 §2).
 const PEM: &[u8] = b"-----BEGIN";
 
-/// What a token grants, and until when.
+/// The topics that a token grants, and its expiry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
     publish: Topics,

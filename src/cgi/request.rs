@@ -117,7 +117,7 @@ impl Request {
     /// memory.
     ///
     /// # Errors
-    /// What is wrong with the request as HTTP: 400, 405, 408, 411, 413, 414, 415.
+    /// The fault of the request as HTTP: 400, 405, 408, 411, 413, 414, 415.
     pub fn receive(&mut self, stdin: impl Read, max_body: usize) -> Result<(), Error> {
         let declared = content_length(&self.length, max_body).unwrap_or(MAX_DISCARD);
         let mut stdin = stdin.take(declared as u64);
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_or_a_server_makes_a_request() {
+    fn query_or_server_variable_makes_a_request() {
         assert_eq!(request(&[], "").unwrap(), None);
         let method = |variables: &[Pair]| request(variables, "").unwrap().unwrap().method;
         assert_eq!(method(&[("QUERY_STRING", "")]), Method::Get);
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_read_to_its_length() {
+    fn body_is_read_to_its_length() {
         assert_eq!(post(&[("CONTENT_LENGTH", "3")], "a=bcd").unwrap(), form("a=b"));
         assert_eq!(post(&[("CONTENT_LENGTH", "0")], "a=b").unwrap(), Body::Empty);
         assert_eq!(post(&[], "a=b").unwrap(), Body::Empty);
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_source_is_known_by_what_it_accepts() {
+    fn accept_header_identifies_event_source() {
         let accept = |value| request(&[("HTTP_ACCEPT", value), ("QUERY_STRING", "")], "");
         assert!(accept("text/event-stream").unwrap().unwrap().accepts_events);
         assert!(accept("a/b, text/event-stream;q=1").unwrap().unwrap().accepts_events);
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_cannot_be_read() {
+    fn invalid_body_is_refused() {
         for (extra, status) in [
             (&[("CONTENT_LENGTH", "4")][..], 400),
             (&[("CONTENT_LENGTH", "-1")], 400),
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_method_or_too_long_a_query() {
+    fn wrong_method_or_long_query_is_refused() {
         assert_eq!(request(&[("REQUEST_METHOD", "PUT")], "").unwrap_err().status(), 405);
         assert_eq!(request(&[("REQUEST_METHOD", "get")], "").unwrap_err().status(), 405);
         let long: &'static str = "x".repeat(MAX_QUERY + 1).leak();

@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_value_has_no_line_end() {
+    fn header_value_has_no_line_end() {
         for text in ["", "a", "a b", "https://a.example:8443", "<x>; rel=\"next\""] {
             assert_eq!(FieldValue::new(text).unwrap().as_str(), text);
         }

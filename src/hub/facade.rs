@@ -28,7 +28,7 @@ pub struct Terms<'a> {
     pub address: &'a str,
 }
 
-/// What an action of a protocol can do.
+/// The operations that an action of a protocol can use.
 pub struct Hub<'a, 's> {
     grant: &'a Grant,
     open: Open<'a, 's>,
@@ -58,7 +58,7 @@ impl<'a, 's> Hub<'a, 's> {
     }
 
     /// Admits a subscriber, for at most `wait`. A subscriber that gets no slot
-    /// reads the store once and is told when to come back; so it polls.
+    /// reads the store once and gets `Retry-After`, so it polls.
     ///
     /// # Errors
     /// 401 when the token has expired, 403 for a topic that is not granted, 503

@@ -1,4 +1,4 @@
-//! What a client subscribes to.
+//! A topic that a client subscribes to.
 
 use crate::event::{Since, Topic};
 
@@ -7,6 +7,6 @@ use crate::event::{Since, Topic};
 pub struct Subscription {
     /// The topic.
     pub topic: Topic,
-    /// Where its events begin.
+    /// The position after which its events begin.
     pub since: Since,
 }

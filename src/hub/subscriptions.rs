@@ -1,4 +1,4 @@
-//! What a subscriber has received, and what the store holds for it.
+//! The positions of a subscriber, and the messages that the store holds for it.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub struct Subscriptions {
 
 struct TopicState {
     topic: Topic,
-    /// What the subscriber has received; `Now` until the first read.
+    /// The last received position; `Now` until the first read.
     since: Since,
     /// The update that it would receive now.
     update: Option<Update>,

@@ -1,4 +1,4 @@
-//! What a subscriber receives.
+//! An update that a subscriber receives.
 
 use crate::event::{Cursor, Message, Topic};
 

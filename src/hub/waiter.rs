@@ -39,7 +39,7 @@ pub trait Renderer {
     /// The bytes of a piece, without the head.
     fn render(&mut self, piece: &Piece) -> Vec<u8>;
 
-    /// What a message takes in a piece, in bytes: never less than its text.
+    /// The size of a message in a piece, in bytes. It is never less than that of its text.
     fn size(&self, topic: &Topic, message: &Message) -> usize;
 
     /// Whether a stream ends here, and its client is to reconnect.
@@ -80,7 +80,7 @@ pub struct Waiter<'a> {
     _slot: Option<Slot>,
 }
 
-/// What ended a sleep for one subscriber.
+/// The cause that ended a sleep of one subscriber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found {
     Updates,

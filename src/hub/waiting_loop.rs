@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::process::clock::{Clock, Wake};
 use crate::store::{Store, Watch};
 
-/// What all waiters of a process share.
+/// The state that all waiters of a process share.
 pub struct Shared<'a> {
     store: &'a dyn Store,
     clock: &'a mut dyn Clock,
@@ -151,7 +151,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
     const TIMEOUT: Duration = Duration::from_secs(40);
 
-    /// A store whose readings are written down beforehand; the last one stays.
+    /// A store whose readings are fixed beforehand. The last one is repeated.
     struct Script {
         readings: RefCell<VecDeque<Reading>>,
         said: Rc<RefCell<Vec<&'static str>>>,
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn before_each_sleep_a_look_comes_after_the_watch_is_armed() {
+    fn store_is_read_after_watch_is_armed() {
         let old = settled(at(900));
         let store = script(&[old.clone(), old.clone(), old, settled(at(2000))]);
         run(&store, &mut FakeClock::default(), Since::Cursor(at(900)));
@@ -325,14 +325,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_at_once_needs_no_watch() {
+    fn immediate_news_creates_no_watch() {
         let store = script(&[settled(at(900))]);
         run(&store, &mut FakeClock::default(), Since::Cursor(at(1)));
         assert_eq!(*store.said.borrow(), ["read"]);
     }
 
     #[test]
-    fn without_a_wake_up_it_looks_after_each_sleep() {
+    fn store_is_read_after_each_sleep() {
         let store = script(&[settled(at(900))]);
         let mut clock = FakeClock::default();
         assert_eq!(run(&store, &mut clock, Since::Cursor(at(900))), timeout(at(900)));
@@ -341,14 +341,14 @@ mod tests {
     }
 
     #[test]
-    fn an_event_at_the_last_moment_is_seen() {
+    fn event_at_the_last_moment_is_delivered() {
         let mut readings = vec![settled(at(900)); 21];
         readings.push(settled(at(1040)));
         assert_eq!(run_script(&readings, Since::Now), updates(at(1040)));
     }
 
     #[test]
-    fn from_now_on_is_resolved_once_even_from_a_future_time() {
+    fn future_now_is_resolved_once() {
         let readings = [settled(at(5000)), settled(at(5000)), settled(at(5001))];
         for since in [Since::Now, Since::Second(1000), Since::Second(9999)] {
             assert_eq!(run_script(&readings, since), updates(at(5001)));
@@ -356,13 +356,13 @@ mod tests {
     }
 
     #[test]
-    fn the_first_event_of_a_topic_counts_whatever_the_clock_says() {
+    fn first_event_with_a_future_time_counts() {
         let readings = [settled(Cursor::SMALLEST), settled(at(3))];
         assert_eq!(run_script(&readings, Since::Now), updates(at(3)));
     }
 
     #[test]
-    fn a_gap_is_news_even_where_the_cursor_goes_back() {
+    fn gap_with_an_earlier_cursor_is_news() {
         let gap = Reading { gap: true, ..settled(at(800)) };
         let expected = Update { topic: topic(), cursor: at(800), messages: Vec::new(), gap: true };
         let outcome = run_script(&[settled(at(900)), gap], Since::Cursor(at(900)));
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_news_and_earliest_without_any_waits() {
+    fn earliest_without_messages_waits() {
         let message = Message::new(at(950), "x");
         let found = Reading { messages: vec![message.clone()], ..settled(at(950)) };
         for since in [Since::Earliest, Since::Cursor(at(900))] {
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_publisher_at_work_is_waited_for_by_the_millisecond() {
+    fn running_publisher_is_polled_every_millisecond() {
         let mut clock = FakeClock::default();
         let store = script(&[vec![at_work(at(900)); 3].as_slice(), &[settled(at(950))]].concat());
         assert_eq!(run(&store, &mut clock, Since::Cursor(at(900))), updates(at(950)));
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_publisher_that_hangs_does_not_hold_its_readers_for_ever() {
+    fn hanging_publisher_holds_readers_only_briefly() {
         let mut clock = FakeClock::default();
         let store = script(&[at_work(at(900))]);
         // The time may yet be replaced: the cursor stays.
@@ -406,14 +406,14 @@ mod tests {
     }
 
     #[test]
-    fn terminated_it_answers_with_what_has_settled() {
+    fn sigterm_answers_with_settled_cursors() {
         let end = |reading| run(&script(&[reading]), &mut woken_by(Wake::Terminated), Since::Now);
         assert_eq!(end(settled(at(900))), timeout(at(900)));
         assert_eq!(end(at_work(at(900))), Piece::Timeout(vec![]));
     }
 
     #[test]
-    fn a_client_that_has_gone_gets_nothing() {
+    fn disconnected_client_gets_nothing() {
         let mut clock = woken_by(Wake::ClientGone);
         let subscriptions = vec![Subscription { topic: topic(), since: Since::Now }];
         let store = script(&[settled(at(900))]);
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_begins_with_its_cursors_and_goes_on_after_each_event() {
+    fn stream_starts_with_cursors_and_continues() {
         let readings = [settled(at(900)), settled(at(950)), settled(at(950)), settled(at(960))];
         let sent = stream(&script(&readings), &mut FakeClock::default(), Since::Now, 3);
         let begin = start(vec![(topic(), at(900))]);
@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_gives_signs_of_life_and_ends_when_its_time_is_over() {
+    fn stream_sends_heartbeats_until_its_end() {
         let mut clock = FakeClock::default();
         let sent = stream(&script(&[settled(at(900))]), &mut clock, Since::Now, 99);
         assert_eq!(sent[1..], [Piece::Heartbeat, Piece::Heartbeat, Piece::Heartbeat]);
@@ -443,16 +443,16 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_always_has_news_ends_when_it_is_told_to() {
+    fn busy_stream_ends_on_sigterm() {
         let busy = Reading { gap: true, ..settled(at(900)) };
         let mut clock = woken_by(Wake::Terminated);
         assert_eq!(stream(&script(&[busy]), &mut clock, Since::Cursor(at(1)), 99).len(), 2);
     }
 
-    /// To a client that comes back with fewer cursors than topics we say 400,
-    /// after which an `EventSource` never comes back again.
+    /// A client that returns with fewer cursors than topics gets 400, after which an
+    /// `EventSource` never reconnects.
     #[test]
-    fn a_stream_that_ends_before_it_has_begun_says_nothing_of_where_it_stands() {
+    fn stream_ended_at_start_has_no_cursors() {
         let mut clock = woken_by(Wake::Terminated);
         let sent = stream(&script(&[at_work(at(900))]), &mut clock, Since::Now, 99);
         assert_eq!(sent, [start(Vec::new())]);
@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_tells_of_a_hanging_publisher_once() {
+    fn stream_reports_a_hanging_publisher_once() {
         let mut clock = FakeClock::default();
         let sent = stream(&script(&[at_work(at(900))]), &mut clock, Since::Cursor(at(900)), 99);
         let told = sent.iter().filter(|part| matches!(part, Piece::Updates(_)));

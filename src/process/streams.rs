@@ -11,9 +11,9 @@ use crate::error::Error;
 
 /// Standard output and the error log.
 pub struct Streams {
-    /// Where the client reads.
+    /// The answer, which the client reads.
     pub output: Output<'static>,
-    /// Where the administrator reads.
+    /// The error log, which the administrator reads.
     pub log: Log,
     /// Dropped after all streams have ended. A watch: the kernel takes some 7 ms to
     /// remove an inotify instance.

@@ -22,19 +22,19 @@ pub trait Protocol {
     /// Whether `request` is one of this protocol.
     fn speaks(&self, request: &Request) -> bool;
 
-    /// What `request` asks for.
+    /// The action that `request` asks for.
     ///
     /// # Errors
-    /// What is wrong with the request (400, 413).
+    /// The fault of the request (400, 413).
     fn parse(&self, request: &Request, bounds: &Bounds) -> Result<Box<dyn Action>, Error>;
 
     /// The answer to a request that cannot be served.
     fn refuse(&self, error: &Error) -> Response;
 }
 
-/// What a request asks for.
+/// An action that a request asks for.
 pub trait Action {
-    /// What has to be authorised before it is performed.
+    /// The rights that the action needs before it is performed.
     fn access(&self) -> Access<'_>;
 
     /// Whether it writes to the store: the sandbox leaves that open.
@@ -47,7 +47,7 @@ pub trait Action {
     fn perform(self: Box<Self>, hub: &Hub) -> Result<Step, Error>;
 }
 
-/// What comes after an action.
+/// The next step after an action.
 pub enum Step {
     /// The answer.
     Answer(Response),

@@ -43,7 +43,7 @@ pub fn event(text: &mut String, event: Option<&str>, id: Option<&str>, data: Opt
     text.push('\n');
 }
 
-/// What the `data:` lines of a text take, in bytes.
+/// The size of the `data:` lines of a text, in bytes.
 #[must_use]
 pub fn data_size(data: &str) -> usize {
     let size = |line: &str| "data: \n".len() - usize::from(line.is_empty()) + line.len();

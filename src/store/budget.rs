@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_message_always_fits() {
+    fn first_message_always_fits() {
         let mut budget = Budget::new(0, &|_, message| message.data.len());
         assert_eq!(cut(&mut budget, &[9, 1]), (vec![9], true));
         assert!(budget.is_spent());

@@ -4,9 +4,9 @@ use std::io::{self, ErrorKind};
 
 use crate::error::Error;
 
-/// What the client reads of a store that does not work.
+/// The text for the client if a store does not work.
 pub const UNUSABLE: &str = "the store cannot be used; the server's error log says why";
-/// What the client reads of a store without space.
+/// The text for the client if a store has no space.
 pub const FULL: &str = "the store is full; nothing was published";
 
 /// Whether the cause is a lack of space.

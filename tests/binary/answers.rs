@@ -1,18 +1,18 @@
-//! What one answer holds and takes, by the real binary: however much its topics
-//! have, it is bounded, and what is left follows.
+//! The size of one answer and the memory that it needs, by the real binary. Both are bounded
+//! however many messages the topics have, and the next answer has the rest.
 
 use std::collections::BTreeMap;
 
 use crate::support::binary::{Answer, Store};
 use serde_json::Value;
 
-/// About what an answer holds, in bytes.
+/// The largest size of an answer, about, in bytes.
 const ANSWER: usize = 262_144;
-/// A message, which JSON makes six times as large.
+/// A message that becomes six times as large in JSON.
 const LARGE: usize = 65_536;
-/// The names and cursors of 64 topics, and the head.
+/// The names and cursors of 64 topics, and the head of the answer.
 const FRAME: usize = 16_384;
-/// How much the cursors of one stream take, in bytes, and then a part may follow.
+/// The bytes that the cursors of one stream may take. One more part may follow.
 const STREAM: usize = 4_194_304 + 2 * ANSWER;
 const TOPICS: usize = 64;
 
@@ -31,7 +31,7 @@ fn from_earliest() -> BTreeMap<String, String> {
     (0..TOPICS).map(|number| (format!("t{number}"), "earliest".to_owned())).collect()
 }
 
-/// Moves on as a client does; how many messages the answer has.
+/// Advances the cursors as a client does, and returns the number of messages in the answer.
 fn move_on(cursors: &mut BTreeMap<String, String>, answer: &Answer) -> usize {
     let state: Value = serde_json::from_str(&answer.body).unwrap();
     for (topic, cursor) in state["k"].as_object().unwrap() {
@@ -41,9 +41,9 @@ fn move_on(cursors: &mut BTreeMap<String, String>, answer: &Answer) -> usize {
     messages.map(|messages| messages.as_array().unwrap().len()).sum()
 }
 
-/// With a quarter of the memory that the messages take together.
+/// The process has a quarter of the memory that all messages take together.
 #[test]
-fn a_poll_of_64_full_topics_is_bounded() {
+fn poll_of_64_full_topics_is_bounded() {
     let store = Store::new();
     publish(&store, &"%01".repeat(LARGE));
     let mut cursors = from_earliest();
@@ -62,9 +62,9 @@ fn a_poll_of_64_full_topics_is_bounded() {
     assert!(answer.body.starts_with(r#"{"s":0,"#));
 }
 
-/// Escapes count.
+/// Escaped characters count with their escapes.
 #[test]
-fn an_answer_is_bounded_as_it_is_sent() {
+fn escapes_count_towards_the_bound() {
     let store = Store::new();
     publish(&store, &"%01".repeat(6_000));
     let answer = store.query(&(subscribe(&from_earliest()) + "wait=0")).answer();
@@ -73,9 +73,9 @@ fn an_answer_is_bounded_as_it_is_sent() {
     assert!((ANSWER / 2..ANSWER + 2 * FRAME).contains(&lines.body.len()), "{}", lines.body.len());
 }
 
-/// Each event has the cursors of all topics.
+/// Each event has the cursors of all topics, so many small events are a large answer.
 #[test]
-fn a_stream_of_many_small_messages_ends_and_goes_on() {
+fn stream_of_small_messages_is_resumed() {
     const EACH: usize = 150;
     let store = Store::new();
     (0..EACH).for_each(|_| publish(&store, "x"));

@@ -1,4 +1,4 @@
-//! The real binary, called with nothing but an environment: the wire and the store.
+//! The real binary, called with nothing but an environment: its answers and its files.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -11,14 +11,14 @@ use crate::support::host::{is_root, not_run};
 
 const PROTOCOL: &str = include_str!("../../docs/protocol.md");
 
-/// Whether the page of the protocol has this example.
+/// Whether docs/protocol.md has this example.
 fn quote(example: &str) -> &str {
     assert!(PROTOCOL.contains(&format!("    {example}\n")), "not in docs/protocol.md: {example}");
     example
 }
 
 #[test]
-fn a_publish_touches_the_event_file_and_answers_true() {
+fn publish_touches_the_event_file() {
     let store = Store::new();
     let answer = store.query("publish=a").answer();
     assert_eq!(answer.body, quote("true"));
@@ -27,7 +27,7 @@ fn a_publish_touches_the_event_file_and_answers_true() {
 }
 
 #[test]
-fn every_answer_has_the_pinned_head() {
+fn answer_has_the_documented_head() {
     let store = Store::new().with("a", SECOND, 163_846_000);
     for query in ["publish=b", "subscribed[a]=1.5", "subscribed[a]=0&wait=0"] {
         let answer = store.query(query).answer();
@@ -41,7 +41,7 @@ fn every_answer_has_the_pinned_head() {
 }
 
 #[test]
-fn news_and_quiet_byte_for_byte() {
+fn poll_answers_match_the_documentation() {
     let store = Store::new().with("a", SECOND, 163_846_000);
     let news = store.query("subscribed[a]=1.5&subscribed[b]=0&1300000000").answer();
     assert_eq!(news.body, quote(r#"{"s":1,"k":{"a":1795415403.163846}}"#));
@@ -51,7 +51,7 @@ fn news_and_quiet_byte_for_byte() {
 }
 
 #[test]
-fn every_topic_that_has_news_is_listed_in_order() {
+fn topics_with_news_are_listed_in_order() {
     let store = Store::new().with("b", SECOND, 0).with("a", SECOND, 5_000).with("old", 9, 0);
     let answer =
         store.query("subscribed[a]=1.5&subscribed[old]=9.000001&subscribed[b]=1.5").answer();
@@ -59,7 +59,7 @@ fn every_topic_that_has_news_is_listed_in_order() {
 }
 
 #[test]
-fn cursors_are_judged_by_their_kind() {
+fn each_cursor_form_has_its_meaning() {
     let store = Store::new().with("a", SECOND - 1_000_000_000, 500_000_000);
     for (cursor, s) in [
         ("795415403.499999", '1'),
@@ -80,7 +80,7 @@ fn cursors_are_judged_by_their_kind() {
 }
 
 #[test]
-fn what_is_wrong_is_refused_at_once() {
+fn invalid_requests_get_400() {
     let store = Store::new();
     for query in [
         "",
@@ -128,14 +128,14 @@ fn what_is_wrong_is_refused_at_once() {
 }
 
 #[test]
-fn publish_wins_and_may_name_several() {
+fn publish_takes_precedence_over_subscribe() {
     let store = Store::new();
     let answer = store.query("subscribed[c]=0&publish=a&publish=b&publish=a").answer();
     assert_eq!((answer.body.as_str(), store.names().len()), ("true", 2));
 }
 
 #[test]
-fn unusual_ids_have_a_file_of_their_own() {
+fn each_unusual_id_has_a_file() {
     for (query, id, name) in [
         ("a%2Fb", "a%2Fb", "a%2Fb.comet"),
         ("..%2F..%2Fetc", "..%2F..%2Fetc", "..%2F..%2Fetc.comet"),
@@ -156,13 +156,13 @@ fn unusual_ids_have_a_file_of_their_own() {
 }
 
 #[test]
-fn encoded_brackets_are_brackets() {
+fn encoded_brackets_are_decoded() {
     let store = Store::new().with("a", SECOND, 5_000);
     assert_eq!(store.query("subscribed%5Ba%5D=1.5").answer().cursor("a").0, '1');
 }
 
 #[test]
-fn methods() {
+fn head_options_and_put_publish_nothing() {
     let store = Store::new().with("a", SECOND, 5_000);
     let head = store.query("publish=b").method("HEAD").answer();
     assert_eq!((head.status(), head.body.as_str()), (200, ""));
@@ -178,7 +178,7 @@ fn methods() {
 }
 
 #[test]
-fn a_form_is_a_query() {
+fn form_is_read_like_a_query() {
     let store = Store::new();
     let answer = store.query("").form("publish=b").answer();
     let (s, cursor) = answer.cursor("b");
@@ -197,7 +197,7 @@ fn a_form_is_a_query() {
 // Messages.
 
 #[test]
-fn a_message_is_one_line_of_the_log() {
+fn message_is_one_line_of_the_log() {
     let store = Store::new().with("a", SECOND, 163_845_000);
     store.query("publish=a&data=two%0Alines").answer();
     let (second, nanos) = store.time("a");
@@ -209,7 +209,7 @@ fn a_message_is_one_line_of_the_log() {
 }
 
 #[test]
-fn every_way_to_publish_a_message() {
+fn message_is_published_in_every_form() {
     type Way = fn(&Store) -> Call;
     let typed = |call: Call, kind| call.variable("CONTENT_TYPE", kind);
     let form = "application/x-www-form-urlencoded";
@@ -245,7 +245,7 @@ fn every_way_to_publish_a_message() {
 }
 
 #[test]
-fn the_same_message_to_several_topics() {
+fn several_topics_get_the_same_message() {
     let store = Store::new();
     let answer = store.query("").form("publish=a&publish=b&data=x").answer();
     for id in ["a", "b"] {
@@ -255,7 +255,7 @@ fn the_same_message_to_several_topics() {
     }
 }
 
-/// A log as the examples of the protocol have it.
+/// A log as in the examples of docs/protocol.md.
 fn example() -> Store {
     let store = Store::new().with("b", SECOND, 0);
     let header = r#"{"born":1795415403.163846,"inode":1,"dropped":1795415403.163846}"#;
@@ -271,7 +271,7 @@ fn example() -> Store {
 }
 
 #[test]
-fn messages_byte_for_byte() {
+fn messages_match_the_documentation() {
     let store = example();
     let keep = |call: Call| call.variable("NOVCOMET_KEEP_AGE", "1e15");
     let news = keep(store.query("subscribed[a]=1795415403.163846")).answer();
@@ -288,7 +288,7 @@ fn messages_byte_for_byte() {
 const GREETING: &str = ": novcomet: events as they happen; a colon alone is a sign of life";
 
 #[test]
-fn an_event_stream_byte_for_byte() {
+fn event_stream_matches_the_documentation() {
     let store = example();
     let query = "subscribed[a]=1795415403.163846&subscribed[b]=0&wait=0";
     let call = |query: &str| store.query(query).variable("NOVCOMET_KEEP_AGE", "1e15");
@@ -322,7 +322,7 @@ fn an_event_stream_byte_for_byte() {
 }
 
 #[test]
-fn a_stream_of_json_byte_for_byte() {
+fn json_stream_matches_the_documentation() {
     let store = example();
     let keep = |call: Call| call.variable("NOVCOMET_KEEP_AGE", "1e15");
     let since = "subscribed[a]=1795415403.163846&subscribed[b]=0&wait=0&stream=json";
@@ -339,7 +339,7 @@ fn a_stream_of_json_byte_for_byte() {
 }
 
 #[test]
-fn a_server_makes_arguments_mean_nothing() {
+fn arguments_are_ignored_under_a_server() {
     let store = Store::new();
     for argument in ["--help", "--version", "-h", "x"] {
         let call = store.query("publish=a").argument(argument);
@@ -350,7 +350,7 @@ fn a_server_makes_arguments_mean_nothing() {
 }
 
 #[test]
-fn a_person_at_a_shell_is_told_how() {
+fn shell_call_prints_usage_or_version() {
     let say = |arguments: &[&str]| {
         let call = arguments.iter().fold(Call::new(), |call, argument| call.argument(argument));
         let output = call.output();
@@ -367,7 +367,7 @@ fn a_person_at_a_shell_is_told_how() {
 }
 
 #[test]
-fn the_exit_status_is_for_the_shell() {
+fn exit_status_is_zero_under_a_server() {
     let store = Store::new();
     assert!(!store.query("subscribed[a]=x").answer().success);
     assert!(store.query("subscribed[a]=x").method("GET").answer().success);
@@ -376,7 +376,7 @@ fn the_exit_status_is_for_the_shell() {
 // The store.
 
 #[test]
-fn a_store_that_cannot_be_used_is_503_and_one_line() {
+fn unusable_store_is_503_and_logged_once() {
     let store = Store::new();
     for (name, value) in [
         ("NOVCOMET_STORE", "file:///nowhere/at/all"),
@@ -389,13 +389,13 @@ fn a_store_that_cannot_be_used_is_503_and_one_line() {
             let answer = store.query(query).variable(name, value).answer();
             answer.assert_problem(503);
             assert!(answer.log.starts_with("novcomet: "), "{answer:?}");
-            assert!(!answer.body.contains("nowhere"), "the client reads no path of ours");
+            assert!(!answer.body.contains("nowhere"), "the client reads no path");
         }
     }
 }
 
 #[test]
-fn what_is_no_regular_file_is_left_alone() {
+fn special_file_is_refused_unchanged() {
     let store = Store::new();
     fs::create_dir(store.file("dir")).unwrap();
     symlink(store.0.join("target"), store.file("link")).unwrap();
@@ -410,7 +410,7 @@ fn what_is_no_regular_file_is_left_alone() {
 }
 
 #[test]
-fn a_full_store_is_507() {
+fn full_store_is_507() {
     let script = "mount -t tmpfs -o nr_inodes=1 tmpfs \"$1\" && exec \"$2\"";
     let store = Store::new();
     let mut call = store.query("publish=a");
@@ -427,14 +427,14 @@ fn a_full_store_is_507() {
 }
 
 #[test]
-fn a_publish_is_later_than_the_last_event_whatever_the_clock_says() {
+fn publish_is_later_than_future_event() {
     let store = Store::new().with("a", 4_000_000_000, 999_999_000);
     assert_eq!(store.query("publish=a").answer().body, "true");
     assert_eq!(store.time("a"), (4_000_000_001, 1_000));
 }
 
 #[test]
-fn a_file_of_another_user_who_lets_us_write_is_published_to() {
+fn writable_file_of_other_user_is_accepted() {
     if !is_root() {
         not_run("a file of another user", "root");
         return;
@@ -460,10 +460,10 @@ fn a_file_of_another_user_who_lets_us_write_is_published_to() {
     as_www_data("publish=a").assert_problem(503);
 }
 
-/// Where no sticky bit forbids it, who shares a topic by its group makes the
-/// new file when the log is shortened: the others of the group must not lose it.
+/// In a directory without a sticky bit, a member of the group who compacts the log replaces its
+/// file. The other members must keep their access.
 #[test]
-fn a_log_that_another_of_the_group_shortens_stays_the_groups() {
+fn compaction_by_group_member_keeps_the_group() {
     if !is_root() {
         not_run("a log that another of the group shortens", "root");
         return;

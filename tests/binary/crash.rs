@@ -1,6 +1,6 @@
-//! A publish that is killed, or that the kernel refuses something, at any of
-//! its system calls: what was acknowledged is read by everybody, in order and
-//! once; the message itself is there whole or not at all; the next one works.
+//! A publisher is killed, or the kernel refuses one of its system calls, at each of its system
+//! calls in turn. Every subscriber still reads each acknowledged message once and in order. The
+//! interrupted message is complete or absent. The next publish works.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -21,9 +21,9 @@ use crate::support::dir::touch;
 use crate::support::host::{is_root, not_run};
 use crate::support::wait::eventually;
 
-/// A line of a log with a message of two bytes, as all here have.
+/// A line of a log. All messages of these tests have two bytes.
 const LINE: u64 = 37;
-/// How many of them a topic keeps.
+/// The number of lines that a topic keeps.
 const KEPT: usize = 5;
 const KEEP: Retention = Retention {
     messages: 1_000,
@@ -32,22 +32,22 @@ const KEEP: Retention = Retention {
     max_file_bytes: 1 << 31,
 };
 const WHOLE: usize = 1 << 30;
-/// The message whose publisher has bad luck, and the one that comes after it.
+/// The message of the interrupted publish, and the message after it.
 const UNLUCKY: &str = "mx";
 const NEXT: &str = "my";
-/// A publisher who is neither root nor the owner of the files.
+/// A publisher that is neither root nor the owner of the files.
 const STRANGER: u32 = 33;
 const OWNER: u32 = 1;
 
 // The scenes.
 
-/// A publish, and what is there before it.
+/// A publish and the files that exist before it.
 struct Scene {
     name: &'static str,
     prepare: fn(&Store),
     query: &'static str,
     topics: &'static [&'static str],
-    /// The files belong to another user, and the directory is sticky.
+    /// The files belong to another user, and the directory has a sticky bit.
     foreign: bool,
 }
 
@@ -89,7 +89,8 @@ fn some(store: &Store) {
     (0..3).for_each(|number| publish(store, number));
 }
 
-/// Until the next message makes a log of more than twice what is kept.
+/// Publishes until one more message makes the log more than twice as large as the part that is
+/// kept.
 fn many(store: &Store) {
     some(store);
     let size = || fs::metadata(store.file("a")).unwrap().len();
@@ -111,7 +112,7 @@ fn publish(store: &Store, number: u32) {
 }
 
 impl Scene {
-    /// `None`, and a word about it, if only root can play it.
+    /// `None`, with a line on stderr, if the scene needs root and this process has no root.
     fn set(&self) -> Option<Stage<'_>> {
         if self.foreign && !is_root() {
             not_run(&format!("{:?}", self.name), "root");
@@ -143,24 +144,24 @@ fn open(store: &Store) -> Box<dyn store::Store> {
         .unwrap()
 }
 
-/// Where a topic stands for who has everything. A process that another test has
-/// just forked may still hold our lock, until its exec.
+/// The cursor of a subscriber that has received everything. A process that another test has
+/// just forked may hold our lock until its exec.
 fn stands(store: &Store, name: &str) -> Cursor {
     let read = || open(store).read(&topic(name), Since::Now, WHOLE).unwrap();
     eventually("nothing is pending", || read().pending.is_none());
     read().standing
 }
 
-/// The messages that a log holds, kept or not; none of a file that is not there.
+/// The messages in a log, also those that are no longer kept. A missing file has no messages.
 fn lines(path: &Path) -> Vec<Message> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
     whole.lines().skip(1).map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-// What can go wrong.
+// The faults.
 
-/// A system call of a publish: its name, and its number among those of this name.
+/// A system call of a publish: its name, and its number among the calls of this name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct SystemCall {
     name: String,
@@ -168,19 +169,19 @@ struct SystemCall {
 }
 
 impl SystemCall {
-    /// What strace(1) is told to do when it comes to that.
+    /// The action that strace(1) injects at this call.
     fn with(&self, fault: &str) -> String {
         format!("inject={}:{fault}:when={}", self.name, self.number)
     }
 }
 
-/// A scene that is set, once.
+/// A scene whose files exist. It is used once.
 struct Stage<'a> {
     scene: &'a Scene,
     store: Store,
-    /// What was acknowledged in each topic, kept or not.
+    /// The acknowledged messages of each topic, kept or not.
     before: Vec<Vec<Message>>,
-    /// Where each topic stood then.
+    /// The cursor of each topic at that time.
     standing: Vec<Cursor>,
 }
 
@@ -189,9 +190,9 @@ impl Stage<'_> {
         self.store.query(query).variable("NOVCOMET_KEEP_BYTES", &KEEP.bytes.to_string())
     }
 
-    /// The scene's publish, and what strace(1) wrote about it.
+    /// Runs the scene's publish, and returns its answer and the output of strace(1).
     fn play(&self, options: &[&str]) -> (Output, String) {
-        // Beside the store, in a directory that a stranger may write to.
+        // The output is outside the store, in a directory that every user can write to.
         let beside = Store::new();
         let trace = beside.0.join("trace");
         let arguments = [&["-o", trace.to_str().unwrap()], options].concat();
@@ -204,7 +205,7 @@ impl Stage<'_> {
         if self.scene.foreign { call.user(STRANGER) } else { call }
     }
 
-    /// All system calls from the first that is about the store to the last.
+    /// All system calls from the first to the last that concern the store.
     fn system_calls(&self) -> Vec<SystemCall> {
         let (output, trace) = self.play(&[]);
         assert!(output.status.success(), "{output:?}");
@@ -222,27 +223,26 @@ impl Stage<'_> {
         calls
     }
 
-    /// A subscriber who has all that was acknowledged in a topic, waiting for more.
+    /// A subscriber that has received all acknowledged messages of a topic and waits.
     fn subscriber(&self, number: usize) -> Waiter {
         let name = self.scene.topics[number];
         self.call(&format!("subscribed[{name}]={}", self.standing[number])).waiting()
     }
 }
 
-// What must hold after it.
+// The promises.
 
-/// What became of the unlucky publish.
+/// The result of the interrupted publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Acknowledged,
-    /// Nobody knows, the client least of all.
+    /// The client does not know whether the message was stored.
     Killed,
     Refused,
 }
 
 impl Stage<'_> {
-    /// Lets something go wrong, and looks at everything that was promised;
-    /// whether the message is there in all topics.
+    /// Injects a fault and checks every promise. Returns whether the message is in all topics.
     fn suffer(&self, fault: &str, judge: impl FnOnce(&Output, &str) -> Fate) -> bool {
         let subscribers: Vec<_> =
             (0..self.scene.topics.len()).map(|number| self.subscriber(number)).collect();
@@ -251,7 +251,8 @@ impl Stage<'_> {
         let fate = judge(&output, &trace);
         let mut is_there = true;
         for (number, subscriber) in subscribers.into_iter().enumerate() {
-            // Of several topics the first ones may have it, the others not.
+            // If there are several topics, the first ones may have the message without the
+            // others.
             is_there &= self.look(number, fate, is_there, subscriber);
         }
         is_there
@@ -281,7 +282,7 @@ impl Stage<'_> {
         assert_eq!(next.body, "true", "{next:?}");
         all.push(read(Since::Earliest).messages.pop().unwrap());
         assert_readings(&all, read);
-        assert_eq!(texts(&read(Since::Cursor(meanwhile))), [NEXT], "who asked in between");
+        assert_eq!(texts(&read(Since::Cursor(meanwhile))), [NEXT], "a cursor from in between");
         self.assert_heard(&subscriber.answer(), number, &all, read);
         assert_log(&self.store.file(name), &all);
         is_there
@@ -298,7 +299,7 @@ impl Stage<'_> {
         }
     }
 
-    /// Who waited from before hears all of it, once.
+    /// A subscriber that waited before the fault receives every message once.
     fn assert_heard(
         &self,
         answer: &Answer,
@@ -321,7 +322,7 @@ impl Stage<'_> {
         assert_eq!(heard, all[self.before[number].len()..], "{answer:?}");
     }
 
-    /// What else is in the directory: where a new file is made aside, it may stay there.
+    /// The other files of the directory. A new file that was not yet renamed may remain.
     fn litter(&self) -> Vec<String> {
         let is_topic = |name: &String| name.strip_suffix(".comet").is_some();
         self.store.names().into_iter().filter(|name| !is_topic(name)).collect()
@@ -332,8 +333,8 @@ fn texts(reading: &Reading) -> Vec<&str> {
     reading.messages.iter().map(|message| message.data.as_str()).collect()
 }
 
-/// Whatever cursor somebody has, of those that were given: what is later and
-/// kept, in order and once.
+/// From every cursor that was given out, a subscriber reads all later messages that are kept,
+/// once and in order.
 fn assert_readings(all: &[Message], read: impl Fn(Since) -> Reading) {
     let kept = all.len().saturating_sub(KEPT);
     assert_eq!(read(Since::Earliest).messages, all[kept..]);
@@ -346,7 +347,7 @@ fn assert_readings(all: &[Message], read: impl Fn(Since) -> Reading) {
     }
 }
 
-/// Each line of the file is what it should be.
+/// Each line of the file is complete and valid.
 fn assert_log(path: &Path, all: &[Message]) {
     let text = fs::read_to_string(path).unwrap();
     let header: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
@@ -354,12 +355,12 @@ fn assert_log(path: &Path, all: &[Message]) {
     assert!(all.ends_with(&lines(path)), "{text}");
 }
 
-/// Every system call of every scene, each on a stage of its own.
+/// Runs every system call of every scene. Each run has its own files.
 fn at_each_call(mut act: impl FnMut(&Stage, &SystemCall)) {
     for scene in &SCENES {
         let Some(stage) = scene.set() else { continue };
         for call in stage.system_calls() {
-            // Told by the test harness only if it goes wrong.
+            // The test harness shows this line only if the test fails.
             eprintln!("{}: {call:?}", scene.name);
             act(&scene.set().unwrap(), &call);
         }
@@ -367,7 +368,7 @@ fn at_each_call(mut act: impl FnMut(&Stage, &SystemCall)) {
 }
 
 #[test]
-fn killed_at_any_system_call() {
+fn kill_at_any_call_loses_nothing() {
     let (mut kills, mut survived, mut litters) = (0, 0, BTreeMap::new());
     at_each_call(|stage, call| {
         let is_there = stage.suffer(&call.with("signal=KILL"), |output, _| {
@@ -389,10 +390,10 @@ fn killed_at_any_system_call() {
     report(&format!("{kills} kills; the message is there after {survived}, {litters:?} litter\n"));
 }
 
-/// The kernel refuses a call with each of `errors`.
+/// The kernel refuses the call with each of `errors`.
 fn refused(errors: &[&str]) {
     at_each_call(|stage, call| {
-        // What fails to be written as the answer cannot be told in the answer.
+        // If the answer cannot be written, the answer cannot report it.
         for error in errors.iter().filter(|error| call.name != "write" || **error == "EINTR") {
             let stage = stage.scene.set().unwrap();
             stage.suffer(&call.with(&format!("error={error}")), |output, trace| {
@@ -405,7 +406,7 @@ fn refused(errors: &[&str]) {
     });
 }
 
-/// It was acknowledged, or refused in the form that the protocol has for that.
+/// The publish was acknowledged, or refused with the documented answer.
 fn judge(output: &Output, error: &str) -> Fate {
     let answer = Answer::parse(output);
     if answer.status() == 200 {
@@ -417,18 +418,18 @@ fn judge(output: &Output, error: &str) -> Fate {
 }
 
 #[test]
-fn refused_room_or_interrupted_at_any_system_call() {
+fn full_disk_or_interrupt_loses_nothing() {
     refused(&["ENOSPC", "EINTR"]);
 }
 
 #[test]
-fn refused_permission_or_unlucky_with_the_disk_at_any_system_call() {
+fn refused_call_or_disk_error_loses_nothing() {
     refused(&["EACCES", "EIO"]);
 }
 
-// A line that was cut off.
+// Logs with an incomplete line.
 
-/// A log of a file with this history, and who comes after the cut.
+/// A log with this history, and the user who publishes after the cut.
 struct Log {
     store: Store,
     publisher: Option<u32>,
@@ -437,8 +438,8 @@ struct Log {
 }
 
 impl Log {
-    /// One that was compacted, so that its header knows what is no longer kept,
-    /// with messages that have characters of two to four bytes.
+    /// A compacted log, whose header has the number of dropped messages. Its messages have
+    /// characters of two to four bytes.
     fn new(publisher: Option<u32>) -> Self {
         let store = Store::new();
         many(&store);
@@ -466,8 +467,8 @@ impl Log {
         assert_eq!(answer.body, "true", "{answer:?}");
     }
 
-    /// By its header what is put there is a copy, and a cursor of the first 10 ms of
-    /// such a file may be of the life before: not until those are over.
+    /// The header shows that the file is a copy. A cursor within the first 10 ms of a copy may
+    /// belong to the original, so the test waits until these 10 ms are over.
     fn put(&self, content: &[u8]) {
         loop {
             fs::write(self.store.file("a"), content).unwrap();
@@ -480,7 +481,7 @@ impl Log {
         }
     }
 
-    /// What is left of it after `length` bytes, and how it goes on.
+    /// Cuts the log after `length` bytes, reads the rest, and publishes the next message.
     fn cut(&self, length: usize) {
         self.put(&self.whole[..length]);
         let feeds = self.whole[..length].split(|&byte| byte == b'\n').count() - 1;
@@ -510,13 +511,13 @@ fn open_all(store: &Store) -> Box<dyn store::Store> {
 }
 
 #[test]
-fn a_log_cut_at_any_byte_has_its_whole_lines_and_takes_the_next() {
+fn log_cut_anywhere_keeps_its_whole_lines() {
     let log = Log::new(None);
     (0..=log.whole.len()).for_each(|length| log.cut(length));
 }
 
 #[test]
-fn a_log_cut_at_any_byte_is_mended_in_place_by_a_stranger() {
+fn cut_log_is_repaired_by_other_user() {
     if !is_root() {
         not_run("a log that a stranger mends in place", "root");
         return;
@@ -529,6 +530,6 @@ fn a_log_cut_at_any_byte_is_mended_in_place_by_a_stranger() {
 }
 
 fn report(text: &str) {
-    // Past the test harness, which keeps what is printed to itself.
+    // Writes to stderr directly, because the test harness captures printed text.
     io::stderr().write_all(text.as_bytes()).unwrap();
 }

@@ -1,5 +1,5 @@
-//! No room: what was acknowledged stays as it is, the answer is 507, and when
-//! there is room again the next publish works.
+//! The disk is full. Acknowledged messages remain unchanged, and the answer is 507. When there
+//! is space again, the next publish works.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -12,16 +12,17 @@ use crate::support::host::{is_root, not_run};
 /// A message that takes most of a page of memory.
 const LONG: usize = 3_000;
 
-/// A small file system of memory. It is mounted in a namespace of its own,
-/// which a process holds that ends with its standard input.
+/// A small tmpfs. It is mounted in its own namespace. A process holds the namespace until its
+/// standard input is closed.
 struct Small {
     holder: Child,
-    /// Where it is mounted, only seen from inside.
+    /// The mount point. Only processes in the namespace see it.
     mount: Store,
 }
 
 impl Small {
-    /// With so many bytes; `None`, and a word about it, where we may not mount.
+    /// Mounts a file system of this size. `None`, with a line on stderr, if this process may
+    /// not mount.
     fn new(bytes: u32) -> Option<Self> {
         let mount = Store::new();
         let script = "mount -t tmpfs -o mode=1777,size=$2 tmpfs \"$1\" && echo ready && exec cat";
@@ -40,7 +41,7 @@ impl Small {
         Some(small)
     }
 
-    /// The way in from outside (proc(5)).
+    /// The path to the file system from outside the namespace (proc(5)).
     fn path(&self) -> PathBuf {
         let inside = self.mount.0.strip_prefix("/").unwrap();
         PathBuf::from(format!("/proc/{}/root", self.holder.id())).join(inside)
@@ -49,7 +50,8 @@ impl Small {
     fn call(&self, query: &str) -> Call {
         let url = format!("file://{}", self.mount.0.display());
         let call = Call::new().variable("NOVCOMET_STORE", &url).variable("QUERY_STRING", query);
-        // From outside Landlock would forbid it: `path` leads through a process.
+        // The command runs inside, because Landlock would refuse `path`, which leads through a
+        // process.
         let holder = self.holder.id().to_string();
         let users: &[&str] = if is_root() { &[] } else { &["-U", "--preserve-credentials"] };
         let inside = [&["-t", &holder, "-m"], users, &["--"]].concat();
@@ -63,7 +65,7 @@ impl Small {
             .answer()
     }
 
-    /// Publishes numbered messages of `length` bytes until there is no room.
+    /// Publishes numbered messages of `length` bytes until the disk is full.
     fn fill(&self, length: usize) -> Vec<String> {
         let mut sent = Vec::new();
         loop {
@@ -89,7 +91,7 @@ impl Small {
         }
     }
 
-    /// A file that takes all the room that is left.
+    /// A file that takes all the space that is left.
     fn stuff(&self) -> PathBuf {
         let path = self.path().join("stuff");
         let mut file = File::create(&path).unwrap();
@@ -110,7 +112,7 @@ impl Drop for Small {
 }
 
 #[test]
-fn a_log_grows_until_there_is_no_room_and_then_stays_as_it_is() {
+fn full_disk_leaves_the_log_unchanged() {
     for length in [10, LONG, 20_000] {
         let Some(small) = Small::new(65_536) else { return };
         let stuff = small.path().join("stuff");
@@ -130,7 +132,7 @@ fn a_log_grows_until_there_is_no_room_and_then_stays_as_it_is() {
 }
 
 #[test]
-fn a_compaction_that_has_no_room_changes_nothing() {
+fn compaction_without_space_changes_nothing() {
     let Some(small) = Small::new(262_144) else { return };
     let keeping = |data: &str| {
         let call = small.call("publish=a").form(data).variable("CONTENT_TYPE", "text/plain");
@@ -156,10 +158,10 @@ fn a_compaction_that_has_no_room_changes_nothing() {
     assert!(left.len() >= 5 && sent.ends_with(&left));
 }
 
-/// What is beyond the limit of a process (`ulimit -f`) is cut off by the kernel
-/// in the middle of a line.
+/// At its limit for the size of a file (`ulimit -f`), the kernel writes a part of the line
+/// only.
 #[test]
-fn a_file_that_may_grow_no_further_is_507() {
+fn file_size_limit_is_507() {
     let store = Store::new();
     let limited = |data: &str| {
         let limit = ["--fsize=4096", "--"];

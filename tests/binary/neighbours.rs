@@ -1,5 +1,5 @@
-//! Hostile neighbours on the machine: what they plant in the directory is
-//! never followed, never waited for and never written through.
+//! Hostile users of the same machine. The program never follows, awaits or writes to the files
+//! that they create in the directory.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -25,7 +25,7 @@ use crate::support::wait::eventually;
 const WWW_DATA: u32 = 33;
 const OTHER: u32 = 34;
 
-/// Answers for this long at most are no hang; the lock of a topic takes 2 s.
+/// An answer within this time has not waited. A wait for the lock of a topic takes 2 s.
 const SOON: Duration = Duration::from_secs(1);
 
 fn run(program: &str, arguments: &[&str]) {
@@ -44,7 +44,7 @@ fn prompt(call: Call) -> Answer {
     answer
 }
 
-/// Whether this test may do what only root can.
+/// Whether this test can run the steps that need root.
 fn root_for(what: &str) -> bool {
     if !is_root() {
         not_run(what, "root");
@@ -52,9 +52,9 @@ fn root_for(what: &str) -> bool {
     is_root()
 }
 
-// What is no file of ours.
+// Files that are not event files.
 
-/// A file outside that nobody may change, and what leads to it.
+/// A file outside the directory that must not change, and the links that lead to it.
 struct Trap {
     store: Store,
     outside: Store,
@@ -98,10 +98,10 @@ impl Trap {
     }
 }
 
-/// Without the sandbox: it is not what stops us. In the shared directory, and in
-/// one of a group, as the shipped private one.
+/// Runs without the sandbox, so that the program's own checks are tested. The directory is the
+/// shared one, or the private one of a group as it is shipped.
 #[test]
-fn what_is_planted_is_refused_at_once_and_left_alone() {
+fn planted_file_is_refused_unchanged() {
     for mode in [0o1777, 0o2770] {
         let trap = Trap::new();
         fs::set_permissions(&trap.store.0, PermissionsExt::from_mode(mode)).unwrap();
@@ -128,9 +128,9 @@ fn what_is_planted_is_refused_at_once_and_left_alone() {
     }
 }
 
-/// What happens to somebody who waits already.
+/// The file is planted after the subscriber has started to wait.
 #[test]
-fn what_is_planted_under_a_waiter_ends_its_wait() {
+fn file_planted_during_wait_ends_it() {
     let trap = Trap::new();
     let waiter = trap.store.query("subscribed[link]=0").waiting();
     trap.plant();
@@ -139,7 +139,7 @@ fn what_is_planted_under_a_waiter_ends_its_wait() {
 }
 
 #[test]
-fn a_hard_link_to_another_file_is_never_written_through() {
+fn hard_link_is_never_written_through() {
     let trap = Trap::new();
     fs::hard_link(trap.outside.file("victim"), trap.store.file("a")).unwrap();
     for query in ["publish=a", "publish=a&data=x"] {
@@ -152,13 +152,12 @@ fn a_hard_link_to_another_file_is_never_written_through() {
     assert_eq!(trap.store.query("publish=a").answer().body, "true", "it is the only name now");
 }
 
-/// A neighbour links and unlinks the victim again and again, so that some looks
-/// find one name and some find two. The publisher is the library: a process for
-/// each round would be too slow to hit the moment. The kernel lowers the count of
-/// names, tells each watch of the file, and then removes the name: many watches
-/// make that moment long.
+/// A neighbour links and unlinks the victim repeatedly, so that some checks find one name and
+/// some find two. The publisher is the library, because a process for each round would be too
+/// slow to hit the moment. The kernel decrements the count of names, notifies each watch of the
+/// file, and then removes the name. Many watches make this moment longer.
 #[test]
-fn a_flipping_hard_link_is_never_written_through() {
+fn flipping_hard_link_is_never_written_through() {
     const FLIPS: usize = 20_000;
     const WATCHES: usize = 64;
     let _turn = INOTIFY.shared();
@@ -190,10 +189,10 @@ fn a_flipping_hard_link_is_never_written_through() {
     trap.assert_untouched();
 }
 
-/// The same with each pair of moments: between two system calls of the publisher the
-/// neighbour takes the link away, and between two others he puts it back.
+/// The same for each pair of moments. The neighbour removes the link between two system calls
+/// of the publisher, and restores it between two others.
 #[test]
-fn a_link_flipped_between_calls_changes_nothing() {
+fn link_flipped_between_calls_changes_nothing() {
     for query in ["publish=a", "publish=a&data=x"] {
         let moments = held_up(query, |_, _, _| {});
         assert!(moments > 8, "{moments}");
@@ -201,7 +200,8 @@ fn a_link_flipped_between_calls_changes_nothing() {
             for away in 0..back {
                 held_up(query, |moment, victim, link| match moment {
                     _ if moment == away => fs::remove_file(link).unwrap(),
-                    // Not where the publisher has made a topic of its own meanwhile.
+                    // The link is not restored if the publisher has created its own topic
+                    // meanwhile.
                     _ if moment == back => drop(fs::hard_link(victim, link)),
                     _ => {}
                 });
@@ -210,8 +210,8 @@ fn a_link_flipped_between_calls_changes_nothing() {
     }
 }
 
-/// Publishes to a link, and stops the publisher after each system call that it makes
-/// until it is done with the file, for `neighbour`; how often that was.
+/// Publishes to a link, and stops the publisher after each system call until it has finished
+/// with the file. `neighbour` acts at each stop. Returns the number of stops.
 fn held_up(query: &str, neighbour: impl Fn(usize, &Path, &Path)) -> usize {
     let trap = Trap::new();
     let (victim, link) = (trap.outside.file("victim"), trap.store.file("a"));
@@ -241,7 +241,7 @@ fn held_up(query: &str, neighbour: impl Fn(usize, &Path, &Path)) -> usize {
     moments
 }
 
-/// The events of `store`, by the library.
+/// Opens `store` with the library.
 fn open(store: &Store) -> Box<dyn store::Store> {
     let keep =
         Retention { messages: 10, bytes: 1_000, age: Duration::MAX, max_file_bytes: 1 << 20 };
@@ -250,10 +250,10 @@ fn open(store: &Store) -> Box<dyn store::Store> {
         .unwrap()
 }
 
-/// A neighbour holds the lock, and puts another file that he has locked in the
-/// place of the first before he lets that go.
+/// A neighbour holds the lock. Before it releases the lock, it replaces the file by another
+/// locked file.
 #[test]
-fn a_chain_of_locked_files_ends_a_publish_with_503() {
+fn chain_of_locked_files_is_503() {
     let store = Store::new();
     let locked = || {
         let path = store.0.join("next");
@@ -274,9 +274,9 @@ fn a_chain_of_locked_files_ends_a_publish_with_503() {
     publisher.answer().assert_problem(503);
 }
 
-/// The owner of a file may keep whoever opens it waiting for 45 s.
+/// The owner of a file with a lease can delay every process that opens the file for 45 s.
 #[test]
-fn a_lease_holds_nobody_up() {
+fn file_lease_delays_no_request() {
     let store = Store::new().with("a", SECOND, 5_000);
     // 1024 is F_SETLEASE.
     let script = "use Fcntl; open(F, '+<', $ARGV[0]) or die; $SIG{IO} = 'IGNORE';
@@ -300,9 +300,10 @@ impl Drop for Holder {
     }
 }
 
-/// Nobody reads a file into memory that has no line as far as a log may reach.
+/// The process does not read a file into memory if no line ends within the largest size of a
+/// log.
 #[test]
-fn a_file_larger_than_memory_is_refused_unless_its_end_is_a_log() {
+fn file_larger_than_memory_needs_a_log() {
     let store = Store::new();
     let file = File::create(store.file("a")).unwrap();
     file.set_len(1 << 42).unwrap();
@@ -316,14 +317,14 @@ fn a_file_larger_than_memory_is_refused_unless_its_end_is_a_log() {
     file.write_all_at(line, (1 << 42) - line.len() as u64).unwrap();
     let call = "subscribed[a]=1795415403.163845";
     assert!(frugal(call).body.contains(r#""data":"x""#));
-    // What is kept is put into a file of its own.
+    // The messages that are kept are copied into a new file.
     assert!(frugal("publish=a&data=y").success);
     assert!(fs::metadata(store.file("a")).unwrap().len() < 1_000);
 }
 
-/// Compaction takes over the mode of a file that anybody may have made.
+/// Compaction copies the mode of the file, and any user may have created the file.
 #[test]
-fn no_planted_file_makes_a_program_that_runs_as_us() {
+fn compaction_drops_setuid_and_execute_bits() {
     let store = Store::new();
     fs::write(store.file("a"), "torn").unwrap();
     fs::set_permissions(store.file("a"), PermissionsExt::from_mode(0o6777)).unwrap();
@@ -331,9 +332,10 @@ fn no_planted_file_makes_a_program_that_runs_as_us() {
     assert_eq!(fs::metadata(store.file("a")).unwrap().mode() & 0o7777, 0o666);
 }
 
-/// Each system call that makes the new file is held up, and its mode is looked at.
+/// The test stops the publisher at each system call that creates the new file, and checks the
+/// mode.
 #[test]
-fn a_file_that_is_rewritten_is_never_wider_than_before() {
+fn compaction_never_widens_the_mode() {
     for (umask, mode) in [("022", 0o600), ("000", 0o644)] {
         let store = Store::new();
         fs::write(store.file("a"), "torn").unwrap();
@@ -355,7 +357,7 @@ fn a_file_that_is_rewritten_is_never_wider_than_before() {
     }
 }
 
-/// A file without a line feed at its end is rewritten by the next publish.
+/// The next publish rewrites a file without a line feed at its end.
 fn rewrite(store: &Store, user: u32, group: u32) {
     let before = fs::metadata(store.file("a")).unwrap().ino();
     let mut log = File::options().append(true).open(store.file("a")).unwrap();
@@ -367,7 +369,7 @@ fn rewrite(store: &Store, user: u32, group: u32) {
     assert_ne!(fs::metadata(store.file("a")).unwrap().ino(), before, "not rewritten");
 }
 
-/// What getfacl(1) says of a topic.
+/// The output of getfacl(1) for a topic.
 fn acl(store: &Store) -> String {
     let mut command = Command::new("getfacl");
     let said = command.args(["-cn", "--absolute-names"]).arg(store.file("a")).output().unwrap();
@@ -375,7 +377,7 @@ fn acl(store: &Store) -> String {
 }
 
 #[test]
-fn a_file_that_is_rewritten_keeps_its_acl() {
+fn compaction_keeps_the_acl() {
     let store = Store::new().with("a", SECOND, 5_000);
     let path = store.file("a").to_str().unwrap().to_owned();
     run("setfacl", &["-m", "u::rw,u:34:rw,g::-,m::rw,o::-", &path]);
@@ -385,9 +387,9 @@ fn a_file_that_is_rewritten_keeps_its_acl() {
     assert!(before.contains("user:34:rw-\ngroup::---"), "{before}");
 }
 
-/// The directory would give its own to whatever is made in it.
+/// The directory has a default ACL, which every new file inherits.
 #[test]
-fn a_file_without_an_acl_is_rewritten_without_one() {
+fn compaction_adds_no_acl() {
     let store = Store::new().with("a", SECOND, 5_000);
     fs::set_permissions(store.file("a"), PermissionsExt::from_mode(0o660)).unwrap();
     run("setfacl", &["-d", "-m", "u:34:rw", store.0.to_str().unwrap()]);
@@ -397,10 +399,10 @@ fn a_file_without_an_acl_is_rewritten_without_one() {
     assert!(!before.contains("user:34"), "{before}");
 }
 
-/// The group of the file is not one of the publisher's, so the new file cannot
-/// be that group's. Its members count as others from then on.
+/// The publisher is not a member of the file's group, so the new file cannot have that group.
+/// Its members count as other users from then on.
 #[test]
-fn a_group_that_cannot_be_kept_gets_no_bits() {
+fn group_that_is_lost_gets_no_permissions() {
     if !root_for("a file of another group") {
         return;
     }
@@ -422,10 +424,10 @@ fn a_group_that_cannot_be_kept_gets_no_bits() {
     }
 }
 
-/// Between the moment at which the directory was opened and the publish: the
-/// event stays in the directory that was opened.
+/// The directory is replaced after the publisher has opened it. The event stays in the opened
+/// directory.
 #[test]
-fn a_directory_that_is_swapped_leads_nowhere() {
+fn replaced_directory_does_not_redirect_publish() {
     let (store, outside) = (Store::new(), Store::new());
     let call = store.query("publish=a&data=x").variable("NOVCOMET_SANDBOX", "off");
     let slowly = ["-o", "/dev/null", "-e", "inject=renameat2:delay_enter=300000"];
@@ -442,10 +444,10 @@ fn a_directory_that_is_swapped_leads_nowhere() {
     assert_eq!(outside.names(), [""; 0]);
 }
 
-// Whatever the kernel itself forbids.
+// The result does not depend on the kernel's own restrictions.
 
-/// Settings of the whole machine, one test at a time. The shell that puts them
-/// back does so when this is dropped, and also when the tests are killed.
+/// Settings of the whole machine. One test at a time changes them. A shell restores them when
+/// this value is dropped, and also when the tests are killed.
 struct Protection(Child);
 
 const PROTECTIONS: [(&str, [&str; 2]); 4] = [
@@ -487,10 +489,10 @@ impl Drop for Protection {
     }
 }
 
-/// Under both the same: files of other users that let us write are published
-/// to, and their traps are refused, by a web server's user and by root.
+/// A web server's user and root get the same result with and without the protection. Writable
+/// files of other users are accepted, and links are refused.
 #[test]
-fn the_kernels_own_protection_makes_no_difference() {
+fn kernel_protection_changes_no_result() {
     for strict in [false, true] {
         let Some(_protection) = Protection::set(strict) else {
             not_run("fs.protected_*", "root and a /proc that can be written");
@@ -526,7 +528,7 @@ fn publish_among_traps_of(user: u32) {
 }
 
 #[test]
-fn a_file_of_another_user_that_is_closed_to_us_is_an_honest_503() {
+fn unwritable_file_of_other_user_is_503() {
     if !root_for("a file of another user") {
         return;
     }
@@ -542,9 +544,9 @@ fn a_file_of_another_user_that_is_closed_to_us_is_an_honest_503() {
     }
 }
 
-/// Whatever the directory itself allows.
+/// Each mode of the directory, while the event file itself is writable.
 #[test]
-fn a_directory_with_wrong_modes_is_an_honest_503() {
+fn directory_with_wrong_modes_is_503() {
     if !root_for("a directory of another user") {
         return;
     }
@@ -571,9 +573,9 @@ fn a_directory_with_wrong_modes_is_an_honest_503() {
     }
 }
 
-// A directory of our own.
+// A private directory.
 
-/// The directory that the shipped tmpfiles.d makes, elsewhere.
+/// The directory of the shipped tmpfiles.d file, at another path.
 fn private_directory() -> Option<Store> {
     let shipped =
         fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tmpfiles.d/novcomet.conf"));
@@ -592,10 +594,10 @@ fn private_directory() -> Option<Store> {
     Some(store)
 }
 
-/// Two users of the group, whatever the umask of each, publish to each other's
-/// topics and shorten each other's logs; nobody else reads or writes.
+/// Two members of the group publish to each other's topics and compact each other's logs, with
+/// any umask. Other users can neither read nor write.
 #[test]
-fn in_the_private_directory_a_group_shares_its_topics() {
+fn private_directory_is_shared_by_its_group() {
     if !root_for("the private directory") {
         return;
     }
@@ -627,15 +629,15 @@ fn in_the_private_directory_a_group_shares_its_topics() {
     }
 }
 
-/// Takes a topic's lock for reading, as anybody may who can open the file.
+/// Takes the read lock of a topic. Every process that can open the file can do so.
 const READ_LOCK: &str = "use Fcntl; open(F, '<', $ARGV[0]) or do { print qq{$!\\n}; exit };
     my $lock = pack('ssx4qqi', F_RDLCK, 0, 0, 0, 0); fcntl(F, F_SETLK, $lock) or die $!;
     $| = 1; print qq{locked\\n}; sleep 60";
 
-/// A lock for reading stops a publisher, and any reader may take one. So nobody
-/// else may open the files: by the directory's mode, or by the server's umask.
+/// A read lock stops a publisher, and every reader can take one. So other users must not be
+/// able to open the files. The directory's mode or the server's umask prevents it.
 #[test]
-fn a_topic_that_others_cannot_open_cannot_be_locked() {
+fn unreadable_topic_cannot_be_locked_by_others() {
     if !root_for("a reader of another user") {
         return;
     }
@@ -662,9 +664,9 @@ fn a_topic_that_others_cannot_open_cannot_be_locked() {
     }
 }
 
-/// `touch` knows nothing of us, and its user has a umask.
+/// `touch` creates the file with its user's umask.
 #[test]
-fn in_the_private_directory_what_a_shell_makes_is_the_groups_too() {
+fn private_directory_shares_files_from_shell() {
     if !root_for("the private directory") {
         return;
     }

@@ -1,5 +1,5 @@
-//! A CGI of one's own in a few lines, as a server would call it:
-//! `examples/own_check.rs`, over a directory of mailboxes.
+//! A CGI program with its own check, called as a server does: `examples/own_check.rs`, with a
+//! directory of mailboxes.
 
 use std::fs;
 use std::path::PathBuf;
@@ -19,9 +19,9 @@ fn call(mailboxes: &Store, query: &str) -> Call {
     call.method("GET").variable("QUERY_STRING", query)
 }
 
-/// A mailbox is a file: its name here ends with `.comet`.
+/// A mailbox is a file, here with the suffix `.comet`.
 #[test]
-fn mail_wakes_its_subscriber() {
+fn mail_wakes_a_subscriber() {
     let mailboxes = Store::new().with("a", SECOND, 5_000);
     let news = call(&mailboxes, "subscribed[a.comet]=1.5&subscribed[b.comet]=0").answer();
     assert_eq!(news.body, r#"{"s":1,"k":{"a.comet":1795415403.000005}}"#);
@@ -31,9 +31,9 @@ fn mail_wakes_its_subscriber() {
     assert_eq!(waiter.answer().cursor("b.comet").0, '1');
 }
 
-/// Of a program of one's own nothing is closed but the standard streams.
+/// The library closes no descriptors of a program except the standard streams.
 #[test]
-fn what_was_opened_before_the_check_stays_open() {
+fn descriptor_opened_before_check_stays_open() {
     let store = Store::new().with("a", SECOND, 5_000);
     let call = Call::of(&example("open_check")).method("GET");
     let call = call.variable("WATCHED", store.file("a").to_str().unwrap());
@@ -42,7 +42,7 @@ fn what_was_opened_before_the_check_stays_open() {
 }
 
 #[test]
-fn every_protocol_is_there() {
+fn every_protocol_is_available() {
     let mailboxes = Store::new().with("a", SECOND, 5_000);
     let query = "subscribed[a.comet]=1.5&wait=0";
     let json = call(&mailboxes, &format!("{query}&stream=json")).answer().body;
@@ -55,16 +55,16 @@ fn every_protocol_is_there() {
     call(&mailboxes, "publish=a.comet").answer().assert_problem(400);
 }
 
-/// The looks and the pause of the program stand unless the administrator says.
+/// The program's own wait and pause are used unless the environment sets them.
 #[test]
-fn the_environment_says_how_long_to_wait() {
+fn environment_sets_the_wait_time() {
     let mailboxes = Store::new();
     let call = call(&mailboxes, "subscribed[a]=0").variable("NOVCOMET_TRIES", "1");
     assert_eq!(call.variable("NOVCOMET_SLEEP", "0.1").answer().cursor("a").0, '0');
 }
 
 #[test]
-fn a_name_leaves_the_directory_of_the_example_no_more_than_ours() {
+fn topic_name_cannot_leave_the_mailboxes() {
     let mailboxes = Store::new();
     for name in ["..", "a/..", "/etc/passwd", "."] {
         let answer = call(&mailboxes, &format!("subscribed[{name}]=1.5&wait=0")).answer();

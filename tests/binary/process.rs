@@ -1,5 +1,4 @@
-//! The process itself: what it inherits, what it gives up, and what it does
-//! without.
+//! The process itself: inherited state, rights that it drops, and missing resources.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -16,16 +15,16 @@ use crate::support::wait::eventually;
 
 const QUIET: &str = r#"{"s":0,"k":{"a":0.100000}}"#;
 
-/// What strace(1) makes of a system call.
+/// The options of strace(1) for a fault in a system call.
 fn injected(fault: &str) -> [&str; 5] {
-    // -D: it is our child that is traced, not strace's.
+    // -D makes the traced program our child, instead of strace.
     ["-D", "-qqq", "-o", "/dev/null", fault]
 }
 
-// What it inherits.
+// Inherited state.
 
 #[test]
-fn a_signal_that_a_parent_ignores_or_blocks_ends_a_wait_all_the_same() {
+fn blocked_or_ignored_sigterm_ends_wait() {
     for how in ["--ignore-signal=TERM", "--block-signal=TERM"] {
         let store = Store::new();
         let waiter = store.query("subscribed[a]=0").by("env", &[how]).waiting();
@@ -36,9 +35,9 @@ fn a_signal_that_a_parent_ignores_or_blocks_ends_a_wait_all_the_same() {
     }
 }
 
-/// With no descriptor for its signals it is at least not immortal.
+/// Without a signalfd, SIGTERM has its default action and ends the process.
 #[test]
-fn without_a_signalfd_it_can_be_ended() {
+fn sigterm_ends_wait_without_signalfd() {
     let store = Store::new();
     let blocked = ["env", "--ignore-signal=TERM", "--block-signal=TERM"];
     let words = [&injected("--inject=signalfd4:error=EMFILE")[..], &blocked].concat();
@@ -59,10 +58,10 @@ fn nohup_is_respected() {
     assert_eq!(waiter.answer().body, QUIET);
 }
 
-/// Whatever of the three is closed: nothing is written where it does not
-/// belong, least of all into an event file that has the descriptor 1.
+/// For each set of closed standard streams, no output goes into another file. The worst case is
+/// an event file with descriptor 1.
 #[test]
-fn closed_standard_streams_do_no_harm() {
+fn closed_standard_streams_corrupt_no_file() {
     for closed in 0..8 {
         let store = Store::new();
         let close = [" 0>&-", " 1>&-", " 2>&-"];
@@ -87,7 +86,7 @@ fn closed_standard_streams_do_no_harm() {
     }
 }
 
-// What it gives up.
+// Rights that the process drops.
 
 /// The words after `name` in a file of /proc.
 fn words(waiter: &Waiter, file: &str, name: &str) -> Vec<String> {
@@ -102,7 +101,7 @@ fn has_descriptor(waiter: &Waiter, number: u32) -> bool {
 }
 
 #[test]
-fn a_waiter_can_start_nothing_and_leak_nothing() {
+fn waiter_cannot_start_programs_or_leak() {
     let store = Store::new();
     let leaking = ["-c", "exec \"$0\" 8</dev/null"];
     let waiting = |sandbox| {
@@ -123,9 +122,9 @@ fn a_waiter_can_start_nothing_and_leak_nothing() {
     assert!(has_descriptor(&free, 8));
 }
 
-/// Softly: a hard limit would be its error log's too.
+/// The limit is soft, because a hard limit would also apply to the error log.
 #[test]
-fn a_publisher_can_write_no_more_than_a_topic_may_have() {
+fn publisher_file_size_is_limited() {
     let store = Store::new();
     let most = (4 * 262_144 + 6 * 65_536 + 4_096).to_string();
     let slowly = injected("--inject=renameat2:delay_enter=300000");
@@ -139,10 +138,9 @@ fn a_publisher_can_write_no_more_than_a_topic_may_have() {
     assert_eq!(publisher.answer().body, "true");
 }
 
-/// Where a parent has left a hundred descriptors open, a limit of 16 would
-/// leave none.
+/// A parent has left 100 descriptors open. A limit of 16 in all would leave no descriptor.
 #[test]
-fn inherited_descriptors_take_no_place() {
+fn inherited_descriptors_are_not_counted() {
     let _turn = INOTIFY.shared();
     let store = Store::new();
     let open = "for fd in {3..103}; do eval \"exec $fd</dev/null\"; done; exec \"$0\" \"$@\"";
@@ -158,9 +156,9 @@ fn inherited_descriptors_take_no_place() {
     }
 }
 
-/// Best effort, each of it; what is required and refused serves nobody.
+/// Without a restriction the process continues, unless the configuration requires it.
 #[test]
-fn what_the_kernel_refuses_is_done_without_unless_it_is_required() {
+fn missing_sandbox_is_503_only_if_required() {
     for fault in [
         "close_range:error=ENOSYS",
         "close_range:error=EPERM",
@@ -190,9 +188,9 @@ fn what_the_kernel_refuses_is_done_without_unless_it_is_required() {
     }
 }
 
-/// Each kind of fault of ours, and the only texts that a client may read of them.
+/// Each kind of server fault, with the only texts that a client can read.
 #[test]
-fn each_503_has_one_of_the_known_bodies() {
+fn each_503_has_a_known_body() {
     let misconfigured = "the server is misconfigured; its error log says how";
     let unusable = "the store cannot be used; the server's error log says why";
     let store = Store::new();
@@ -230,7 +228,7 @@ fn each_503_has_one_of_the_known_bodies() {
 }
 
 #[test]
-fn a_subscriber_is_refused_too_where_the_sandbox_is_required() {
+fn required_sandbox_refuses_subscribers_too() {
     let store = Store::new();
     for query in ["subscribed[a]=0&wait=0", "subscribed[a]=0&wait=0&stream=1"] {
         let call = |sandbox| {
@@ -242,11 +240,12 @@ fn a_subscriber_is_refused_too_where_the_sandbox_is_required() {
     }
 }
 
-// What it does without.
+// Missing resources.
 
-/// Few descriptors: an answer, or an honest error; neither a hang nor a torn log.
+/// With few descriptors, the client gets an answer or an error. There is no hang and no
+/// incomplete log.
 #[test]
-fn with_few_descriptors_it_answers_or_says_so() {
+fn few_descriptors_give_answer_or_error() {
     for few in 4..12 {
         let store = Store::new();
         assert_eq!(store.query("publish=a&data=x").answer().body, "true");
@@ -268,10 +267,10 @@ fn with_few_descriptors_it_answers_or_says_so() {
     }
 }
 
-/// Neither inotify nor signals, and then not even a look in between: what wakes
-/// is the next best, and in the end the look every `NOVCOMET_SLEEP`.
+/// The process has neither inotify nor signals, and then no periodic read. The next best
+/// mechanism wakes it, and finally the read every `NOVCOMET_SLEEP`.
 #[test]
-fn with_nothing_that_wakes_it_looks_again() {
+fn waiter_without_inotify_reads_periodically() {
     for (faults, sleep) in [
         (&["inotify_init1:error=EMFILE"][..], "3600"),
         (&["inotify_init1:error=ENOSYS"], "3600"),
@@ -299,9 +298,9 @@ fn with_nothing_that_wakes_it_looks_again() {
     }
 }
 
-/// As `kill -STOP` and a debugger leave it: with the lock, and without an end.
+/// `kill -STOP` or a debugger stops the publisher while it holds the lock.
 #[test]
-fn a_publisher_that_is_frozen_holds_up_publishers_of_its_topic_for_2_s() {
+fn stopped_publisher_delays_others_2_seconds() {
     let store = Store::new();
     store.query("publish=a&data=one").answer();
     let stopped = injected("--inject=pwrite64:signal=STOP");
@@ -327,8 +326,9 @@ fn a_publisher_that_is_frozen_holds_up_publishers_of_its_topic_for_2_s() {
     assert!(all.contains("two") && !all.contains("three"), "{all}");
 }
 
-/// What strace(1) calls a fault of the n-th call of this name, for each call from
-/// the first that is about the store on. Without memory there is no answer.
+/// The system calls, each by its name and its number among the calls of this name, from the
+/// first call that concerns the store. Calls for memory are left out, because no answer is
+/// possible without memory.
 fn each_call(trace: &str, store: &Store) -> Vec<(String, usize)> {
     let mut counts = BTreeMap::new();
     let names = trace.lines().filter_map(|line| Some((line.split_once('(')?.0, line)));
@@ -347,10 +347,10 @@ fn each_call(trace: &str, store: &Store) -> Vec<(String, usize)> {
     calls.into_iter().map(|(name, number, _)| (name, number)).collect()
 }
 
-/// An answer with all there is, or an honest error; no end without one, but where
-/// the answer itself cannot be written.
+/// The client gets a complete answer or an error. Only an answer that cannot be written may be
+/// missing.
 #[test]
-fn a_subscriber_that_is_refused_any_system_call_answers_or_says_so() {
+fn refused_call_gives_answer_or_error() {
     let (mut answered, mut refused) = (0, 0);
     for query in [
         "subscribed[a]=earliest",
@@ -400,9 +400,9 @@ fn a_subscriber_that_is_refused_any_system_call_answers_or_says_so() {
     assert!(answered > 50 && refused > 50, "{answered} answered, {refused} refused");
 }
 
-/// lighttpd and `mod_cgid` hand on the very file that their error log is.
+/// lighttpd and `mod_cgid` pass the file of their error log as standard error.
 #[test]
-fn logs_and_answers_are_not_bounded_as_topics_are() {
+fn topic_limit_spares_logs_and_answers() {
     let store = Store::new();
     fs::create_dir(store.file("planted")).unwrap();
     let (length, path) = (1 << 30, store.0.join("log"));
@@ -423,9 +423,9 @@ fn logs_and_answers_are_not_bounded_as_topics_are() {
     assert!(refused.starts_with("novcomet: ") && refused.contains("\nStatus: 503 "), "{refused}");
 }
 
-/// A client that left before it was answered costs nothing but its event.
+/// A client that disconnects before its answer causes no error.
 #[test]
-fn an_answer_that_nobody_reads_is_not_an_error() {
+fn unread_answer_is_no_error() {
     let store = Store::new();
     let mut child = store.query("publish=a").method("GET").command;
     child.stdout(File::open("/dev/null").unwrap()).stdin(Stdio::null());

@@ -1,6 +1,5 @@
-//! The real binary answers a reader that is slow, or does not read at all, by a
-//! poll and by a stream: through a pipe, as under Apache's `mod_cgi` and lighttpd, and through a unix
-//! socket, as under `mod_cgid`.
+//! A client reads slowly or not at all. The real binary answers by poll and by stream, through
+//! a pipe (Apache's `mod_cgi`, lighttpd) and a unix socket (`mod_cgid`).
 
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -12,10 +11,10 @@ use std::time::{Duration, Instant};
 use crate::support::binary::{Call, Store, Waiter};
 use crate::support::wait::eventually;
 
-/// More than a pipe or a socket holds, and in one event.
+/// One event that is larger than the buffer of a pipe or a socket.
 const LARGE: usize = 1_000_000;
 
-/// Starts a call; gives our end of its output too.
+/// Starts a call, and returns our end of its output too.
 type Way = fn(Call) -> (Box<dyn Read + Send>, Waiter);
 
 const WAYS: [Way; 2] = [by_pipe, by_socket];
@@ -31,11 +30,11 @@ fn by_socket(mut call: Call) -> (Box<dyn Read + Send>, Waiter) {
     (Box::new(ours), call.start())
 }
 
-/// How the message is asked for, and what comes after it.
+/// The query for the message, and the end of the answer.
 const ASKED: [(&str, &str); 2] = [("wait=0", "x\"}]}}"), ("stream=1&wait=30", "x\n\n")];
 
-/// A story of a reader, and of a process that has filled all there is between
-/// them and is in the middle of an answer that ends with so much.
+/// Runs a test with a reader and a process that has filled the buffer between them. The process
+/// is in the middle of an answer whose end is given.
 fn by_each_way(tell: impl Fn(Box<dyn Read + Send>, Waiter, &str) + Sync) {
     asked_by_each_way(ASKED, tell);
 }
@@ -59,7 +58,7 @@ fn asked_by_each_way(
     });
 }
 
-/// With one message that is too large for whatever lies between.
+/// The store has one message that is larger than every buffer.
 fn store() -> Store {
     let store = Store::new();
     let size = LARGE.to_string();
@@ -70,7 +69,7 @@ fn store() -> Store {
     store
 }
 
-/// What is in the way of a write(2) is full.
+/// Waits until the process sleeps in write(2), because the buffer is full.
 fn await_stall(waiter: &Waiter) {
     let written = || {
         let io = waiter.read_proc("io");
@@ -80,7 +79,7 @@ fn await_stall(waiter: &Waiter) {
     waiter.await_sleep();
 }
 
-/// Without a word: to have no reader is no failure.
+/// The log stays empty, because a disconnected reader is no failure.
 fn assert_good_end(waiter: Waiter) {
     let output = waiter.take().wait_with_output().unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -88,14 +87,14 @@ fn assert_good_end(waiter: Waiter) {
 }
 
 #[test]
-fn who_reads_nothing_is_cut_off_in_the_middle_of_an_event() {
+fn stalled_reader_is_cut_off() {
     by_each_way(|_reader, waiter, _| assert_good_end(waiter));
 }
 
-/// A stream ends 10 s after its time, a poll after 30 s in all. At this rate the
-/// whole would take four minutes.
+/// A stream ends 10 s after its time, a poll 30 s after its start. At this rate the whole
+/// answer would take four minutes.
 #[test]
-fn a_slow_reader_keeps_nobody_beyond_the_time() {
+fn too_slow_reader_is_cut_off() {
     asked_by_each_way([("wait=0", ""), ("stream=1&wait=3", "")], |mut reader, waiter, _| {
         let mut seen = 0;
         loop {
@@ -112,9 +111,9 @@ fn a_slow_reader_keeps_nobody_beyond_the_time() {
     });
 }
 
-/// A page a second is progress.
+/// The client reads one page per second, which counts as progress.
 #[test]
-fn who_reads_slowly_gets_all() {
+fn slow_reader_gets_the_whole_answer() {
     by_each_way(|mut reader, waiter, _| {
         let mut seen = 0;
         for _ in 0..13 {
@@ -132,10 +131,10 @@ fn who_reads_slowly_gets_all() {
     });
 }
 
-/// Much less than the 10 s for which it would wait: lighttpd and Apache stop
-/// when their last CGI has ended.
+/// The process ends long before its limit of 10 s, because lighttpd and Apache stop only when
+/// their last CGI has ended.
 #[test]
-fn told_to_leave_it_does_not_wait_for_who_reads_nothing() {
+fn sigterm_does_not_wait_for_stalled_reader() {
     by_each_way(|_reader, waiter, _| {
         let begin = Instant::now();
         waiter.signal("TERM");
@@ -145,7 +144,7 @@ fn told_to_leave_it_does_not_wait_for_who_reads_nothing() {
 }
 
 #[test]
-fn told_to_leave_it_finishes_the_event_for_who_reads() {
+fn sigterm_finishes_the_event_being_read() {
     by_each_way(|mut reader, waiter, end| {
         let reading = thread::spawn(move || {
             let mut seen = String::new();
@@ -159,7 +158,7 @@ fn told_to_leave_it_finishes_the_event_for_who_reads() {
 }
 
 #[test]
-fn who_goes_away_while_it_writes_is_noticed_at_once() {
+fn disconnect_during_write_ends_the_process() {
     by_each_way(|reader, waiter, _| {
         drop(reader);
         assert_good_end(waiter);

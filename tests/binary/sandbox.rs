@@ -1,5 +1,5 @@
-//! The sandbox holds: the same program with a planted bug, by which topics become
-//! file names as they are, is stopped by Landlock alone.
+//! Landlock alone stops a program with a planted bug: it uses topics as file names without
+//! encoding them.
 
 use std::fmt::Debug;
 use std::fs::{self, File};
@@ -16,7 +16,7 @@ use novcomet::process::sandbox;
 use crate::support::binary::{Answer, SECOND, Store};
 use crate::support::host::not_run;
 
-/// Built once, beside the others.
+/// Builds the program with the bug once, beside the others.
 fn planted() -> &'static str {
     static BUILT: OnceLock<String> = OnceLock::new();
     BUILT.get_or_init(|| {
@@ -30,8 +30,8 @@ fn planted() -> &'static str {
     })
 }
 
-/// A directory outside of the store, and the topic by which the bug reaches
-/// its file of that name.
+/// A directory outside the store, and the topic by which the bug reaches a file of this name in
+/// it.
 fn outside(store: &Store, name: &str) -> (Store, String) {
     let outside = Store::new().with("victim", SECOND, 5_000);
     assert_eq!(outside.0.parent(), store.0.parent());
@@ -39,11 +39,11 @@ fn outside(store: &Store, name: &str) -> (Store, String) {
     (outside, topic)
 }
 
-/// Publishes by the planted program.
+/// Publishes with the planted bug.
 fn publish(store: &Store, topic: &str, sandbox: &str) -> Answer {
     let call =
         store.query(&format!("publish={topic}&data=x")).variable("NOVCOMET_SANDBOX", sandbox);
-    // `env` is given two programs: it starts ours, which reads no arguments.
+    // `env` starts the planted program. The shipped program is its argument, which it ignores.
     call.method("GET").by("env", &[planted()]).answer()
 }
 
@@ -57,9 +57,10 @@ fn has_landlock() -> bool {
     answer.status() == 200
 }
 
-/// A topic that is there and one that is not; without Landlock the bug is real.
+/// The topic's file exists in one case and not in the other. Without Landlock the bug writes to
+/// it.
 #[test]
-fn a_planted_traversal_is_stopped_by_landlock_alone() {
+fn landlock_stops_a_planted_traversal() {
     if !has_landlock() {
         return;
     }
@@ -79,7 +80,7 @@ fn a_planted_traversal_is_stopped_by_landlock_alone() {
 }
 
 #[test]
-fn without_a_sandbox_the_planted_bug_is_a_bug() {
+fn planted_traversal_works_without_landlock() {
     for name in ["victim", "new"] {
         let store = Store::new();
         let (outside, topic) = outside(&store, name);
@@ -88,7 +89,7 @@ fn without_a_sandbox_the_planted_bug_is_a_bug() {
     }
 }
 
-// What Landlock lets through; it holds for one thread and what that starts.
+// The access that Landlock permits. It applies to one thread and its children.
 
 fn confined<T: Send>(act: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| scope.spawn(act).join().unwrap())
@@ -102,9 +103,9 @@ fn is_refused<T: Debug>(result: io::Result<T>) {
     );
 }
 
-/// Everything that writes, beside the one directory and in it.
+/// All ways to write, in the directory and outside it.
 #[test]
-fn a_publisher_writes_event_files_and_nothing_else() {
+fn publisher_can_write_only_event_files() {
     if !has_landlock() {
         return;
     }
@@ -132,7 +133,7 @@ fn a_publisher_writes_event_files_and_nothing_else() {
 }
 
 #[test]
-fn a_subscriber_writes_nothing_and_reads_what_it_could() {
+fn subscriber_can_read_but_not_write() {
     if !has_landlock() {
         return;
     }
@@ -147,9 +148,9 @@ fn a_subscriber_writes_nothing_and_reads_what_it_could() {
     assert_eq!((store.names(), store.time("a")), (vec!["a.comet".into()], (SECOND, 0)));
 }
 
-/// Nobody's build has it by accident.
+/// The shipped build does not have the planted bug.
 #[test]
-fn the_shipped_program_has_no_such_bug() {
+fn shipped_program_has_no_planted_bug() {
     let store = Store::new();
     let (outside, topic) = outside(&store, "victim");
     let call = store.query(&format!("publish={topic}&data=x")).variable("NOVCOMET_SANDBOX", "off");

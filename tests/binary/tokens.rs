@@ -1,4 +1,4 @@
-//! Tokens, as the real binary judges them. They are signed by Node.js.
+//! The real binary checks tokens that Node.js has signed.
 
 use std::fs;
 use std::os::unix::fs::{chown, symlink};
@@ -11,8 +11,8 @@ use crate::support::tokens::{HS256, Keys, claims, now};
 
 const ALL: &str = r#"{"publish":["*"],"subscribe":["*"]}"#;
 
-/// A store in which publishing needs a token, and the topics `private/…` and
-/// `secret` one to subscribe.
+/// A store that requires a token to publish. Subscribers need a token for the topics
+/// `private/…` and `secret`.
 struct House {
     store: Store,
     keys: Keys,
@@ -34,14 +34,14 @@ impl House {
         self.ask(query).variable("HTTP_AUTHORIZATION", &format!("Bearer {token}"))
     }
 
-    /// As another algorithm's house.
+    /// The same store with another algorithm and its key.
     fn by(&self, algorithm: &str, key: &str, token: &str) -> Answer {
         let call = self.with("publish=a", token).variable("NOVCOMET_TOKEN_ALGORITHM", algorithm);
         call.variable("NOVCOMET_TOKEN_KEY", &self.keys.path(key)).answer()
     }
 }
 
-/// The one and only 401.
+/// The only form of a 401.
 fn assert_unauthorized(answer: &Answer, rule: &str) {
     assert_eq!(answer.status(), 401, "{rule}: {answer:?}");
     assert!(answer.head.contains("\r\nWWW-Authenticate: Bearer\r\n"), "{rule}: {answer:?}");
@@ -50,7 +50,7 @@ fn assert_unauthorized(answer: &Answer, rule: &str) {
 }
 
 #[test]
-fn each_algorithm_opens_with_its_own_key() {
+fn each_algorithm_accepts_its_own_key() {
     let house = House::new();
     for (algorithm, private, public) in [
         ("HS256", "hs", "hs"),
@@ -64,7 +64,7 @@ fn each_algorithm_opens_with_its_own_key() {
     }
 }
 
-/// Each token is wrong in one way only.
+/// Each token has exactly one fault.
 #[test]
 fn every_wrong_token_gets_the_same_401() {
     let house = House::new();
@@ -140,16 +140,16 @@ fn every_wrong_token_gets_the_same_401() {
     assert_eq!(house.store.names(), [""; 0], "nothing was published");
 }
 
-/// The same bytes must not be written in two ways, and nothing may be added.
-/// Base64 and the parts are the same for all algorithms, signatures are not: see
-/// `an_es256_token_has_two_forms`.
+/// Two texts must not stand for the same token, and nothing may be added to a token. Base64 and
+/// the parts are the same for all algorithms. Signatures are not: see
+/// `es256_token_has_two_forms`.
 #[test]
-fn an_hs256_token_has_one_form() {
+fn hs256_token_has_one_form() {
     let house = House::new();
     let good = house.keys.token(ALL);
     let parts: Vec<_> = good.split('.').collect();
     let [header, claims, signature] = parts[..] else { panic!("{good}") };
-    // 32 bytes leave two bits of the last character, which must be zero.
+    // 32 bytes leave two unused bits in the last character. They must be zero.
     let last = signature.chars().last().unwrap();
     let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let next = alphabet.chars().nth(alphabet.find(last).unwrap() + 1).unwrap();
@@ -172,11 +172,10 @@ fn an_hs256_token_has_one_form() {
     assert_eq!(house.with("publish=a", &good).answer().body, "true");
 }
 
-/// Of a signature of ECDSA anybody makes a second one, (r, n - s). Node.js,
-/// OpenSSL and Java sign with either half, so to refuse one would refuse half
-/// of their tokens.
+/// Everyone can turn an ECDSA signature (r, s) into (r, n - s). Node.js, OpenSSL and Java sign
+/// with either form, so refusing one form would refuse half of their tokens.
 #[test]
-fn an_es256_token_has_two_forms() {
+fn es256_token_has_two_forms() {
     let house = House::new();
     let header = r#"{"alg":"ES256"}"#;
     let (low, high) = ("ES256 with low s", "ES256 with high s");
@@ -188,7 +187,7 @@ fn an_es256_token_has_two_forms() {
     }
 }
 
-/// The others have one: to add the group's order or the modulus makes another
+/// The other algorithms have one form. Adding the group's order or the modulus gives another
 /// text of the same number, and it is refused.
 #[test]
 fn rs256_and_eddsa_signatures_have_one_form() {
@@ -205,9 +204,9 @@ fn rs256_and_eddsa_signatures_have_one_form() {
     }
 }
 
-/// Who holds the public key must not be able to sign with it.
+/// A client with the public key must not be able to sign tokens.
 #[test]
-fn a_public_key_is_no_secret() {
+fn public_key_cannot_sign_tokens() {
     let house = House::new();
     for (algorithm, public) in [("RS256", "rs.pub"), ("ES256", "es.pub"), ("EdDSA", "ed.pub")] {
         let header = format!(r#"{{"alg":"{algorithm}"}}"#);
@@ -246,7 +245,7 @@ fn a_public_key_is_no_secret() {
 }
 
 #[test]
-fn a_token_is_taken_from_the_header_or_the_cookie_only() {
+fn token_comes_from_header_or_cookie() {
     let house = House::new();
     let (good, other) = (house.keys.token(ALL), house.keys.token(r#"{"publish":["b"]}"#));
     let ask = || house.ask("publish=a");
@@ -307,10 +306,10 @@ fn a_token_is_taken_from_the_header_or_the_cookie_only() {
     assert_eq!(free.status(), 200, "where no grant is needed, it is a parameter like others");
 }
 
-/// A browser sends the cookie for every page that has it ask. What a page of ours
-/// shows of itself: publishing and subscribing by the cookie.
+/// A browser sends the cookie with requests from every page. To publish or subscribe by the
+/// cookie, a request needs headers that show a page of the own site.
 #[test]
-fn a_cookie_needs_evidence_of_our_own_site() {
+fn cookie_needs_proof_of_own_site() {
     let house = House::new();
     let good = house.keys.token(ALL);
     let cookie = format!("mercureAuthorization={good}");
@@ -333,7 +332,7 @@ fn a_cookie_needs_evidence_of_our_own_site() {
         (&[("ORIGIN", "null")], 403, 403),
         (&[("ORIGIN", "")], 403, 403),
         (&[("ORIGIN", "null"), ("REFERER", "http://a.example/")], 403, 403),
-        // A foreign page that redirects passes our Referer on.
+        // A redirect by a foreign page keeps the Referer of our page.
         (&[("REFERER", "http://a.example/page")], 403, 200),
         (&[("REFERER", "https://pages.example/page")], 403, 200),
         (&[("REFERER", "http://evil.example/page")], 403, 403),
@@ -369,7 +368,7 @@ fn a_cookie_needs_evidence_of_our_own_site() {
 }
 
 #[test]
-fn a_grant_is_exact_or_a_prefix_and_for_every_topic() {
+fn every_topic_needs_a_matching_grant() {
     let house = House::new();
     let token =
         house.keys.token(r#"{"publish":["a","news/*"],"subscribe":["secret","private/b*"]}"#);
@@ -410,7 +409,7 @@ fn a_grant_is_exact_or_a_prefix_and_for_every_topic() {
 }
 
 #[test]
-fn a_private_topic_needs_a_token_to_subscribe() {
+fn private_topic_needs_a_token() {
     let house = House::new();
     for topic in ["secret", "private/", "private/x", "%73ecret"] {
         for more in ["", "&stream=1", "&stream=json"] {
@@ -433,7 +432,7 @@ fn a_private_topic_needs_a_token_to_subscribe() {
 }
 
 #[test]
-fn every_topic_needs_a_token_under_subscribe_token() {
+fn subscribe_token_applies_to_every_topic() {
     let house = House::new();
     let token = house.keys.token(r#"{"subscribe":["secret","b/*"]}"#);
     let ask = |query: &str| house.ask(query).variable("NOVCOMET_SUBSCRIBE", "token");
@@ -451,7 +450,7 @@ fn every_topic_needs_a_token_under_subscribe_token() {
 }
 
 #[test]
-fn a_private_topic_is_so_whatever_separates_it() {
+fn any_separator_makes_topics_private() {
     let house = House::new();
     let ask = |list: &str, topic: &str| {
         let query = format!("subscribed[{topic}]=earliest&wait=0");
@@ -472,10 +471,10 @@ fn a_private_topic_is_so_whatever_separates_it() {
     }
 }
 
-// The end of a token.
+// Expiry.
 
 #[test]
-fn a_stream_ends_when_its_token_does() {
+fn stream_ends_when_its_token_expires() {
     let house = House::new();
     let long = house.keys.token(ALL);
     let short = house.keys.sign(&[("HS256", "hs", HS256, claims(8, ALL))]).remove(0);
@@ -489,7 +488,7 @@ fn a_stream_ends_when_its_token_does() {
 }
 
 #[test]
-fn a_poll_that_outlives_its_token_is_a_401() {
+fn expired_token_ends_poll_with_401() {
     let house = House::new();
     let short = house.keys.sign(&[("HS256", "hs", HS256, claims(2, ALL))]).remove(0);
     let begin = Instant::now();
@@ -498,9 +497,9 @@ fn a_poll_that_outlives_its_token_is_a_401() {
     assert!(begin.elapsed() < Duration::from_secs(60), "an hour was its own");
 }
 
-/// A stopped process cannot leave in time: exp counts at each delivery.
+/// A stopped process cannot exit in time, so `exp` is checked at each delivery.
 #[test]
-fn what_is_published_after_the_end_is_not_delivered() {
+fn message_after_expiry_is_not_delivered() {
     let house = House::new();
     let long = house.keys.token(ALL);
     for query in ["subscribed[secret]=0&stream=1", "subscribed[secret]=0"] {
@@ -520,7 +519,7 @@ fn what_is_published_after_the_end_is_not_delivered() {
 // The key.
 
 #[test]
-fn a_key_that_others_could_have_read_or_made_serves_nobody() {
+fn exposed_or_invalid_key_is_refused() {
     let house = House::new();
     let keys = &house.keys;
     let good = keys.token(ALL);
@@ -586,7 +585,7 @@ fn a_key_that_others_could_have_read_or_made_serves_nobody() {
         write("foreign", &secret, 0o600);
         chown(keys.path("foreign"), Some(1), None).unwrap();
         names.push(("HS256", "foreign"));
-        // As good a secret as any, if a device were read.
+        // A device must not be read, although its content could be a key.
         let zeros = Command::new("mknod").args([&keys.path("device"), "c", "1", "5"]).status();
         assert!(zeros.unwrap().success());
         keys.allow("device", 0o600);
@@ -613,9 +612,9 @@ fn a_key_that_others_could_have_read_or_made_serves_nobody() {
     assert_eq!(house.by("HS256", "root-and-group", &good).body, "true");
 }
 
-/// An administrator may have set the secret instead of its file.
+/// An administrator may have set the secret instead of the path of its file.
 #[test]
-fn a_secret_in_the_place_of_its_file_is_not_logged() {
+fn secret_set_as_path_is_not_logged() {
     let house = House::new();
     for secret in [
         "/9j4AAQSkZJRgABAQEASABIAAD/2wBDAAMCAgMCAgMDAwMEAwMEBQgFBQQEBQoHBwYIDAoMDAsKCwsNDhIQDQ4R",
@@ -636,7 +635,7 @@ fn a_secret_in_the_place_of_its_file_is_not_logged() {
 }
 
 #[test]
-fn a_key_is_read_only_where_it_is_needed() {
+fn key_is_read_only_when_needed() {
     let house = House::new();
     let absent = |query: &str| house.ask(query).variable("NOVCOMET_TOKEN_KEY", "/nowhere/key");
     assert_eq!(absent("subscribed[public]=0&wait=0").answer().status(), 200);

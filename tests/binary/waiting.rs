@@ -1,4 +1,4 @@
-//! The real binary waits: what wakes it, what ends it, and that nothing is lost.
+//! The real binary waits: events that wake it, causes that end it, and no lost event.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -14,7 +14,7 @@ use crate::support::dir::{touch, touch_by_shell};
 use crate::support::turn::INOTIFY;
 
 #[test]
-fn a_waiter_is_woken_by_every_way_to_publish() {
+fn every_way_to_publish_wakes_waiters() {
     let ways: [fn(&Store); 6] = [
         |store| assert_eq!(store.query("publish=a").answer().body, "true"),
         |store| touch(&store.file("a")),
@@ -41,7 +41,7 @@ fn a_waiter_is_woken_by_every_way_to_publish() {
 }
 
 #[test]
-fn a_topic_that_does_not_exist_wakes_its_waiters_when_it_appears() {
+fn new_topic_wakes_its_waiters() {
     for publish in [true, false] {
         let store = Store::new();
         let waiter = store.query("subscribed[a]=0").waiting();
@@ -54,7 +54,7 @@ fn a_topic_that_does_not_exist_wakes_its_waiters_when_it_appears() {
 }
 
 #[test]
-fn an_older_file_put_in_place_is_noticed() {
+fn replacement_by_an_older_file_wakes() {
     let store = Store::new().with("a", SECOND, 5_000).with("backup", SECOND - 9, 5_000);
     let waiter = store.query("subscribed[a]=1795415403.000005").waiting();
     fs::rename(store.file("backup"), store.file("a")).unwrap();
@@ -62,7 +62,7 @@ fn an_older_file_put_in_place_is_noticed() {
     assert_eq!(answer.body, r#"{"s":1,"k":{"a":1795415394.000005},"gap":["a"]}"#);
 }
 
-/// Until the user has no inotify instance left.
+/// Takes inotify instances until the user has none left.
 fn hold_all_instances(held: &mut Vec<OwnedFd>) {
     while let Ok(instance) = inotify::init(inotify::CreateFlags::CLOEXEC) {
         held.push(instance);
@@ -70,10 +70,9 @@ fn hold_all_instances(held: &mut Vec<OwnedFd>) {
     }
 }
 
-/// Other tests give instances back meanwhile, so a waiter may find one: those
-/// rounds do not count.
+/// Other tests release instances meanwhile, so a waiter may get one. Such rounds do not count.
 #[test]
-fn without_an_inotify_instance_dnotify_wakes() {
+fn dnotify_wakes_when_inotify_is_exhausted() {
     let _turn = INOTIFY.alone();
     let mut held = Vec::new();
     let mut by_dnotify = 0;
@@ -89,10 +88,10 @@ fn without_an_inotify_instance_dnotify_wakes() {
     }
 }
 
-/// Without inotify the whole directory wakes: 16 times in a row, then four times
-/// a second. A sleep may be cut in two by a signal that ends none of it.
+/// Without inotify, every change in the directory wakes the process: 16 times in a row, then
+/// four times a second. A signal may split one sleep into two.
 #[test]
-fn busy_neighbours_wake_only_so_often() {
+fn busy_directory_wakes_at_limited_rate() {
     let _turn = INOTIFY.alone();
     let (store, mut held) = (Store::new(), Vec::new());
     let (waiter, begin) = loop {
@@ -115,7 +114,7 @@ fn busy_neighbours_wake_only_so_often() {
 }
 
 #[test]
-fn a_directory_that_vanishes_and_comes_back_is_watched_again() {
+fn recreated_directory_is_watched_again() {
     let store = Store::new();
     let call = store.query("subscribed[a]=0").variable("NOVCOMET_SLEEP", "0.1");
     let waiter = call.variable("NOVCOMET_TRIES", "600").waiting();
@@ -127,7 +126,7 @@ fn a_directory_that_vanishes_and_comes_back_is_watched_again() {
 }
 
 #[test]
-fn terminated_it_answers_where_the_topics_stand() {
+fn sigterm_answers_with_cursors() {
     let store = Store::new().with("a", SECOND, 5_000);
     let waiter = store.query("subscribed[a]=0&subscribed[b]=0").waiting();
     waiter.signal("TERM");
@@ -137,7 +136,7 @@ fn terminated_it_answers_where_the_topics_stand() {
 }
 
 #[test]
-fn when_nobody_listens_it_leaves_silently() {
+fn disconnected_client_ends_wait_silently() {
     let store = Store::new();
     let mut child = store.query("subscribed[a]=0").waiting().take();
     drop(child.stdout.take());
@@ -148,7 +147,7 @@ fn when_nobody_listens_it_leaves_silently() {
 }
 
 #[test]
-fn an_idle_waiter_makes_no_system_call() {
+fn idle_waiter_makes_no_system_call() {
     let store = Store::new().with("busy", SECOND, 0);
     let waiter = store.query("subscribed[a]=0").waiting();
     let before = waiter.times_asleep();
@@ -157,7 +156,7 @@ fn an_idle_waiter_makes_no_system_call() {
 }
 
 #[test]
-fn a_wait_is_as_long_as_was_asked_and_no_longer_than_configured() {
+fn wait_is_as_requested_up_to_maximum() {
     let store = Store::new();
     let lasting = |query: &str, sleep: &str| {
         let begin = Instant::now();
@@ -170,27 +169,27 @@ fn a_wait_is_as_long_as_was_asked_and_no_longer_than_configured() {
     lasting("subscribed[a]=0&wait=0", "3600");
 }
 
-// A publisher at work.
+// A running publisher.
 
-/// Holds the lock of a topic's file, as a publisher that was stopped would.
+/// Holds the lock of a topic's file, as a stopped publisher does.
 fn hold_lock(store: &Store, name: &str) -> File {
     let file = File::options().write(true).open(store.file(name)).unwrap();
     fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
     file
 }
 
-/// By another process: to close the file in this one would free its lock.
+/// Another process reads the file. If this process closed it, the lock would be released.
 fn touch_elsewhere(store: &Store, name: &str) {
     touch_by_shell(&store.file(name));
 }
 
 #[test]
-fn a_time_that_a_publisher_may_replace_is_told_to_nobody() {
+fn unsettled_cursor_is_not_delivered() {
     let store = Store::new().with("a", SECOND - 1_000_000_000, 0);
     let lock = hold_lock(&store, "a");
     let mut waiter = store.query("subscribed[a]=0").waiting();
     touch_elsewhere(&store, "a");
-    // Well below the 2 s after which a publisher is waited for no longer.
+    // Below the 2 s for which the program waits for a publisher.
     thread::sleep(Duration::from_millis(300));
     assert!(waiter.0.try_wait().unwrap().is_none(), "it did not wait for the publisher");
     drop(lock);
@@ -198,7 +197,7 @@ fn a_time_that_a_publisher_may_replace_is_told_to_nobody() {
 }
 
 #[test]
-fn a_publisher_that_hangs_holds_up_publishers_for_a_while_and_no_subscriber() {
+fn hanging_publisher_delays_only_publishers() {
     let store = Store::new().with("a", SECOND - 1_000_000_000, 0);
     let _lock = hold_lock(&store, "a");
     let waiter = store.query("subscribed[a]=0").waiting();
@@ -208,13 +207,13 @@ fn a_publisher_that_hangs_holds_up_publishers_for_a_while_and_no_subscriber() {
     assert_eq!(store.query("publish=b").answer().body, "true");
 }
 
-// Nothing is lost.
+// No event is lost.
 
-/// Two publishers, one by the binary and one by touch, fire thousands of times
-/// at random gaps; a subscriber polls again and again. A wake-up that is missed
-/// would last an hour, an event that is missed shows at the end.
+/// Two publishers, one by the binary and one by touch, publish thousands of times at random
+/// intervals. A subscriber polls in a loop. A lost wake-up would last an hour, and a lost event
+/// shows at the end.
 #[test]
-fn of_thousands_of_events_the_last_is_always_seen() {
+fn last_of_thousands_of_events_is_delivered() {
     const ROUNDS: u32 = 2_000;
     let store = Store::new();
     thread::scope(|scope| {
@@ -232,7 +231,7 @@ fn of_thousands_of_events_the_last_is_always_seen() {
     });
 }
 
-/// The cursor that the subscriber has at the end, and how often it asked.
+/// The last cursor of the subscriber, and the number of its polls.
 fn poll_until_the_end(store: &Store) -> (String, u32) {
     let mut cursor = "0.1".to_owned();
     let mut polls = 0;
@@ -249,7 +248,7 @@ fn poll_until_the_end(store: &Store) -> (String, u32) {
     }
 }
 
-/// Does it `rounds` times, at gaps from none to 2 ms that look random.
+/// Calls the function `rounds` times, at intervals of up to 2 ms that look random.
 fn fire(rounds: u32, publish: impl Fn()) {
     let mut state = 12_345_u64;
     for _ in 0..rounds {

@@ -1,4 +1,4 @@
-// A page of 2011 goes on as it was: its /comet.php is ours now.
+// A page of 2011 works unchanged: NovComet answers its /comet.php.
 import assert from 'node:assert/strict';
 import fs from 'node:fs/promises';
 import {createRequire} from 'node:module';
@@ -27,7 +27,7 @@ describe('a page of 2011', () => {
     await server?.close();
   });
 
-  /** `ahead`: by how many seconds the clock of this browser is wrong. */
+  /** `ahead`: the error of this browser's clock, in seconds. */
   const open = async (ahead = 0) => {
     const page = await browser.newPage();
     await page.addInitScript(ahead => {
@@ -39,13 +39,13 @@ describe('a page of 2011', () => {
     return page;
   };
 
-  /** Waits until the server waits for this page's topics with the cursors that the page has now. */
+  /** Waits until a poll with the current cursors of this page waits in the server. */
   const listening = page => until(async () => {
     const {door, phone} = await page.evaluate(() => since);
     return server.waiters(new RegExp(`subscribed\\[door\\]=${door}&subscribed\\[phone\\]=${phone}&`));
   }, 'the old page listens');
 
-  /** Waits for the page to have heard of each so often. */
+  /** Waits until the page has received each event this many times. */
   const rings = (page, door, phone) => page.waitForFunction(expected => Object.keys(expected)
     .every(name => rings.filter(ring => ring === name).length === expected[name]), {door, phone});
 
@@ -75,7 +75,7 @@ describe('a page of 2011', () => {
     await listening(page);
     await server.publish('phone');
     await rings(page, 1, 1);
-    await server.publish('door');       // it sleeps now
+    await server.publish('door');       // the page sleeps now
     await server.publish('phone');
     await rings(page, 2, 2);
   });

@@ -201,7 +201,7 @@ describe('auto', () => {
   beforeEach(async () => { proxy = await Proxy.start(server); });
   afterEach(() => proxy.close());
 
-  /** Publishes 0, 1, 2 … until `done`, and some more. Resolves to all of them. Not more than are kept. */
+  /** Publishes 0, 1, 2 … until `done`, and a few more, within the number that is kept. Resolves to all. */
   const number = async done => {
     const sent = [];
     for (let more = 0; more < 20; more += done(), await sleep(10)) {

@@ -1,5 +1,5 @@
-// What a foreign page can do with the token in its visitor's cookie, on plain HTTP: Chromium sends no
-// Sec-Fetch-Site there. `intranet.test` is ours and `evil.test` is not; both are this machine.
+// A foreign page tries to use the token in its visitor's cookie, on plain HTTP, where Chromium sends
+// no Sec-Fetch-Site. `intranet.test` is the own site and `evil.test` is not; both are this machine.
 import assert from 'node:assert/strict';
 import {createHmac, randomBytes} from 'node:crypto';
 import {once} from 'node:events';
@@ -11,7 +11,7 @@ import {Server, launch, open, run, until} from './support.mjs';
 
 const base64url = value => Buffer.from(value).toString('base64url');
 let keys, server, evil, browser, context, ours, foreign;
-let lure = '';      // what evil.test answers with: a page, or where it redirects to
+let lure = '';      // the answer of evil.test: a page, or the target of a redirect
 
 function token(secret) {
   const exp = Math.floor(Date.now() / 1e3) + 600;
@@ -65,7 +65,7 @@ after(async () => {
   await fs.rm(keys, {recursive: true, force: true});
 });
 
-/** What comet.cgi answers when `act` has it asked: [status, headers that the browser sent]. */
+/** The answer of comet.cgi to the request that `act` causes: [status, headers of the browser]. */
 async function answered(act) {
   const response = context.waitForEvent('response', {predicate: it => it.url().includes('/comet.cgi?')});
   await act();
@@ -73,7 +73,7 @@ async function answered(act) {
   return [answer.status(), await answer.request().allHeaders()];
 }
 
-it('a navigation from a foreign page publishes nothing', async () => {
+it('foreign navigation publishes nothing', async () => {
   lure = `<script>location = '${ours}/comet.cgi?publish=pwn&data=by-navigation'</script>`;
   const page = await context.newPage();
   const [status, headers] = await answered(() => page.goto(foreign).catch(() => {}));
@@ -83,7 +83,7 @@ it('a navigation from a foreign page publishes nothing', async () => {
   assert.deepEqual(await fs.readdir(server.store), []);
 });
 
-it('a window of a foreign page learns nothing of a private topic', async () => {
+it('foreign window reads no private topic', async () => {
   lure = '<a target="prize" href="about:blank">win</a>';
   const page = await open(context, foreign);
   const [prize] = await Promise.all([page.waitForEvent('popup'), page.click('a')]);
@@ -93,7 +93,7 @@ it('a window of a foreign page learns nothing of a private topic', async () => {
   assert.equal(status, 403);
 });
 
-it('a foreign redirect of a link on our page publishes nothing', async () => {
+it('foreign redirect publishes nothing', async () => {
   lure = `${ours}/comet.cgi?publish=pwn&data=by-redirect`;
   await server.serve('links.html', `<!doctype html><a href="${foreign}">a link</a>`);
   const page = await open(context, `${ours}/links.html`);
@@ -105,7 +105,7 @@ it('a foreign redirect of a link on our page publishes nothing', async () => {
 });
 
 for (const transport of ['poll', 'stream']) {
-  it(`a page of ours without a referrer hears and publishes by ${transport}`, async () => {
+  it(`page without referrer works by ${transport}`, async () => {
     const page = await open(context, `${ours}/quiet.html`);
     await page.evaluate(transport => {
       Object.assign(window, {heard: [], client: new NovComet.Client('/comet.cgi', {transport})});

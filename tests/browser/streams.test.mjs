@@ -5,14 +5,14 @@ import {EventSource} from 'eventsource';
 import {Server, gets, launch, listen, messages, open, until} from './support.mjs';
 
 const texts = ['one', '', 'zwei\n€ 😀', '\r\n\r', '{"json":[1,2]}', 'data: 3\n\nid: 4', ' ', 'x'.repeat(60e3)];
-/** What Server-Sent Events make of it: they know lines, not how those ended. */
+/** The text as Server-Sent Events deliver it: with lines, but without the kind of their ends. */
 const lined = text => text.replaceAll(/\r\n|\r/g, '\n');
 
 let browser;
 before(async () => { browser = await launch(); });
 after(async () => { await browser?.close(); });
 
-/** Each opens a source and shows what it got as [type, data], and how often it was opened. */
+/** Each opens a source, and shows its events as [type, data] and the number of its connections. */
 const sources = {
   async chromium(context, server, url) {
     await server.serve('empty.html', '<!doctype html><title>empty</title>');

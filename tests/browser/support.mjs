@@ -1,4 +1,4 @@
-// Real servers, with the configuration that is shipped, a proxy to make trouble, and Chromium.
+// Real servers with the shipped configuration, a proxy that causes faults, and Chromium.
 import assert from 'node:assert/strict';
 import {execFile, spawn} from 'node:child_process';
 import {once} from 'node:events';
@@ -23,7 +23,7 @@ const program = name => ['/usr/sbin', '/usr/bin', `${SOURCE}/target/packages/usr
   .map(folder => `${folder}/${name}`).find(existsSync) ?? name;
 const SHARED_MEMORY = process.env.TESTS_SHM ?? '/dev/shm';
 
-/** Looks again until `look` gives something true. */
+/** Calls `look` until it returns a true value. */
 export async function until(look, what = look) {
   for (const end = Date.now() + PATIENCE; Date.now() < end; await sleep(10)) {
     const seen = await look();
@@ -54,9 +54,9 @@ const commands = {
   }),
 };
 
-/** A web server on a free port of loopback, its files and its event store its own. */
+/** A web server on a free port of loopback, with its own files and event store. */
 export class Server {
-  /** `options` are settings of ours: `{NOVCOMET_PUBLISH: 'token'}`. */
+  /** `options` are settings of NovComet: `{NOVCOMET_PUBLISH: 'token'}`. */
   static async start(kind = 'apache', options = {}) {
     const server = new Server();
     Object.assign(server, {kind, options});
@@ -72,7 +72,7 @@ export class Server {
   /** The demo page. */
   get page() { return `${this.url}/novcomet/`; }
 
-  /** What `make install DESTDIR=root` would put there, and what a server needs beside it. */
+  /** Installs the files of `make install DESTDIR=root`, and the other files that a server needs. */
   async #layOut() {
     await fs.chmod(this.root, 0o755);
     await fs.chmod(this.store, 0o1777);
@@ -95,7 +95,7 @@ export class Server {
     if (!this.child) throw new Error(await fs.readFile(`${this.root}/error.log`, 'utf8'));
   }
 
-  /** Somebody else may take a free port just before the server does. */
+  /** Another process may take the free port before the server does. */
   async #try(port) {
     const {args, env, option} = commands[this.kind]({root: this.root, port});
     await fs.writeFile(`${this.root}/options.conf`, Object.entries({NOVCOMET_STORE: `file://${this.store}`, ...this.options})
@@ -117,7 +117,7 @@ export class Server {
     await ended;
   }
 
-  /** Ends it and leaves nothing behind. */
+  /** Stops the server and removes its files. */
   async close() {
     if (this.child) await this.stop();
     for (const pid of await this.#processes()) end(pid);
@@ -125,12 +125,12 @@ export class Server {
     await fs.rm(this.store, {recursive: true, force: true});
   }
 
-  /** What a shell on the server does. */
+  /** Touches the file as a shell on the server does. */
   async touch(id) {
     await run('touch', [`${this.store}/${id}.comet`]);
   }
 
-  /** What one user touched first, another may not publish: each test begins with no event files. */
+  /** Another user may not publish to a touched file, so each test begins without event files. */
   async empty() {
     for (const name of await fs.readdir(this.store)) await fs.rm(`${this.store}/${name}`);
   }
@@ -150,8 +150,8 @@ export class Server {
   }
 
   /**
-   * The processes that wait with an environment like this. Apache does not tell a silent CGI that its
-   * client is gone: in it, those of earlier polls are still there.
+   * The waiting processes with an environment like this. Under Apache a silent CGI does not notice
+   * that its client has disconnected, so the processes of earlier polls are included.
    */
   async waiters(like) {
     const asleep = await this.#processes(async pid =>
@@ -179,12 +179,12 @@ const end = pid => {
 
 const proc = (pid, file) => fs.readFile(`/proc/${pid}/${file}`, 'utf8').catch(() => '');
 
-/** Between the browser and a server: passes all on, unless `trouble` answers a request for comet.cgi. */
+/** A proxy before a server. It forwards everything unless `trouble` answers a request for comet.cgi. */
 export class Proxy {
-  requests = [];        // what the browser asked of comet.cgi, and when
+  requests = [];        // the browser's requests to comet.cgi, with their times
   trouble = null;
-  buffering = false;    // hands on an answer of comet.cgi when it is complete, as nginx may do
-  rewrite = url => url; // of what is handed on
+  buffering = false;    // forwards an answer of comet.cgi when it is complete, as nginx may do
+  rewrite = url => url; // of the forwarded request
 
   static async start(server) {
     const proxy = new Proxy();
@@ -197,7 +197,7 @@ export class Proxy {
 
   get url() { return `http://127.0.0.1:${this.http.address().port}`; }
 
-  /** Cuts every connection, as a cable does. */
+  /** Closes every connection at once. */
   cut() { this.http.closeAllConnections(); }
 
   async close() {
@@ -224,7 +224,7 @@ export class Proxy {
   }
 }
 
-/** Debian's Chromium; nothing in it asks for anything but our pages. */
+/** Debian's Chromium, without requests except those of our pages. */
 export function launch(...args) {
   return chromium.launch({
     executablePath: program('chromium'),
@@ -234,13 +234,13 @@ export function launch(...args) {
   });
 }
 
-/** A page in a tab of its own; what it throws fails the test. */
+/** A page in a new tab. Its exceptions fail the test. */
 export async function open(context, url) {
   const page = await context.newPage();
   page.mistakes = [];
   page.on('pageerror', error => page.mistakes.push(error));
-  page.asked = [];              // by what requests it listened: 'wait=0', 'wait=60', 'stream=json'
-  page.pending = new Set();     // those under way
+  page.asked = [];              // the requests that it sent: 'wait=0', 'wait=60', 'stream=json'
+  page.pending = new Set();     // the requests without an answer yet
   page.on('request', request => {
     const how = request.url().match(/&(wait=\d+|stream=json)$/)?.[1];
     if (how) page.asked.push(how);
@@ -271,12 +271,12 @@ export const heard = async (page, id, transport = 'stream') => {
   return lines.filter(([topic]) => topic === id);
 };
 
-/** Waits until both logs have so many events of a topic: a `touch` that makes the file may be two. */
+/** Waits until both logs have this many events of a topic. A `touch` that creates the file may count twice. */
 export const hears = (page, id, number = 1) => until(async () =>
   (await heard(page, id, 'stream')).length >= number && (await heard(page, id, 'poll')).length >= number,
 `${number} of ${id}`);
 
-// The page with nothing but a client
+// A page that has only a client
 
 /** `where` is a server or a proxy. */
 export async function listen(context, where, transport = 'auto') {
@@ -287,13 +287,13 @@ export async function listen(context, where, transport = 'auto') {
 
 export const state = (page, state) => page.waitForFunction(state => client.state === state, state);
 
-/** Waits until a poll or a stream of the page's is under way. */
+/** Waits until a poll or a stream of the page has started. */
 export const asks = page => until(() => page.pending.size > 0, 'the page asks');
 
-/** The messages it has got; an event without one is null. */
+/** The received messages. An event without a message is null. */
 export const messages = page => page.evaluate(() => heard.map(({data}) => data ?? null));
 
-/** Waits until it has got these messages, each once and in this order. */
+/** Waits until the page has received these messages, each once and in this order. */
 export const gets = async (page, ...expected) => {
   await until(async () => (await messages(page)).length >= expected.length, `all of ${expected.length}`);
   assert.deepEqual(await messages(page), expected);

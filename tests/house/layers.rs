@@ -1,6 +1,6 @@
-//! The import rule of DESIGN.md. A folder of src is a layer. A file imports from
-//! its own folder and from lower layers; folders of one layer, and the children
-//! of protocol/ and store/, are strangers to each other; no imports go in a circle.
+//! The import rule of DESIGN.md. A folder of src is a layer. A file imports only from its own
+//! folder and from lower layers. Folders of one layer do not import each other, and neither do
+//! the children of protocol/ and store/. Imports form no cycle.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -22,7 +22,7 @@ const LAYERS: [(&str, u8); 12] = [
     ("error", 0),
 ];
 
-/// `event` says what is wrong with a name.
+/// `event` reports invalid names.
 const SIDEWAYS: [(&str, &str); 1] = [("event", "error")];
 
 /// The folders in these know their parent and not each other.
@@ -41,9 +41,9 @@ fn folders_import_only_lower_layers() {
 }
 
 #[test]
-fn imports_form_no_circle() {
+fn imports_form_no_cycle() {
     let mut left = imports();
-    // A module that imports no module that is left is in no circle.
+    // A module whose imports are all removed is in no cycle.
     loop {
         let importing: BTreeSet<_> = left.iter().map(|(from, _)| from.clone()).collect();
         let before = left.len();
@@ -55,7 +55,7 @@ fn imports_form_no_circle() {
     assert!(left.is_empty(), "a circle is among {left:#?}");
 }
 
-/// Blocks of it: `main` has an attribute with that word.
+/// Only blocks count, because `main` has an attribute with that word.
 #[test]
 fn only_sys_has_unsafe_code() {
     for (module, text) in sources() {
@@ -83,7 +83,7 @@ fn is_allowed(from: &Module, to: &Module) -> bool {
     }
 }
 
-/// Whether its second part is a folder: store/open.rs is none, and may name them.
+/// Whether its second part is a folder. store/open.rs is none, so it may name them.
 fn is_in_folder(module: &Module) -> bool {
     module.len() > 1 && root().join(&module[0]).join(&module[1]).is_dir()
 }
@@ -105,7 +105,7 @@ fn imports() -> BTreeSet<(Module, Module)> {
     found
 }
 
-/// The module that a path names: its longest beginning that is one.
+/// The module of a path: its longest beginning that is a module.
 fn resolve(module: &Module, path: &[&str], sources: &BTreeMap<Module, String>) -> Option<Module> {
     let supers = path.iter().take_while(|part| **part == "super").count();
     let mut full: Module = match supers {

@@ -1,5 +1,5 @@
-//! The properties of tests/properties/*, tried on the seeds of fuzz/seeds and
-//! on thousands of cases that are made anew from the same numbers each time.
+//! Checks the properties of tests/properties/* on the seeds of fuzz/seeds and on thousands of
+//! generated cases. The generator uses the same numbers each time.
 
 use std::fs;
 use std::panic::catch_unwind;
@@ -44,7 +44,7 @@ fn config_holds() {
     try_all("config", 50_000, config::holds, config::case);
 }
 
-/// Every seed, `cases` made ones, and as many seeds with something changed.
+/// Every seed, `cases` generated inputs, and as many changed seeds.
 fn try_all(
     noun: &str,
     cases: u32,
@@ -65,7 +65,7 @@ fn try_all(
     }
 }
 
-/// Says on which input a property failed: what to keep as a seed.
+/// Reports the input on which a property failed, so that it can be kept as a seed.
 fn hold(noun: &str, input: &[u8], holds: fn(&[u8])) {
     let held = catch_unwind(|| holds(input)).is_ok();
     assert!(held, "{noun} does not hold for b\"{}\"", input.escape_ascii());
@@ -99,7 +99,7 @@ impl Chance {
         (0..count.div_ceil(8)).flat_map(|_| self.next().to_le_bytes()).collect()
     }
 
-    /// A seed, with a few parts of it taken out, doubled, or put from another.
+    /// A seed with a few parts removed, doubled, or inserted from another seed.
     fn changed(&mut self, seeds: &[Vec<u8>]) -> Vec<u8> {
         let mut changed = seeds[self.below(seeds.len())].clone();
         for _ in 0..=self.below(4) {

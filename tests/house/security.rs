@@ -1,5 +1,5 @@
-//! The documents stay true. Each test and constant that docs/security.md names exists.
-//! docs/options.md and the manual have every setting, and the former its default.
+//! The documents match the code. Each test and constant that docs/security.md names exists.
+//! docs/options.md and the manual have every setting, and docs/options.md has its default.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -15,7 +15,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The words in `code` that name something in a file: `file: name`.
+/// The names in `code` with a file: `file: name`.
 fn names(text: &str) -> Vec<(&str, &str)> {
     let spans = text.split('`').skip(1).step_by(2);
     let pairs = spans.filter_map(|span| span.split_once(": "));
@@ -30,7 +30,7 @@ fn is_constant(name: &str) -> bool {
     name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
 }
 
-/// What is missing of what is named.
+/// The name, if it does not exist.
 fn missing((file, name): (&str, &str)) -> Option<String> {
     let (texts, mark) = match () {
         () if is_constant(name) => (vec![read(&format!("src/{file}"))], format!("const {name}: ")),
@@ -52,7 +52,7 @@ fn modules(file: &str) -> Vec<String> {
 }
 
 #[test]
-fn each_test_and_each_constant_that_is_named_is_there() {
+fn each_named_test_and_constant_exists() {
     let page = read("docs/security.md");
     let named = names(&page);
     assert!(named.len() > 150, "only {} names were found", named.len());
@@ -73,7 +73,7 @@ fn each_promise_has_a_test() {
     }
 }
 
-/// The settings that a text names, each after `before`.
+/// The settings in a text, each after `before`.
 fn settings(text: &str, before: &str) -> BTreeSet<String> {
     let is_part = |character: char| character.is_ascii_uppercase() || character == '_';
     let mark = format!("{before}NOVCOMET_");
@@ -85,7 +85,7 @@ fn settings(text: &str, before: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn each_setting_is_in_the_documents() {
+fn each_setting_is_documented() {
     let code = read("src/config.rs");
     let code = settings(code.split("#[cfg(test)]").next().unwrap(), "\"");
     assert!(code.len() > 15, "only {code:?}");
@@ -102,7 +102,7 @@ fn defaults(page: &str) -> BTreeMap<&str, OsString> {
 }
 
 #[test]
-fn the_documented_defaults_change_nothing() {
+fn documented_defaults_change_nothing() {
     let page = read("docs/options.md");
     let defaults = defaults(&page);
     assert!(defaults.len() > 15, "only {defaults:?}");
@@ -130,7 +130,7 @@ fn links(text: &str) -> Vec<&str> {
     targets.filter(|target| !target.contains("://")).collect()
 }
 
-/// How GitHub names a heading in a link.
+/// The name of a heading in a link, as GitHub makes it.
 fn anchor(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();
     let kept = text.chars().filter(|&c| c.is_alphanumeric() || " -_".contains(c));

@@ -1,9 +1,9 @@
-// What an answer does to the page: the same for one of a poll's and one of a stream's.
+// The effect of an answer on the page is the same for polls and for streams.
 import assert from 'node:assert/strict';
 import {describe, it} from 'node:test';
 import {World, settle} from './world.mjs';
 
-/** Each gives a world that listens to `ids` from 5.5 on; `bring` hands it an answer. */
+/** Each returns a world that is subscribed to `ids` from 5.5 on. `bring` passes an answer to it. */
 const transports = {
   async poll(...ids) {
     const world = new World(undefined, {transport: 'poll'}), heard = listen(world);
@@ -22,7 +22,7 @@ const transports = {
   },
 };
 
-/** What the callbacks get, as [topic, data, cursor], and `true` after a gap. */
+/** The values that the callbacks get, as [topic, data, cursor], and `true` after a gap. */
 const listen = world => {
   const heard = [];
   world.hear = (k, {id, data, cursor, gap, ...more}) => {
@@ -33,7 +33,7 @@ const listen = world => {
   return heard;
 };
 
-/** Where the next request takes up, whatever its transport. */
+/** The cursors of the next request, by any transport. */
 const next = async world => {
   world.client.stop().run();
   await settle();

@@ -1,5 +1,5 @@
-// A server that numbers its messages, and between it and the client a path that does its worst:
-// whatever happens, each message is delivered once, in order.
+// A server numbers its messages, and the path between it and the client fails in many ways. Each
+// message is still delivered once, in order.
 import assert from 'node:assert/strict';
 import {describe, it} from 'node:test';
 import {World, event} from './world.mjs';
@@ -29,13 +29,13 @@ class Hub {
 
   stand(id) { return this.topics.get(id)?.at(-1).id ?? 0.1; }
 
-  /** The cursors of a query; those that are no numbers yet become ones, as the server hears of them. */
+  /** The cursors of a query; the server replaces those that are not yet numbers. */
   cursors(query) {
     return Object.fromEntries([...query.matchAll(/subscribed\[(\w+)\]=([\d.]+)/g)]
       .map(([, id, cursor]) => [id, Number(cursor) || this.stand(id)]));
   }
 
-  /** What is later than the cursors; moves them on. */
+  /** The messages after the cursors. Advances the cursors. */
   news(cursors) {
     const m = Object.fromEntries(Object.keys(cursors)
       .map(id => [id, (this.topics.get(id) ?? []).filter(message => message.id > cursors[id]).slice(0, MOST)])
@@ -82,7 +82,7 @@ class Hub {
   }
 }
 
-/** What a path does to one stream: passes on some of `send` and `end`. */
+/** One stream on a path that passes on only some of `send` and `end`. */
 const paths = {
   clear: ({send, end}) => ({send, end}),
   mute: () => ({send() {}, end() {}}),
@@ -102,7 +102,7 @@ const paths = {
       },
     };
   },
-  /** Passes on so many bytes and no more, perhaps to the middle of a line. */
+  /** Passes on this number of bytes at most, possibly to the middle of a line. */
   cutting({send, end, fail}, random) {
     let left = random() * 2000 | 0;
     const stop = [end, fail, () => {}][random() * 3 | 0];
@@ -121,7 +121,7 @@ const paths = {
   },
 };
 
-/** A client and the hub, and between them what `choose` says for each request. */
+/** A client and the hub, and between them the path that `choose` returns for each request. */
 const connect = (world, hub, choose, random) => {
   world.onrequest = request => {
     const alive = f => (...args) => { if (request.open) f.apply(request, args); };
@@ -144,7 +144,7 @@ const connect = (world, hub, choose, random) => {
   };
 };
 
-/** Publishes for `minutes`, with a path as it is `chosen`, and then for one more with a clear one. */
+/** Publishes for `minutes` on the `chosen` paths, and then for one minute on a clear path. */
 const live = async ({seed, transport, choose, minutes, disturb}) => {
   const world = new World(undefined, {transport}), hub = new Hub(world), random = dice(seed), heard = {a: [], b: []};
   world.luck = 0.5;

@@ -1,4 +1,4 @@
-// Streams, and how 'auto' finds out whether they come through.
+// Streams, and how 'auto' detects whether they arrive.
 import assert from 'node:assert/strict';
 import {describe, it} from 'node:test';
 import NovComet from '../../htdocs/NovComet.mjs';
@@ -16,18 +16,18 @@ const make = transport => {
 const one = {s: 1, k: {a: 6.5}, m: {a: [{id: 6.5, data: 'one'}]}};
 const two = {s: 1, k: {a: 7.5}, m: {a: [{id: 7.5, data: 'two'}]}};
 
-/** What was asked since `from`, without the cursors. */
+/** The requests since `from`, without the cursors. */
 const kinds = (world, from = 0) => world.requests.slice(from)
   .map(({query}) => query.match(/wait=0$|wait=60$|stream=json$/)[0].replace('=json', ''));
 
-/** All at once: a stream that begins, and ends. */
+/** A stream that begins and ends in one piece. */
 const brief = (request, text = event({s: 0, k: {a: 5.5}})) => {
   request.stream();
   request.send(text);
   request.end();
 };
 
-/** The state that the demo page would show, and no trouble. */
+/** The state that the demo page would show, without a fault. */
 const assertCalm = world => {
   assert.deepEqual(world.errors, []);
   assert.equal(world.client.state, 'waiting');
@@ -427,7 +427,7 @@ describe('auto', () => {
     assert.equal(world.last.query, 'subscribed[a]=5.5&subscribed[b]=6.5&stream=json');
   });
 
-  /** Up to a stream that was asked for and has not begun. */
+  /** Returns after a stream was requested and before it has begun. */
   const ask = async (setup = make('auto')) => {
     const {world} = setup;
     world.client.subscribe('a', world.hear, 5.5).run();
@@ -536,7 +536,7 @@ describe('auto', () => {
     assert.equal(world.client.state, 'waiting');
   });
 
-  /** A stream that begins and then says nothing: the client gives it up after 25 to 30 s. */
+  /** A stream that begins and then is silent. The client abandons it after 25 to 30 s. */
   const mute = async world => {
     assert.match(world.last.query, /stream=json$/);
     await world.begin({a: 5.5});
@@ -598,7 +598,7 @@ describe('auto', () => {
     });
   }
 
-  /** Up to the long poll behind a proxy that mutes streams. */
+  /** Returns at the long poll behind a proxy that blocks streams. */
   const stepDown = async () => {
     const setup = await ask(), {world} = setup;
     await world.pass(6e3);

@@ -1,4 +1,4 @@
-// What a page in TypeScript may write; compiled, never run.
+// The valid and invalid lines of a TypeScript page. They are compiled and never run.
 import NovComet, {Client, type Event, type Failure, type Published, type State, type Transport} from '../../htdocs/NovComet.mjs';
 
 NovComet.init('comet.cgi').subscribe('a', (k, event: Event) => {
@@ -23,7 +23,7 @@ publish('a', 1);
 
 // @ts-expect-error: there is no such event
 client.on('message', () => {});
-// @ts-expect-error: the client says it
+// @ts-expect-error: only the client sets it
 client.state = 'waiting';
 // @ts-expect-error: no message
 publish('a', {});

@@ -1,14 +1,14 @@
-// A client in a world of its own: the clock, the network and the window are the test's.
+// A client in a simulated world: the test provides the clock, the network and the window.
 import NovComet from '../../htdocs/NovComet.mjs';
 
-/** Lets everything run that waits for nothing but promises. */
+/** Runs all code that waits only for promises. */
 const settle = () => new Promise(resolve => setImmediate(resolve));
 
 /** The lines of a stream for an answer that is an object, or JSON. */
 const event = answer =>
   `id: hof6g6si4m\ndata: ${typeof answer === 'string' ? answer : JSON.stringify(answer)}\n\n`;
 
-/** A request the client made: the test answers it when and how it likes. */
+/** A request of the client. The test answers it. */
 class Request {
   #body;
 
@@ -30,20 +30,20 @@ class Request {
     await settle();
   }
 
-  /** Answers with a stream: `send`, `say`, `end` and `fail` go on with it. */
+  /** Answers with a stream: `send`, `say`, `end` and `fail` continue it. */
   async stream({headers = {'Content-Type': 'text/event-stream'}, ...more} = {}) {
     const body = new ReadableStream({start: controller => { this.#body = controller; }});
     this.resolve({status: 200, ok: true, headers: new Headers(headers), body, ...more});
     await settle();
   }
 
-  /** What one `write` of the server's, or one packet, may carry: a text or bytes. */
+  /** The content of one `write` of the server, or of one packet: a text or bytes. */
   async send(chunk) {
     this.#body.enqueue(typeof chunk === 'string' ? new TextEncoder().encode(chunk) : chunk);
     await settle();
   }
 
-  /** An event of a stream, whole. */
+  /** A complete event of a stream. */
   async say(answer) {
     await this.send(event(answer));
   }
@@ -66,8 +66,8 @@ export class World {
   now = 1795415403000;
   timers = new Map();
   requests = [];
-  thrown = [];          // what would have reached window.onerror
-  luck = 1;             // what Math.random gives: the longest back-off
+  thrown = [];          // the exceptions that would reach window.onerror
+  luck = 1;             // the value of Math.random: the longest back-off
   window = new EventTarget();
   #timer = 0;
 
@@ -111,7 +111,7 @@ export class World {
     this.now = end;
   }
 
-  /** The laptop sleeps: the wall clock goes on, no timer does. */
+  /** The laptop sleeps: the wall clock advances and no timer does. */
   sleep(ms) {
     this.now += ms;
     for (const timer of this.timers.values()) timer.due += ms;
@@ -122,7 +122,7 @@ export class World {
     await settle();
   }
 
-  /** Subscribes to `ids`, and answers until the long poll is under way. */
+  /** Subscribes to `ids`, and answers until the long poll has started. */
   async wait(...ids) {
     for (const id of ids) this.client.subscribe(id, this.hear ?? (() => {}));
     this.client.run();
@@ -131,7 +131,7 @@ export class World {
     return this.last;
   }
 
-  /** The same up to a stream that has begun. */
+  /** The same until a stream has begun. */
   async flow(...ids) {
     for (const id of ids) this.client.subscribe(id, this.hear ?? (() => {}));
     this.client.run();
@@ -142,7 +142,7 @@ export class World {
     return this.last;
   }
 
-  /** Lets the stream that was asked for begin. */
+  /** Lets the requested stream begin. */
   async begin(k) {
     await this.last.stream();
     await this.last.send(': novcomet\nretry: 1000\n' + event({s: 0, k}));

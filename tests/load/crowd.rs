@@ -1,7 +1,6 @@
-//! Two thousand subscribers, by poll and by stream, and one publish: through
-//! Apache's event MPM with the sizes that are shipped and through lighttpd, with
-//! the kernel's settings as they are: inotify's 128 instances per user are not
-//! enough for all.
+//! 2,000 subscribers, by poll and by stream, and one publish. The requests go through lighttpd,
+//! and through Apache's event MPM with the shipped sizes. The kernel's settings are the
+//! defaults: 128 inotify instances per user are fewer than the subscribers.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -27,12 +26,12 @@ fn lighttpd() {
 }
 
 fn one_publish_answers_everyone(setup: Setup) {
-    // The times would mean nothing if other servers shared the machine.
+    // The measured times would mean nothing if other servers used the machine.
     let _turn = MACHINE.alone();
     let _descriptors = Descriptors::allow(CROWD as u64 + 200);
-    // A single look: whoever the event itself does not wake is not answered.
+    // There is no periodic read, so only the event itself can wake a subscriber.
     let setup = setup.option("NOVCOMET_TRIES", "1").option("NOVCOMET_SLEEP", "600");
-    // All of them are 127.0.0.1.
+    // All clients have the address 127.0.0.1.
     let server = setup.option("NOVCOMET_MAX_WAITERS_PER_ADDRESS", "0").start();
     one_round(&server, "an event file that appears");
     one_round(&server, "an event file that is there");
@@ -40,7 +39,7 @@ fn one_publish_answers_everyone(setup: Setup) {
     assert_eq!(server.complaints(), [""; 0]);
 }
 
-/// Event streams, all of which stay open.
+/// Event streams, which all stay open.
 fn one_stream_each(server: &Server) {
     let target = "GET /comet.cgi?subscribed[other]=0&subscribed[crowd]=0&stream=1";
     let crowd: Vec<_> = (0..CROWD).map(|_| server.send(target)).collect();
@@ -50,8 +49,8 @@ fn one_stream_each(server: &Server) {
 
     let published = Instant::now();
     let publish = server.send("GET /comet.cgi?publish=crowd");
-    // One after the other, for a sign of life may come before: when each has
-    // come at the latest.
+    // The streams are read one after the other, because a heartbeat may come before the event.
+    // The time of an event is that of its arrival at the latest.
     let arrive = |stream: &mut Stream| (stream.event(), published.elapsed());
     let (events, times): (Vec<_>, Vec<_>) = crowd.iter_mut().map(arrive).unzip();
     assert_eq!(publish.reply().body, "true");
@@ -61,7 +60,7 @@ fn one_stream_each(server: &Server) {
     assert!(events.iter().all(|event| *event == events[0]), "one event, one id: {first:?}");
     report(server.kind(), "streams", &times);
     drop(crowd);
-    // The second write finds out who has gone.
+    // The server notices a disconnect at its second write.
     while server.waiters() > 0 {
         server.get("/comet.cgi?publish=crowd");
     }
@@ -84,7 +83,7 @@ fn one_round(server: &Server, of: &str) {
     report(server.kind(), of, &times);
 }
 
-/// When each answer began, since `begin`, in order.
+/// The times of the first bytes of all answers since `begin`, in order.
 fn answer_times(mut waiting: Vec<&Exchange>, begin: Instant) -> Vec<Duration> {
     let mut times = Vec::new();
     while !waiting.is_empty() {
@@ -99,14 +98,14 @@ fn answer_times(mut waiting: Vec<&Exchange>, begin: Instant) -> Vec<Duration> {
     times
 }
 
-/// Past the test harness, which keeps what is printed to itself.
+/// Writes to stderr directly, because the test harness captures printed text.
 fn report(kind: Kind, of: &str, times: &[Duration]) {
     let (median, last) = (times[CROWD / 2], times[CROWD - 1]);
     let line = format!("{kind:?}, {of}: {CROWD} answered, median {median:.0?}, last {last:.0?}\n");
     io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
-/// The soft limit of this process before it was raised, 1024 on most systems.
+/// The soft limit of this process before it was raised; 1024 on most systems.
 struct Descriptors(Rlimit);
 
 impl Descriptors {

@@ -1,9 +1,9 @@
-//! Exactly once, in order, to everybody: publishers of several users, directly
-//! and through two servers, subscribers who poll and who stream through both,
-//! and kills of all of them at random.
+//! Every subscriber receives each message once and in order. Publishers of several users
+//! publish directly and through two servers. Subscribers poll and stream through both servers.
+//! Processes of both kinds are killed at random.
 //!
-//! The sizes come from `EXACT_MESSAGES` and `EXACT_SUBSCRIBERS` (so many of
-//! each way); `make soak` has the large ones.
+//! `EXACT_MESSAGES` and `EXACT_SUBSCRIBERS` (the number for each of the two ways) set the
+//! sizes. `make soak` uses large ones.
 
 use std::collections::{BTreeMap, HashMap};
 use std::env;
@@ -29,39 +29,39 @@ use crate::support::turn::MACHINE;
 const TOPICS: [&str; 5] = ["a", "b b", "c/c", "é", "e"];
 const ENCODED: [&str; 5] = ["a", "b%20b", "c%2Fc", "%C3%A9", "e"];
 const PUBLISHERS: usize = 8;
-/// The last of them go through the servers.
+/// The last publishers go through the servers.
 const DIRECT: usize = 6;
-/// The first of their users.
+/// The user of the first publisher.
 const USER: u32 = 60_001;
-/// One of so many publishes is killed by the one who started it.
+/// One in this number of publishes is killed by its publisher.
 const RISK: u64 = 25;
-/// Between two kills of a server's processes, on average.
+/// The average time between two kills of a server's processes.
 const PACE: Duration = Duration::from_millis(15);
-/// Between two polls, at most.
+/// The longest time between two polls.
 const PAUSE: Duration = Duration::from_millis(300);
-/// After the last message everybody has it soon.
+/// The time within which every subscriber has the last message.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// The last message of each topic.
 const END: &str = "end";
-/// Enough to keep everything.
+/// Enough to keep all messages.
 const KEEP: [(&str, &str); 2] =
     [("NOVCOMET_KEEP", "10000000"), ("NOVCOMET_KEEP_BYTES", "1073741824")];
 
-/// What all threads share.
+/// The state that all threads share.
 struct World {
     servers: [Server; 2],
     messages: usize,
     subscribers: usize,
     published: AtomicUsize,
-    /// When the last message was published.
+    /// The time at which the last message was published.
     over: OnceLock<Instant>,
     calm: AtomicBool,
-    /// A thread has found something wrong: no other needs to go on.
+    /// A thread has found a fault, so the others can stop.
     failed: AtomicBool,
     counts: Counts,
 }
 
-/// Held by each thread.
+/// Each thread holds it.
 struct Alarm<'a>(&'a World);
 
 impl Drop for Alarm<'_> {
@@ -94,8 +94,8 @@ impl Drop for Umask {
 }
 
 #[test]
-fn every_message_reaches_everybody_once_and_in_order() {
-    // Event files that all users may write, as docs/limits.md tells an administrator.
+fn every_subscriber_gets_each_message_once() {
+    // Event files that all users may write, as docs/limits.md describes.
     let _turn = MACHINE.alone();
     let _umask = Umask::set(Mode::empty());
     let world = World::new();
@@ -120,7 +120,7 @@ fn every_message_reaches_everybody_once_and_in_order() {
     world.report(begin.elapsed(), &sent, there);
 }
 
-/// As a number in the environment says.
+/// A number from the environment, or the default.
 fn size(variable: &str, small: usize) -> usize {
     env::var(variable).map_or(small, |text| text.parse().unwrap())
 }
@@ -149,8 +149,8 @@ impl World {
         !self.failed.load(Relaxed)
     }
 
-    /// Kills processes of the servers, the few that publish as often as the
-    /// many that subscribe.
+    /// Kills processes of the servers. The few publishing processes are killed as often as the
+    /// many subscribing ones.
     fn kill_at_random(&self) {
         let programs: Vec<PathBuf> = self.servers.iter().map(Server::program).collect();
         let mut random = Random::new(1);
@@ -180,7 +180,7 @@ impl World {
              {acknowledged} were acknowledged, {there} of the others are there; {:?}\n",
             self.counts,
         );
-        // Past the test harness, which keeps what is printed to itself.
+        // Writes to stderr directly, because the test harness captures printed text.
         io::stderr().write_all(text.as_bytes()).unwrap();
     }
 }
@@ -214,14 +214,14 @@ impl Random {
 
 // Publishers.
 
-/// A message's publisher and number.
+/// The publisher and the number of a message.
 type Name = (usize, usize);
 
-/// What a publisher knows of a message.
+/// A message, as its publisher knows it.
 struct Sent {
     name: Name,
     topic: usize,
-    /// Where it stands in its topic, if that was acknowledged.
+    /// The cursor of the message, if it was acknowledged.
     id: Option<Cursor>,
 }
 
@@ -263,7 +263,7 @@ impl<'a> Publisher<'a> {
         let output = child.wait_with_output().unwrap();
         let answer = String::from_utf8(output.stdout).unwrap();
         let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
-        // Killed, or a JSON with its cursor: never refused.
+        // The publisher was killed, or it has an answer with its cursor. It was not refused.
         assert!(output.stderr.is_empty() && !answer.contains("problem"), "{answer}");
         body
     }
@@ -281,7 +281,7 @@ impl<'a> Publisher<'a> {
             command.uid(user).gid(user);
         }
         let mut child = command.spawn().unwrap();
-        // It may have been killed before it read this.
+        // The process may have been killed before it read the request.
         let _ = child.stdin.take().unwrap().write_all(text.as_bytes());
         child
     }
@@ -294,14 +294,14 @@ impl<'a> Publisher<'a> {
     }
 }
 
-/// The text of a message: every fiftieth is of several lines and pages.
+/// The text of a message. Every fiftieth has several lines and pages.
 fn text((publisher, number): Name) -> String {
     let long =
         if number % 50 == 7 { "\nlong \u{1f600} \"line\"".repeat(500) } else { String::new() };
     format!("{publisher} {number}{long}")
 }
 
-/// The name of a message, which must be what it was when it was sent.
+/// The name of a message. The text must be unchanged.
 fn name_of(data: &str) -> Name {
     let first = data.lines().next().unwrap();
     let (publisher, number) = first.split_once(' ').unwrap();
@@ -310,7 +310,7 @@ fn name_of(data: &str) -> Name {
     name
 }
 
-/// The body of an answer of ours; `None` if its process was killed, or cut off.
+/// The body of an answer; `None` if the process was killed or the answer is incomplete.
 fn whole_body(mut incoming: Incoming) -> Option<String> {
     let mut body = Vec::new();
     while let Some(part) = incoming.part() {
@@ -364,7 +364,7 @@ impl<'a> Subscriber<'a> {
         Self { world, number, way, random, cursors, last_event_id: None, heard, has_ended }
     }
 
-    /// Until it has the last message of each topic; what it has heard.
+    /// Reads until the last message of each topic; returns all received messages.
     fn listen(mut self) -> [Vec<(Cursor, Name)>; TOPICS.len()] {
         let _alarm = Alarm(self.world);
         if self.number % 5 == 4 {
@@ -378,7 +378,7 @@ impl<'a> Subscriber<'a> {
                 self.number, self.way, self.cursors
             );
             match self.way {
-                // A page lets others have their turn too.
+                // A page also pauses between two polls.
                 Way::Poll => {
                     thread::sleep(self.random.time(PAUSE));
                     self.take_answer(self.send());
@@ -389,7 +389,7 @@ impl<'a> Subscriber<'a> {
         self.heard
     }
 
-    /// When half of all messages are there, for whom a replay begins.
+    /// Waits until half of all messages exist. The subscriber then replays them.
     fn come_late(&self) {
         while self.world.published.load(Relaxed) < self.world.messages / 2 && self.world.goes_on() {
             thread::sleep(Duration::from_millis(10));
@@ -414,7 +414,7 @@ impl<'a> Subscriber<'a> {
         Exchange::send(server.port(), &self.request(), &headers, b"")
     }
 
-    /// A line is cut now and then, after so many parts.
+    /// Cuts a connection now and then, after this number of parts.
     fn patience(&mut self) -> usize {
         match self.random.one_in(4) {
             true => self.random.below(20),
@@ -438,7 +438,7 @@ impl<'a> Subscriber<'a> {
         }
     }
 
-    /// The blocks that came whole.
+    /// The complete blocks.
     fn take_stream(&mut self, exchange: Exchange) {
         let mut parts = self.patience();
         let Some(mut incoming) = exchange.incoming().filter(|incoming| incoming.status == 200)
@@ -509,9 +509,9 @@ impl<'a> Subscriber<'a> {
     }
 }
 
-// What was promised.
+// The promises.
 
-/// How many messages are there that were not acknowledged.
+/// Returns the number of delivered messages that were not acknowledged.
 fn assert_exact(sent: &[Vec<Sent>], heard: &[[Vec<(Cursor, Name)>; TOPICS.len()]]) -> usize {
     for (number, other) in heard.iter().enumerate() {
         assert!(*other == heard[0], "subscriber {number} has heard something else than the first");
@@ -536,7 +536,7 @@ fn assert_exact(sent: &[Vec<Sent>], heard: &[[Vec<(Cursor, Name)>; TOPICS.len()]
     heard[0].iter().map(Vec::len).sum::<usize>() - acknowledged
 }
 
-/// A publisher sends one after the other.
+/// A publisher sends its messages one after the other.
 fn assert_order(messages: &[(Cursor, Name)]) {
     let mut last = BTreeMap::new();
     for &(_, (publisher, number)) in messages {

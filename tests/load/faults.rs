@@ -1,6 +1,6 @@
-//! What a server's day brings: reloads, clients that give up, a crowd that stays.
+//! Usual events of a server's day: reloads, aborted requests, and many held subscribers.
 //!
-//! `FAULTS_ABORTED` and `FAULTS_HELD` say how many; `make soak` has the large numbers.
+//! `FAULTS_ABORTED` and `FAULTS_HELD` set the numbers. `make soak` uses large ones.
 
 use std::env;
 use std::fs;
@@ -16,22 +16,22 @@ use crate::support::turn::MACHINE;
 use crate::support::wait::eventually;
 
 stories! {
-    a_reload_amid_waiters_answers_new_requests_and_loses_no_event
-    a_stop_amid_waiters_takes_them_along
-    clients_that_give_up_leave_nobody_behind
+    reload_loses_no_event
+    stop_ends_all_waiters
+    aborted_requests_leave_no_process
 }
 
 const WAITERS: usize = 200;
-/// The line that the shipped configuration of lighttpd advises.
+/// The line that the shipped configuration of lighttpd recommends.
 const SOON: &str = r#"server.feature-flags += ( "server.graceful-shutdown-timeout" => 1 )"#;
-/// So soon lighttpd is back after a reload, with that line.
+/// The time within which lighttpd serves again after a reload, with that line.
 const BACK: Duration = Duration::from_secs(6);
 
 fn size(name: &str, default: usize) -> usize {
     env::var(name).ok().and_then(|size| size.parse().ok()).unwrap_or(default)
 }
 
-/// With the sizes that are shipped, for clients that all have one address.
+/// The shipped sizes, for clients that all have one address.
 fn roomy(kind: Kind) -> Setup {
     let setup = Server::setup(kind).option("NOVCOMET_MAX_WAITERS_PER_ADDRESS", "0");
     match kind {
@@ -40,13 +40,14 @@ fn roomy(kind: Kind) -> Setup {
     }
 }
 
-fn a_reload_amid_waiters_answers_new_requests_and_loses_no_event(kind: Kind) {
+fn reload_loses_no_event(kind: Kind) {
     let _turn = MACHINE.shared();
     let server = roomy(kind).start();
     let target = "GET /comet.cgi?subscribed[a]=0.1";
     let waiters: Vec<_> = (0..WAITERS).map(|_| server.send(target)).collect();
     server.await_waiters(WAITERS);
-    // Heard, or cut off: they come back with the cursor they have.
+    // A waiter has received the event or its connection was closed. It would return with its
+    // cursor.
     let ends = thread::spawn(|| waiters.into_iter().all(Exchange::ends));
     let reload = Instant::now();
     server.signal("USR1");
@@ -61,8 +62,8 @@ fn a_reload_amid_waiters_answers_new_requests_and_loses_no_event(kind: Kind) {
     server.await_nobody();
 }
 
-/// Polls and streams: each is answered or ended, and no process is left.
-fn a_stop_amid_waiters_takes_them_along(kind: Kind) {
+/// Every poll is answered and every stream ends, and no process remains.
+fn stop_ends_all_waiters(kind: Kind) {
     let _turn = MACHINE.shared();
     let mut server = roomy(kind).start();
     let way = |number: usize| if number % 2 == 0 { "" } else { "&stream=1" };
@@ -75,14 +76,14 @@ fn a_stop_amid_waiters_takes_them_along(kind: Kind) {
     assert!(waiters.into_iter().all(Exchange::ends));
 }
 
-fn clients_that_give_up_leave_nobody_behind(kind: Kind) {
+fn aborted_requests_leave_no_process(kind: Kind) {
     let _turn = MACHINE.shared();
     let server = roomy(kind).option("NOVCOMET_SLEEP", "1").option("NOVCOMET_TRIES", "1").start();
     let aborted = size("FAULTS_ABORTED", 300);
     for number in 0..aborted {
         let way = if number % 2 == 0 { "" } else { "&stream=1&wait=1" };
         drop(server.send(&format!("GET /comet.cgi?subscribed[a]=0{way}")));
-        // Not more at once than the server has room for.
+        // At most as many at once as the server has room for.
         if number % 100 == 99 {
             server.await_nobody();
         }
@@ -94,7 +95,7 @@ fn clients_that_give_up_leave_nobody_behind(kind: Kind) {
 
 // Without a server.
 
-/// Killed when it is dropped.
+/// The processes are killed when this value is dropped.
 struct Crowd(Vec<Child>);
 
 impl Crowd {
@@ -113,7 +114,7 @@ impl Crowd {
         self.0.iter().filter_map(|child| of(child).ok()).collect()
     }
 
-    /// Processor time of all of them, in milliseconds.
+    /// The processor time of all of them, in milliseconds.
     fn cpu(&self) -> u64 {
         let first = |text: &String| text.split(' ').next()?.parse::<u64>().ok();
         self.read("schedstat").iter().filter_map(first).sum::<u64>() / 1_000_000
@@ -153,9 +154,9 @@ impl Drop for Crowd {
     }
 }
 
-/// Far more than inotify has instances for one user.
+/// Far more waiters than a user has inotify instances.
 #[test]
-fn a_crowd_that_is_held_at_once_is_idle_and_is_woken_by_one_event() {
+fn held_subscribers_are_idle_until_event() {
     let _turn = MACHINE.shared();
     let server = Server::start(Kind::Lighttpd);
     let store = format!("file://{}", server.store().display());

@@ -1,5 +1,5 @@
-//! Load and random faults for as long as it is told (`SOAK_SECONDS`; `make soak`),
-//! and no slope: what the servers hold after a round is not more and more.
+//! Load and random faults for `SOAK_SECONDS` (`make soak`). The resources that the servers hold
+//! after a round must not grow from round to round.
 
 use std::env;
 use std::fs;
@@ -12,16 +12,16 @@ use crate::support::turn::MACHINE;
 
 const WAITERS: usize = 40;
 const MESSAGES: usize = 40;
-/// The first rounds fill pools and caches that stay.
+/// The first rounds fill pools and caches, which then stay.
 const WARM_UP: usize = 3;
 const ROUNDS: usize = 9;
 
-/// What there is after a round, when nobody waits.
+/// The resources that the servers hold after a round, when no request waits.
 #[derive(Debug, Clone, Copy)]
 struct Held {
     processes: usize,
     descriptors: usize,
-    /// Resident, in kB.
+    /// Resident memory, in kB.
     memory: usize,
     files: usize,
 }
@@ -49,7 +49,7 @@ fn start(kind: Kind) -> Server {
     let setup = setup.option("NOVCOMET_KEEP_BYTES", "2000");
     match kind {
         Kind::Lighttpd => setup.start(),
-        // A fixed number of processes: else their number follows the load.
+        // The number of processes is fixed. Otherwise it would follow the load.
         _ => setup
             .lines("ServerLimit 2\nStartServers 2\nThreadsPerChild 64\nMaxRequestWorkers 128")
             .lines("MinSpareThreads 1\nMaxSpareThreads 128")
@@ -57,7 +57,7 @@ fn start(kind: Kind) -> Server {
     }
 }
 
-/// Some wait, some give up, some are killed; messages meanwhile.
+/// Some requests wait, some are aborted, and some are killed. Messages are published meanwhile.
 fn round(server: &Server, number: usize) {
     let wait = |index: usize| {
         let way = if index % 2 == 0 { "" } else { "&stream=1&wait=1" };
@@ -95,7 +95,7 @@ fn held(server: &Server) -> Held {
     }
 }
 
-/// The least that was held in the first third and in the last.
+/// The smallest values of the first third and of the last third.
 fn ends(rounds: &[Held], of: impl Fn(&Held) -> usize) -> (usize, usize) {
     let third = rounds.len() / 3;
     let least = |part: &[Held]| part.iter().map(&of).min().unwrap();

@@ -1,4 +1,4 @@
-//! Whatever an administrator sets is usable, or named in one line of the log.
+//! Each setting of an administrator is usable, or one line of the log names it.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -34,7 +34,7 @@ const NAMES: [&str; 21] = [
     KEY,
     "NOVCOMET_TOKEN_ALGORITHM",
 ];
-/// Others make it necessary.
+/// Other settings make it necessary.
 const KEY: &str = "NOVCOMET_TOKEN_KEY";
 
 /// An environment as in environ(7): `NAME=value`, each ended by a zero byte.
@@ -51,7 +51,7 @@ pub fn holds(input: &[u8]) {
     }
 }
 
-/// What is named is set, and wrong whatever else is set.
+/// The setting that is named is set, and it is invalid for every value of the others.
 fn is_to_blame(environment: &Environment, name: &str) {
     if environment.find(name).is_empty() {
         assert_eq!(name, KEY);
@@ -161,7 +161,7 @@ fn is_usable(config: &Config) {
     assert!(config.max_body() > 3 * config.max_data);
 }
 
-/// A directory, that is; other stores would be asked over the network.
+/// Only a directory is opened. Other stores would be contacted over the network.
 fn opens_or_says_why(config: &Config) {
     if !config.store.starts_with("file:///") {
         return;
@@ -186,7 +186,7 @@ fn named(error: &Error) -> String {
     line.split_once('=').unwrap_or_else(|| panic!("{line}")).0.to_owned()
 }
 
-/// What the administrator reads is one line, and the client reads none of it.
+/// The administrator reads one line, and the client reads no part of it.
 fn is_one_line(error: &Error) {
     let line = error.log_line().unwrap();
     let ends_a_line = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');

@@ -1,9 +1,9 @@
-//! A cursor is what docs/protocol.md says, and comes back as it went.
+//! A cursor has the form of docs/protocol.md, and it is unchanged after a round trip.
 
 use arbitrary::{Result, Unstructured};
 use novcomet::event::{Cursor, Since};
 
-/// A double tells microseconds apart below so many: until 2242.
+/// A double distinguishes microseconds below this number of seconds: until 2242.
 pub const EXACT: u64 = (1 << 33) * 1_000_000;
 
 pub fn holds(input: &[u8]) {
@@ -77,7 +77,7 @@ fn comes_back(cursor: Cursor) {
     }
 }
 
-/// A client reads the number as a double, and prints the shortest that is it.
+/// A client reads the number as a double, and prints the shortest text for it.
 fn through_javascript(cursor: Cursor, json: &str) {
     let double: f64 = json.parse().unwrap();
     assert_eq!(format!("{double:.6}"), json);
@@ -96,7 +96,7 @@ fn keeps_order(one: u64, other: u64) {
     assert!(next > first || one >= EXACT - 1);
 }
 
-/// The cursor of any file time is an event's.
+/// The time of every file is a valid cursor.
 fn is_a_moment(seconds: i64, nanoseconds: u32) {
     let cursor = Cursor::at(seconds, nanoseconds);
     assert!(cursor > Cursor::SMALLEST && cursor.micros() % 1_000_000 != 0);

@@ -1,5 +1,5 @@
-//! A log is read as what it says, whatever somebody wrote into the file; a
-//! subscriber always comes to its end; and a publisher can always add to it.
+//! The content of a log determines its messages, also after changes by other programs. A
+//! subscriber always reaches its end, and a publisher can always add to it.
 
 use std::fs;
 
@@ -66,7 +66,7 @@ fn line(id: u64, data: &str) -> Vec<u8> {
     format!("{{\"id\":{},\"data\":{data}}}\n", Cursor::from_micros(id)).into()
 }
 
-/// What is almost a message.
+/// Lines that are almost messages.
 fn junk(u: &mut Unstructured) -> Result<Vec<u8>> {
     let pieces = [
         "{",
@@ -101,7 +101,7 @@ fn junk(u: &mut Unstructured) -> Result<Vec<u8>> {
     Ok(junk)
 }
 
-/// As the kernel sets it, long ago, and as a publisher of ours sets it.
+/// File times: set by the kernel, long ago, and by a publisher.
 fn times(there: &[Message]) -> impl Iterator<Item = FileTime> + use<> {
     let set = |&(id, _): &Message| {
         let cursor = Cursor::from_micros(id);
@@ -111,9 +111,8 @@ fn times(there: &[Message]) -> impl Iterator<Item = FileTime> + use<> {
     known.into_iter().chain(there.last().map(set))
 }
 
-/// The messages of a log: of its whole lines those that are an object with one
-/// `id` that JavaScript can tell from others and one `data`, and are earlier than
-/// the next.
+/// The messages of a log: its complete lines that are an object with one `id` and one `data`.
+/// JavaScript must distinguish the `id`. Each message is earlier than the next.
 fn messages_of(log: &[u8]) -> Vec<Message> {
     let whole = log.iter().rposition(|&byte| byte == b'\n').map_or(&log[..0], |end| &log[..end]);
     let mut messages: Vec<Message> = Vec::new();
@@ -132,7 +131,7 @@ fn message_of(line: &str) -> Option<Message> {
     Some((id, serde_json::from_str(object.only("data")?).ok()?))
 }
 
-/// From wherever one reads there comes the rest of it, once.
+/// Reading from any cursor returns the later messages, once.
 fn is_read(store: &dyn Store, there: &[Message]) {
     for limit in [0, 100, WHOLE] {
         assert_eq!(heard(store, Since::Earliest, limit).0, there);
@@ -157,8 +156,8 @@ fn after(there: &[Message], cursor: u64) -> Vec<Message> {
     there.iter().filter(|(id, _)| *id > cursor).cloned().collect()
 }
 
-/// What a subscriber hears that reads on until nothing is new, and whether it
-/// was told of a gap: at the beginning, if at all.
+/// The messages that a subscriber receives until there is no news, and whether it was told of a
+/// gap. A gap comes at the beginning only.
 fn heard(store: &dyn Store, mut since: Since, limit: usize) -> (Vec<Message>, bool) {
     let (mut all, mut first) = (Vec::new(), None);
     loop {
@@ -174,8 +173,8 @@ fn heard(store: &dyn Store, mut since: Since, limit: usize) -> (Vec<Message>, bo
     }
 }
 
-/// The next message is the last line, later than everything unless that was the
-/// last cursor, and all that was earlier is there.
+/// The next message is the last line. It is later than all others, except after the largest
+/// cursor. All earlier messages remain.
 fn takes_the_next(scratch: &Scratch, mut there: Vec<Message>) {
     let store = scratch.open(KEEP_ALL);
     let last = there.last().map_or(0, |(id, _)| *id);
@@ -185,7 +184,7 @@ fn takes_the_next(scratch: &Scratch, mut there: Vec<Message>) {
     let line = format!("{{\"id\":{cursor},\"data\":\"the next\\n\"}}\n");
     let log = fs::read(scratch.store().join("a.comet")).unwrap();
     assert!(log == line.as_bytes() || log.ends_with(format!("\n{line}").as_bytes()));
-    // A topic at the last cursor begins again.
+    // A topic at the largest cursor starts again.
     there.retain(|(earlier, _)| *earlier < id);
     there.push((id, "the next\n".to_owned()));
     is_read(store.as_ref(), &there);

@@ -1,6 +1,6 @@
-//! What holds for any input: for each noun one property, a function of bytes
-//! that panics where it does not hold, and cases that come near to real ones.
-//! tests/house/properties.rs tries them by thousands, fuzz/ hands them to libFuzzer.
+//! Properties that hold for every input. Each is a function of bytes that panics if the
+//! property is violated, with cases that resemble real inputs. tests/house/properties.rs runs
+//! thousands of them, and fuzz/ passes them to libFuzzer.
 
 pub mod config;
 pub mod cursor;

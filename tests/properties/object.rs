@@ -1,4 +1,4 @@
-//! An object of JSON with all its names, also those that stand there twice.
+//! A JSON object with all its names, including repeated ones.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ impl Object {
         serde_json::from_str(text).ok()
     }
 
-    /// The value of a name that stands there once, as it is written.
+    /// The text of the value of a name, if the name occurs once.
     pub fn only(&self, name: &str) -> Option<&str> {
         let mut found = self.0.iter().filter(|(known, _)| known == name);
         found.next().filter(|_| found.next().is_none()).map(|(_, value)| value.get())

@@ -1,5 +1,5 @@
-//! A request is a command that says the same when it is written out again, or
-//! is refused as the client's fault, in JSON and with nothing of it in a header.
+//! A request is a command that remains the same when it is written out again, or it is refused
+//! as the client's fault. The refusal is JSON, and no header repeats the request.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -20,7 +20,7 @@ const HEAD: &str = "Content-Type: application/problem+json\r\n\
 const ALLOW: &str = "\r\nAllow: GET, HEAD, POST, OPTIONS";
 const FORM: &[u8] = b"application/x-www-form-urlencoded";
 
-/// The variables that a request's first lines are; what follows is its body.
+/// The first lines of a request are its variables. The rest is its body.
 const NAMES: [&str; 6] = [
     "QUERY_STRING",
     "REQUEST_METHOD",
@@ -104,7 +104,7 @@ fn query(u: &mut Unstructured) -> arbitrary::Result<Vec<u8>> {
     Ok(pairs.join("&").into())
 }
 
-/// A parameter as a client would send it.
+/// A parameter as a client sends it.
 fn pair(u: &mut Unstructured) -> arbitrary::Result<String> {
     let id = match u.arbitrary()? {
         true => u.arbitrary::<String>()?,
@@ -160,7 +160,7 @@ impl<'a> Wire<'a> {
     }
 }
 
-/// As <https://url.spec.whatwg.org/#urlencoded-parsing> has it.
+/// Decodes as <https://url.spec.whatwg.org/#urlencoded-parsing> specifies.
 fn decoded(text: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text;
@@ -231,7 +231,7 @@ fn distinct(ids: impl Iterator<Item = Vec<u8>>) -> Vec<Vec<u8>> {
     })
 }
 
-/// Written out as a form, it is the same command.
+/// The command remains the same when it is written out as a form.
 fn comes_back(command: &Command) {
     let form = match command {
         Command::Publish { topics, data, .. } => {
@@ -280,7 +280,7 @@ fn subscriptions(topics: &[Subscription], wait: Option<Duration>) -> String {
     topics.chain(wait).collect::<Vec<_>>().join("&")
 }
 
-/// The client is told what it did wrong, and the error log nothing.
+/// The client is told its fault, and the error log remains empty.
 fn is_refused(error: &Error) {
     let status = error.status();
     assert!((400..500).contains(&status) && error.log_line().is_none(), "{error:?}");

@@ -1,4 +1,4 @@
-//! A store of its own, in a directory with nothing beside it.
+//! A store in a directory without other files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ impl Scratch {
             .unwrap()
     }
 
-    /// The names in the store; nothing else was made or changed around it.
+    /// The names in the store. No other file was created or changed around it.
     pub fn names(&self) -> Vec<String> {
         assert_eq!(names(&self.0), ["around"]);
         assert_eq!(names(&self.0.join("around")), ["store"]);

@@ -1,5 +1,5 @@
-//! What a stream says is what an `EventSource` hears, wherever it is cut, and
-//! from the last `id` that was heard it goes on where it ended.
+//! An `EventSource` receives exactly the events of a stream, wherever the stream is cut. From
+//! the last received `id`, the stream continues where it ended.
 
 use arbitrary::{Result, Unstructured};
 use novcomet::event::{Cursor, Message, Since, Topic};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::cursor::EXACT;
 
-/// Above that not every place to cut a stream is tried, in bytes.
+/// In larger streams, not every place to cut is tried, in bytes.
 const SHORT: usize = 150;
 
 pub fn holds(input: &[u8]) {
@@ -29,7 +29,7 @@ pub fn holds(input: &[u8]) {
     is_the_same_in_pieces(text.as_bytes(), &heard);
 }
 
-/// libFuzzer and chance make stories of their own.
+/// libFuzzer and random numbers generate their own events.
 pub fn case(u: &mut Unstructured) -> Result<Vec<u8>> {
     let length = u.int_in_range(0..=400)?.min(u.len());
     u.bytes(length).map(<[u8]>::to_vec)
@@ -90,7 +90,7 @@ fn data(u: &mut Unstructured) -> Result<String> {
     }
 }
 
-/// What a client should understand: the events, and where it stands after each.
+/// The events that a client should receive, and its cursors after each.
 struct Expected {
     events: Vec<(String, Value)>,
     standings: Vec<Vec<Cursor>>,
@@ -178,7 +178,7 @@ fn number(cursor: Cursor) -> Value {
     json!(cursor.to_string().parse::<f64>().unwrap())
 }
 
-/// Where a client stands that sends this `id`.
+/// The cursors of a client that sends this `id`.
 fn resumed(topics: &[Topic], id: &str) -> Vec<Cursor> {
     let subscription = |topic: &Topic| Subscription { topic: topic.clone(), since: Since::Now };
     let mut subscribed: Vec<_> = topics.iter().map(subscription).collect();
@@ -186,8 +186,8 @@ fn resumed(topics: &[Topic], id: &str) -> Vec<Cursor> {
     subscribed.iter().map(|it| it.since.cursor().unwrap()).collect()
 }
 
-/// In two pieces and byte by byte it is the same; and after each byte the last
-/// `id` is that of the last event that was heard.
+/// The result is the same in two pieces and byte by byte. After each byte, the last `id` is
+/// that of the last received event.
 fn is_the_same_in_pieces(text: &[u8], whole: &EventSource) {
     for cut in (0..=text.len()).filter(|_| text.len() <= SHORT) {
         let (one, other) = text.split_at(cut);

@@ -1,5 +1,4 @@
-//! A token grants what its claims say if we signed it, and nothing at all if
-//! anything of it is not as it was signed.
+//! A signed token grants exactly its claims. A token with any change grants nothing.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -16,15 +15,15 @@ use sha2::Sha256;
 use super::object::Object;
 use super::scratch::Scratch;
 
-/// Takes apart a header and its claims: no UTF-8 has it.
+/// Separates a header and its claims. No UTF-8 text contains this byte.
 const BETWEEN: u8 = 0xFF;
 const NOW: f64 = 1_800_000_000.0;
-/// A moment so close to now is either.
+/// A time this close to now counts as either.
 const CLOSE: f64 = 0.001;
 const MAX_TOKEN: usize = 8192;
 const TOPICS: [&str; 5] = ["a", "news/", "news/today", "new", "*"];
 
-/// Keys of nobody; what signed the tokens with all but the first is lost.
+/// Keys for tests only. The private keys of all but the first no longer exist.
 const KEYS: [(&str, &str, &str); 4] = [
     ("HS256", include_str!("keys/hs256"), include_str!("../../fuzz/seeds/token/signed-hs256")),
     ("EdDSA", include_str!("keys/eddsa.pem"), include_str!("../../fuzz/seeds/token/signed-eddsa")),
@@ -101,7 +100,7 @@ fn opened(key: &Key, token: &[u8]) -> Option<Claims> {
     key.verify(token, Cursor::at(1_800_000_000, 0))
 }
 
-/// Whatever is signed is understood as another reader of JSON understands it.
+/// A signed token is understood as an independent JSON parser understands it.
 fn says_what_was_signed(header: &[u8], claims: &[u8]) {
     let encoded = [header, claims].map(Base64UrlUnpadded::encode_string).join(".");
     let mut mac = Hmac::<Sha256>::new_from_slice(KEYS[0].1.as_bytes()).unwrap();
@@ -124,7 +123,7 @@ fn is_header(header: &[u8]) -> bool {
     })
 }
 
-/// What claims grant while they hold.
+/// The grant of claims while they are valid.
 struct Meant {
     begins: f64,
     expires: f64,
@@ -163,7 +162,7 @@ fn object(text: &str) -> Option<Object> {
     Object::parse(text).filter(|object| !object.has_twins())
 }
 
-/// A number of seconds that a clock can show.
+/// A number of seconds within the range of a clock.
 fn moment(json: &str) -> Option<f64> {
     let seconds = serde_json::from_str::<serde_json::Value>(json).ok()?.as_f64()?;
     (0.0..18_446_744_073_709_551_616.0).contains(&seconds).then_some(seconds)

@@ -1,4 +1,4 @@
-//! A topic is one file, directly in the directory, and the file is that topic.
+//! A topic is one file directly in the directory, and the file belongs to that topic only.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +9,7 @@ use novcomet::store::Store;
 
 use super::scratch::{KEEP_ALL, Scratch};
 
-/// Takes apart several names: no UTF-8 has it.
+/// Separates several names. No UTF-8 text contains this byte.
 const BETWEEN: u8 = 0xFF;
 
 pub fn holds(input: &[u8]) {
@@ -47,7 +47,7 @@ pub fn case(u: &mut Unstructured) -> Result<Vec<u8>> {
     Ok(names.join(&BETWEEN))
 }
 
-/// Whether it was published; refused is exactly what is no topic.
+/// Whether it was published. Exactly the invalid topics are refused.
 fn publish(store: &dyn Store, name: &str) -> bool {
     let is_name = (1..=200).contains(&name.len()) && !name.chars().any(is_control);
     let Ok(topic) = Topic::new(name) else {
@@ -68,7 +68,7 @@ fn is_control(c: char) -> bool {
     matches!(u32::from(c), 0..=0x1F | 0x7F..=0x9F)
 }
 
-/// Decodes a file's name: only what must be encoded is.
+/// Decodes a file name. Only the necessary characters are encoded.
 fn topic_of(file: &str) -> String {
     let encoded = file.strip_suffix(".comet").unwrap_or_else(|| panic!("{file:?}"));
     assert!(!encoded.contains('/'));

@@ -85,7 +85,7 @@ fn said(output: &Output) -> String {
 }
 
 #[test]
-fn an_installation_never_calls_a_compiler() {
+fn install_never_calls_a_compiler() {
     let root = Root::new();
     for tool in ["cargo", "rustc", "rustup"] {
         root.write(
@@ -105,7 +105,7 @@ fn an_installation_never_calls_a_compiler() {
 }
 
 #[test]
-fn without_a_build_there_is_nothing_to_install() {
+fn install_without_a_build_fails() {
     let root = Root::new();
     fs::copy(format!("{SOURCE}/Makefile"), root.path("Makefile")).unwrap();
     let output =
@@ -117,7 +117,7 @@ fn without_a_build_there_is_nothing_to_install() {
 
 /// tests/support/server lays a server's files out in the same way.
 #[test]
-fn the_program_is_installed_outside_cgi_bin() {
+fn program_is_installed_outside_cgi_bin() {
     let root = Root::new();
     root.install();
     let is_program =
@@ -131,7 +131,7 @@ fn the_program_is_installed_outside_cgi_bin() {
 }
 
 #[test]
-fn a_prefix_is_where_both_configurations_look() {
+fn prefix_is_in_both_configurations() {
     let root = Root::new();
     said(&root.make_with("install", &["PREFIX=/opt"]));
     assert!(root.path("opt/lib/novcomet/comet.cgi").exists());
@@ -147,7 +147,7 @@ fn a_prefix_is_where_both_configurations_look() {
 }
 
 #[test]
-fn a_configuration_that_was_edited_is_kept() {
+fn edited_configuration_is_kept() {
     let root = Root::new();
     assert_eq!(root.install(), "");
     let shipped = root.read(APACHE);
@@ -165,11 +165,11 @@ fn a_configuration_that_was_edited_is_kept() {
 }
 
 #[test]
-fn an_unedited_configuration_is_replaced_by_the_new() {
+fn unedited_configuration_is_replaced() {
     let root = Root::new();
     root.install();
     let shipped = root.read(LIGHTTPD);
-    // As if the last version had shipped another.
+    // The last version has shipped another configuration.
     root.write(LIGHTTPD, "old\n");
     root.write("usr/lib/novcomet/shipped/50-novcomet.conf", "old\n");
     assert_eq!(root.install(), "");
@@ -177,7 +177,7 @@ fn an_unedited_configuration_is_replaced_by_the_new() {
 }
 
 #[test]
-fn keys_and_their_directory_are_left_alone() {
+fn keys_and_their_directory_are_kept() {
     let root = Root::new();
     root.install();
     fs::set_permissions(root.path("etc/novcomet"), Permissions::from_mode(0o700)).unwrap();
@@ -190,7 +190,7 @@ fn keys_and_their_directory_are_left_alone() {
 }
 
 #[test]
-fn uninstall_leaves_only_what_was_edited() {
+fn uninstall_keeps_only_edited_files() {
     let root = Root::new();
     root.install();
     fs::create_dir(root.path("etc/apache2/conf-enabled")).unwrap();
@@ -209,9 +209,9 @@ fn uninstall_leaves_only_what_was_edited() {
     assert!(!root.path("etc/novcomet").exists());
 }
 
-/// A configuration that was edited before must find the program afterwards.
+/// A configuration that was edited before the upgrade must still find the program.
 #[test]
-fn an_upgrade_takes_the_program_out_of_cgi_bin() {
+fn upgrade_removes_program_from_cgi_bin() {
     let root = Root::new();
     root.write(OLD_PROGRAM, "old");
     root.write(

@@ -7,8 +7,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 const RUN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/run");
 
-/// Makes files, and processes that are hard to find: in sessions of their own,
-/// without a parent, without an environment, deaf to every signal. It says where and which.
+/// Creates files, and processes that are hard to find: in their own sessions, without a parent
+/// or an environment, and ignoring every signal. Prints their paths and process ids.
 const STRAY: &str = r#"
     touch "$TMPDIR/file" "$TESTS_SHM/file"
     echo "$TMPDIR"; echo "$TESTS_SHM"
@@ -18,10 +18,10 @@ const STRAY: &str = r#"
     env -i setsid sh -c "$deaf" &
 "#;
 
-/// Runs a script of the shell until it has said "ready"; what it said before.
+/// Runs a shell script until it prints "ready". Returns the text before.
 fn start(script: &str) -> (Child, Vec<String>) {
-    // A shell leaves a signal ignored that is ignored when it starts, as SIGINT is for
-    // what another shell has started in the background.
+    // A shell keeps a signal ignored if it was ignored at its start. SIGINT is ignored in
+    // commands that another shell has started in the background.
     let mut command = Command::new("env");
     command.args(["--default-signal=INT,TERM,HUP", RUN, "sh", "-c", script]).process_group(0);
     command.stdin(Stdio::piped());
@@ -49,7 +49,7 @@ fn signalled(child: &mut Child, signal: &str) -> ExitStatus {
 }
 
 #[test]
-fn an_interrupted_run_leaves_nothing() {
+fn interrupted_run_leaves_nothing() {
     for (signal, number) in [("INT", 2), ("TERM", 15), ("HUP", 1)] {
         let (mut run, said) = start(&format!("{STRAY} wait"));
         let status = signalled(&mut run, signal);
@@ -58,9 +58,9 @@ fn an_interrupted_run_leaves_nothing() {
     }
 }
 
-/// As often as it is pressed.
+/// The key is pressed repeatedly.
 #[test]
-fn a_run_interrupted_twice_leaves_nothing() {
+fn run_interrupted_twice_leaves_nothing() {
     for pause in [1, 5, 20, 100, 400] {
         let (mut run, said) = start(&format!("{STRAY} wait"));
         let script = format!("kill -s INT {0}; sleep 0.{pause:03}; kill -s INT {0} 2>&-", run.id());
@@ -71,7 +71,7 @@ fn a_run_interrupted_twice_leaves_nothing() {
 }
 
 #[test]
-fn a_run_that_ends_leaves_nothing() {
+fn finished_run_leaves_nothing() {
     for code in [0, 3] {
         let (mut run, said) = start(&format!("{STRAY} read end; exit {code}"));
         drop(run.stdin.take());
@@ -80,9 +80,9 @@ fn a_run_that_ends_leaves_nothing() {
     }
 }
 
-/// What has to put something back, such as the clock, has a second for it.
+/// A process that has to restore a setting, such as the clock, has one second for it.
 #[test]
-fn what_ends_by_itself_is_not_killed() {
+fn process_that_ends_is_not_killed() {
     let kept = std::env::temp_dir().join(format!("novcomet-kept-{}", std::process::id()));
     let back = "echo ready; while kill -0 $1 2>&-; do sleep 0.02; done; sleep 0.3; touch $2";
     let script = format!("setsid sh -c '{back}' sh $$ '{}' & wait", kept.display());
@@ -93,7 +93,7 @@ fn what_ends_by_itself_is_not_killed() {
 }
 
 #[test]
-fn what_was_not_run_is_summed_up() {
+fn skipped_tests_are_summed_up() {
     let script = "echo 'NOT RUN: a needs root' >> $TESTS_NOT_RUN
         echo 'NOT RUN: b needs Landlock' >> $TESTS_NOT_RUN
         echo 'NOT RUN: c needs root' >> $TESTS_NOT_RUN; exit 1";

@@ -1,6 +1,5 @@
-//! Hostile requests through the real servers: every answer is well-formed, none
-//! is a 500, no header has anything of the request, and no file but the topics'
-//! own is touched.
+//! Hostile requests through the real servers. Every answer is well-formed, and none is a 500.
+//! No header repeats a part of the request, and only the files of topics are opened.
 
 mod table;
 mod trace;
@@ -17,11 +16,11 @@ use trace::{Trace, is_change};
 use wire::Answer;
 
 stories! {
-    a_hostile_request_gets_an_answer_and_nothing_else
-    a_slow_body_holds_up_nobody_else
+    hostile_request_only_gets_an_answer
+    slow_body_delays_no_other_request
 }
 
-fn a_hostile_request_gets_an_answer_and_nothing_else(kind: Kind) {
+fn hostile_request_only_gets_an_answer(kind: Kind) {
     let server = Server::start(kind);
     let trace = Trace::of(&server);
     for query in
@@ -40,8 +39,8 @@ fn a_hostile_request_gets_an_answer_and_nothing_else(kind: Kind) {
     assert!(!complaints.iter().any(|line| is_ours(line)), "{complaints:#?}");
 }
 
-/// Bodies that come bit by bit, and others meanwhile.
-fn a_slow_body_holds_up_nobody_else(kind: Kind) {
+/// The bodies of some requests arrive slowly, and other requests come meanwhile.
+fn slow_body_delays_no_other_request(kind: Kind) {
     let server = Server::start(kind);
     let body = b"publish=slow&data=bit%20by%20bit";
     let head = format!("POST /comet.cgi HTTP/1.0\r\nContent-Length: {}\r\n\r\n", body.len());
@@ -63,7 +62,7 @@ fn a_slow_body_holds_up_nobody_else(kind: Kind) {
     assert_eq!(server.complaints(), [""; 0]);
 }
 
-/// What is wrong with the answers, some asked for at once.
+/// The faults in the answers. Some requests are sent concurrently.
 fn faults(server: &Server, cases: &[Case]) -> Vec<String> {
     let fault = |case: &Case| {
         let answer = wire::ask(server.port(), &case.request, case.is_cut);
@@ -82,14 +81,14 @@ fn faults(server: &Server, cases: &[Case]) -> Vec<String> {
     })
 }
 
-/// Neither a crash nor an echo.
+/// Neither a crash nor an echo of the request.
 fn is_harmless(answer: &Answer) -> bool {
     let is_known = matches!(answer.status, 200 | 204 | 400..=499 | 501 | 505);
     is_known && !answer.head.to_lowercase().contains(&MARK.to_lowercase())
 }
 
-/// Ours, and what we promise; or the server's own refusal, with which it may
-/// come before us.
+/// The answer is NovComet's and as documented, or the server refuses the request before it
+/// starts NovComet.
 fn is_expected(answer: &Answer, case: &Case, kind: Kind) -> bool {
     let json = serde_json::from_slice::<serde_json::Value>(&answer.body).ok();
     let is_ours = match answer.header("Content-Type").unwrap_or_default() {
@@ -100,7 +99,7 @@ fn is_expected(answer: &Answer, case: &Case, kind: Kind) -> bool {
     };
     match case.status {
         Some(status) if is_ours => answer.status == status,
-        // lighttpd takes no control character in a query.
+        // lighttpd accepts no control character in a query.
         Some(200) => kind == Kind::Lighttpd && answer.status == 400 && has_control(case),
         _ => is_ours || answer.status >= 400 || case.what.starts_with("TRACE"),
     }
@@ -110,8 +109,7 @@ fn has_control(case: &Case) -> bool {
     ["%0", "%1", "%7F"].iter().any(|code| case.what.contains(code))
 }
 
-/// In the store there are topics, and no other path was asked for than by a
-/// harmless request.
+/// The store has only topics. The program opens no paths except those of harmless requests.
 fn touches_topics_only(
     server: &Server,
     trace: &Trace,
@@ -131,7 +129,7 @@ fn touches_topics_only(
     assert_eq!(trace.outside(&changes), [].into());
 }
 
-/// A line of ours, or one that says that we failed.
+/// Lines of NovComet in the log, or lines that report its failure.
 fn is_ours(line: &str) -> bool {
     ["novcomet: ", "AH01215", "script headers", "panicked"].iter().any(|word| line.contains(word))
 }

@@ -1,5 +1,5 @@
-//! What an attacker, or a crowd, can take: each limit, by the real binary and
-//! through a server of stock size.
+//! The resources that an attacker or a crowd can use. Each limit is tested by the real binary
+//! and through a server of stock size.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -17,10 +17,10 @@ use crate::support::host::{is_root, not_run};
 use crate::support::server::{Exchange, Kind, Reply, Server};
 use crate::support::wait::eventually;
 
-// Of a request.
+// Limits of a request.
 
 #[test]
-fn a_request_names_64_topics_and_no_more() {
+fn request_names_at_most_64_topics() {
     let store = Store::new();
     let many =
         |count: usize, one: fn(usize) -> String| (0..count).map(one).collect::<Vec<_>>().join("&");
@@ -36,10 +36,10 @@ fn a_request_names_64_topics_and_no_more() {
     assert_eq!(store.names().len(), 64);
 }
 
-/// By its length, before there is room made for it, and with less memory than
-/// it would take.
+/// The body is refused by its length, before memory is allocated for it. The process has less
+/// memory than the body would take.
 #[test]
-fn a_body_too_long_is_judged_before_it_is_read() {
+fn too_long_body_is_refused_unread() {
     let store = Store::new();
     for (length, status) in [
         ("204801", 413),
@@ -56,10 +56,10 @@ fn a_body_too_long_is_judged_before_it_is_read() {
     assert_eq!(store.names(), [""; 0]);
 }
 
-/// By a pipe, as from `mod_cgi`, and by a socket, as from `mod_cgid`. All the
-/// while the sender has not gone; the test lasts as long as the deadline.
+/// The body comes by a pipe, as from `mod_cgi`, or a socket, as from `mod_cgid`. The sender
+/// keeps it open all the time. The test lasts as long as the deadline.
 #[test]
-fn a_body_that_does_not_come_ends_at_its_deadline() {
+fn missing_body_times_out() {
     let store = Store::new();
     let post = || store.query("publish=a").method("POST").variable("CONTENT_LENGTH", "20");
     let mut by_pipe = post().command.spawn().unwrap();
@@ -77,13 +77,13 @@ fn a_body_that_does_not_come_ends_at_its_deadline() {
     assert_eq!(store.names(), [""; 0]);
 }
 
-// Of the store.
+// Limits of the store.
 
 #[test]
-fn at_the_limit_there_is_no_new_topic_and_the_others_go_on() {
+fn topic_limit_refuses_only_new_topics() {
     let store = Store::new();
     let publish = |query: &str| store.query(query).variable("NOVCOMET_MAX_TOPICS", "3").answer();
-    // What is not an event file does not count.
+    // Only event files count.
     File::create(store.0.join("other")).unwrap();
     for query in ["publish=a", "publish=b&data=x", "publish=c"] {
         assert_eq!(publish(query).body, "true");
@@ -98,9 +98,9 @@ fn at_the_limit_there_is_no_new_topic_and_the_others_go_on() {
 }
 
 #[test]
-fn a_share_of_the_file_system_is_left_to_others() {
+fn file_system_reserve_is_left_free() {
     let store = Store::new().with("a", SECOND, 0);
-    // So that not everything is free.
+    // The file makes the used part of the file system larger than zero.
     fs::write(store.0.join("other"), "x").unwrap();
     let publish =
         |query: &str, free: &str| store.query(query).variable("NOVCOMET_KEEP_FREE", free).answer();
@@ -114,9 +114,9 @@ fn a_share_of_the_file_system_is_left_to_others() {
     assert_eq!(publish("publish=b", "0").body, "true");
 }
 
-/// On a file system of 20 files and a megabyte: the directory is one of them.
+/// A file system of 20 files and 1 MB. The directory itself is one of the files.
 #[test]
-fn the_share_counts_files_and_what_a_message_will_take() {
+fn reserve_counts_files_and_message_size() {
     if !is_root() {
         not_run("the share of the file system", "root");
         return;
@@ -140,9 +140,9 @@ fn the_share_counts_files_and_what_a_message_will_take() {
     assert_eq!(said.replace('\r', ""), "9\nStatus: 507 Insufficient Storage\nStatus: 200 OK\n");
 }
 
-/// The age of a file cannot be set back, so what is old here is a millisecond old.
+/// The change time of a file cannot be set back, so a file is stale after a millisecond here.
 #[test]
-fn a_new_topic_sweeps_some_that_are_stale() {
+fn new_topic_removes_some_stale_ones() {
     let store = Store::new();
     for number in 0..200 {
         File::create(store.file(&number.to_string())).unwrap();
@@ -152,12 +152,12 @@ fn a_new_topic_sweeps_some_that_are_stale() {
         assert_eq!(store.query(query).variable("NOVCOMET_STALE", age).answer().body, "true");
         store.names().len()
     };
-    // Their time says 1995, but somebody made them just now.
+    // Their modification time is in 1995, but they were created just now.
     assert_eq!(publish("publish=a", "86400"), 201);
     assert_eq!(publish("publish=b", "0"), 202, "0 is never");
-    assert_eq!(publish("publish=a", "0.000001"), 202, "only who makes a file sweeps");
+    assert_eq!(publish("publish=a", "0.000001"), 202, "only a publish that creates a file sweeps");
     assert_eq!(publish("publish=c", "0.000001"), 202 - 64 + 1, "a part at a time");
-    // Whatever is there is stale before long.
+    // Every file becomes stale soon.
     let mut names = 1_000..;
     eventually("all stale topics are swept", || {
         publish(&format!("publish={}", names.next().unwrap()), "0.000001") < 3
@@ -165,7 +165,7 @@ fn a_new_topic_sweeps_some_that_are_stale() {
 }
 
 #[test]
-fn what_is_in_use_or_not_ours_is_not_swept() {
+fn used_and_foreign_files_are_kept() {
     let store = Store::new().with("locked", SECOND, 0).with("future", 4_000_000_000, 0);
     let mut kept = vec!["locked.comet", "future.comet", "dir.comet", "link.comet", "target"];
     kept.extend(["x.comet.bak", "picture.comet"]);
@@ -185,12 +185,12 @@ fn what_is_in_use_or_not_ours_is_not_swept() {
     }
     let names: BTreeSet<_> = store.names().into_iter().collect();
     assert!(kept.iter().all(|name| names.contains(*name)), "{names:?}");
-    assert!(!names.contains("log.comet"), "a log of ours is swept: {names:?}");
+    assert!(!names.contains("log.comet"), "a stale log is swept: {names:?}");
     assert!(names.len() < 11, "the others are swept: {names:?}");
 }
 
 #[test]
-fn a_subscriber_of_a_topic_that_was_swept_keeps_its_cursor_and_hears_of_the_next_life() {
+fn subscriber_of_swept_topic_keeps_its_cursor() {
     let store = Store::new().with("a", SECOND, 163_846_000);
     let waiter = store.query("subscribed[a]=1795415403.163846").waiting();
     let sweep = || store.query("publish=b").variable("NOVCOMET_STALE", "0.000001").answer();
@@ -207,14 +207,14 @@ fn a_subscriber_of_a_topic_that_was_swept_keeps_its_cursor_and_hears_of_the_next
     assert!(answer.body.contains(r#""gap":["a"]"#), "{answer:?}");
 }
 
-// Of those who wait.
+// Limits of waiting requests.
 
 /// A call as a server makes it.
 fn visitor(store: &Store, address: &str, query: &str) -> Call {
     store.query(query).method("GET").variable("REMOTE_ADDR", address)
 }
 
-/// Whether it was told to come back in 5 to 15 s.
+/// Whether the answer has a Retry-After of 5 to 15 s.
 fn is_sent_away(answer: &Answer) -> bool {
     let mut lines = answer.head.lines().filter_map(|line| line.strip_prefix("Retry-After: "));
     let seconds = lines.next().map(|seconds| seconds.parse::<u32>().unwrap());
@@ -223,8 +223,8 @@ fn is_sent_away(answer: &Answer) -> bool {
     seconds.is_some()
 }
 
-/// So many start at once; those who wait when all have waited or answered, and
-/// what the others were told.
+/// Starts so many calls at once. Returns the waiting ones when all calls wait or have answered,
+/// and the answers of the others.
 fn rush(count: usize, call: impl Fn(usize) -> Call) -> (Vec<Waiter>, Vec<Answer>) {
     let start = |number| Waiter(call(number).command.stdin(Stdio::null()).spawn().unwrap());
     let mut started: Vec<_> = (0..count).map(start).collect();
@@ -242,9 +242,9 @@ fn rush(count: usize, call: impl Fn(usize) -> Call) -> (Vec<Waiter>, Vec<Answer>
     (waiting, answers)
 }
 
-/// Hundreds start at once, again and again, and those who wait are killed.
+/// Hundreds of subscribers start at once, repeatedly, and the waiting ones are killed.
 #[test]
-fn never_more_wait_than_may_and_a_killed_waiter_leaves_its_slot() {
+fn limit_holds_and_killed_waiters_free_slots() {
     let store = Store::new();
     for round in 0..8 {
         let (waiting, answers) = rush(200, |number| {
@@ -254,14 +254,14 @@ fn never_more_wait_than_may_and_a_killed_waiter_leaves_its_slot() {
         assert_eq!((waiting.len(), answers.len()), (50, 150), "round {round}");
         assert!(answers.iter().all(is_sent_away));
         assert!(answers.iter().all(|answer| answer.body == r#"{"s":0,"k":{"a":0.100000}}"#));
-        // Dropped, they are killed (SIGKILL) and waited for.
+        // Dropping the waiters kills them (SIGKILL) and waits for their exit.
     }
     assert_eq!(store.names(), [""; 0], "subscribing creates nothing");
 }
 
-/// A foreign page that asks 25 times would take all of its visitor's slots.
+/// Without this rule, a foreign page could take all slots of its visitor with 25 requests.
 #[test]
-fn a_foreign_page_takes_no_slot() {
+fn foreign_page_takes_no_slot() {
     let store = Store::new();
     let page = |marks: &[(&str, &str)]| {
         let call = visitor(&store, "192.0.2.1", "subscribed[a]=0&wait=20");
@@ -291,9 +291,9 @@ fn a_foreign_page_takes_no_slot() {
     }
 }
 
-/// Every user of the machine reads /proc/net/unix.
+/// Every user of the machine can read /proc/net/unix.
 #[test]
-fn no_visitors_address_is_shown_to_local_users() {
+fn local_users_see_no_visitor_address() {
     let store = Store::new();
     let names = || fs::read_to_string("/proc/net/unix").unwrap();
     for address in ["203.0.113.77", "2001:db8:77:77::1", "somebody.example"] {
@@ -328,7 +328,7 @@ fn one_address_leaves_slots_to_the_others() {
 }
 
 #[test]
-fn who_may_not_wait_hears_at_intervals_and_who_need_not_wait_is_not_counted() {
+fn without_slot_answers_with_retry_after() {
     let store = Store::new();
     let full =
         |query: &str| visitor(&store, "192.0.2.1", query).variable("NOVCOMET_MAX_WAITERS", "1");
@@ -341,9 +341,9 @@ fn who_may_not_wait_hears_at_intervals_and_who_need_not_wait_is_not_counted() {
         assert!(!is_sent_away(&full(query).answer()), "{query}");
     }
     assert!(!is_sent_away(&full("subscribed[a]=0").method("HEAD").answer()));
-    // A shell has no worker to lose.
+    // A call from a shell occupies no server worker, so it needs no slot.
     let shell = store.query("subscribed[b]=0").variable("NOVCOMET_MAX_WAITERS", "1").waiting();
-    // Another store is another matter.
+    // Each store has its own slots.
     let other = Store::new();
     let elsewhere = visitor(&other, "192.0.2.1", "subscribed[b]=0");
     drop(elsewhere.variable("NOVCOMET_MAX_WAITERS", "1").waiting());
@@ -351,12 +351,12 @@ fn who_may_not_wait_hears_at_intervals_and_who_need_not_wait_is_not_counted() {
     for waiter in [waiter, shell] {
         assert!(!is_sent_away(&waiter.answer()));
     }
-    assert!(full("subscribed[c]=0").waiting().sleeps(), "who was answered has left its slot");
+    assert!(full("subscribed[c]=0").waiting().sleeps(), "an answered request has freed its slot");
 }
 
-/// `EventSource` gives up for ever at any answer but a stream.
+/// `EventSource` stops reconnecting after any answer that is not a stream.
 #[test]
-fn a_stream_that_may_not_wait_brings_what_there_is_and_says_when_to_reconnect() {
+fn stream_without_slot_sends_pending_messages() {
     let store = Store::new();
     store.query("publish=a&data=one").answer();
     let full =
@@ -372,13 +372,13 @@ fn a_stream_that_may_not_wait_brings_what_there_is_and_says_when_to_reconnect() 
     }
 }
 
-// Of a server of stock size.
+// A server of stock size.
 
-/// What Debian's `mpm_event.conf` says.
+/// The settings of Debian's `mpm_event.conf`.
 const STOCK: &str = "StartServers 2\nMinSpareThreads 25\nMaxSpareThreads 75\nThreadLimit 64\n\
                      ThreadsPerChild 25\nMaxRequestWorkers 150";
 
-/// Many addresses on one machine: those that a trusted proxy tells of.
+/// A trusted proxy gives one machine many client addresses.
 const PROXY: &str = "LoadModule remoteip_module ${MODULES}/mod_remoteip.so\n\
                      RemoteIPHeader X-Forwarded-For\nRemoteIPInternalProxy 127.0.0.1";
 
@@ -395,8 +395,8 @@ fn visitors(server: &Server, count: usize, whose: impl Fn(usize) -> String) -> V
     (0..count).map(send).collect()
 }
 
-/// When the others have been sent away, the site is answered while `waiters`
-/// wait, and they are told of an event.
+/// After the other requests have been refused, the site answers while `waiters` subscribers
+/// wait, and an event reaches them.
 fn the_rest_of_the_site_goes_on(server: &Server, visitors: Vec<Exchange>, waiters: usize) {
     eventually("the others are sent away", || {
         visitors.iter().filter(|one| has_begun(one)).count() + waiters == visitors.len()
@@ -415,14 +415,14 @@ fn the_rest_of_the_site_goes_on(server: &Server, visitors: Vec<Exchange>, waiter
     server.await_waiters(0);
 }
 
-/// Whether its answer has.
+/// Whether its answer has arrived.
 fn has_begun(exchange: &Exchange) -> bool {
     let mut fds = [PollFd::new(exchange, PollFlags::IN)];
     poll(&mut fds, Some(&Timespec::default())).unwrap() == 1
 }
 
 #[test]
-fn two_hundred_visitors_do_not_stall_stock_apache() {
+fn many_visitors_do_not_stall_apache() {
     let server = stock_apache();
     for _ in 0..3 {
         let crowd = visitors(&server, 200, |number| format!("10.0.0.{number}"));
@@ -432,7 +432,7 @@ fn two_hundred_visitors_do_not_stall_stock_apache() {
 }
 
 #[test]
-fn a_page_with_two_hundred_tabs_does_not_stall_stock_apache() {
+fn many_tabs_do_not_stall_apache() {
     let server = stock_apache();
     let tabs = visitors(&server, 200, |_| "10.0.0.1".into());
     server.await_waiters(25);
@@ -441,7 +441,7 @@ fn a_page_with_two_hundred_tabs_does_not_stall_stock_apache() {
 }
 
 #[test]
-fn two_hundred_streams_do_not_stall_stock_apache() {
+fn many_streams_do_not_stall_apache() {
     let server = stock_apache();
     let target = "GET /comet.cgi?subscribed[a]=0&stream=1";
     let send = |number| {
@@ -458,9 +458,9 @@ fn two_hundred_streams_do_not_stall_stock_apache() {
     assert_eq!(away.count(), 100);
 }
 
-/// Without a proxy that tells them apart: all are 127.0.0.1.
+/// No proxy tells the clients apart, so all have the address 127.0.0.1.
 #[test]
-fn lighttpd_gives_out_the_same_slots() {
+fn lighttpd_has_the_same_slots() {
     let server = Server::start(Kind::Lighttpd);
     let crowd = visitors(&server, 100, |_| "10.0.0.1".into());
     the_rest_of_the_site_goes_on(&server, crowd, 25);

@@ -1,5 +1,5 @@
-//! The same stories through Apache with `mod_cgid`, Apache with `mod_cgi` and
-//! lighttpd, each with the configuration files that are shipped.
+//! The same tests through Apache with `mod_cgid`, Apache with `mod_cgi` and lighttpd, each with
+//! the shipped configuration files.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -10,27 +10,27 @@ use crate::support::dir::touch_by_shell;
 use crate::support::server::{Exchange, Kind, Reply, Server, stories};
 
 stories! {
-    a_publish_is_confirmed
-    a_subscriber_hears_a_publish
-    a_subscriber_hears_a_touch
-    a_quiet_wait_ends_with_cursors
-    the_old_address_is_answered
-    the_demo_page_is_served
+    publish_is_confirmed
+    subscriber_receives_a_publish
+    subscriber_receives_a_touch
+    quiet_wait_ends_with_cursors
+    old_url_is_answered
+    demo_page_is_served
     each_method_has_its_answer
-    a_body_too_long_is_refused_in_full
-    a_body_of_gigabytes_is_never_stored
-    debians_cgi_bin_leads_to_no_program
-    a_server_without_cgi_sends_no_program
-    an_unreadable_program_runs_and_is_never_sent
-    a_query_is_never_an_argument
-    a_dropped_directory_works
-    an_answer_bears_the_pinned_headers
-    good_traffic_leaves_no_word_in_the_log
-    a_missing_store_is_one_line_in_the_log
-    a_stop_does_not_wait_for_subscribers
+    too_long_body_gets_complete_413
+    body_of_gigabytes_is_never_stored
+    debian_cgi_bin_has_no_program
+    server_without_cgi_sends_no_program
+    unreadable_program_runs_and_is_never_sent
+    query_is_never_an_argument
+    copied_directory_works_with_htaccess
+    answer_has_the_documented_headers
+    valid_requests_log_nothing
+    missing_store_is_logged_once
+    stop_does_not_wait_for_subscribers
 }
 
-fn a_publish_is_confirmed(kind: Kind) {
+fn publish_is_confirmed(kind: Kind) {
     let server = Server::start(kind);
     let reply = server.get("/comet.cgi?publish=a");
     assert_eq!((reply.status, reply.body.as_str()), (200, "true"));
@@ -39,21 +39,21 @@ fn a_publish_is_confirmed(kind: Kind) {
     assert!(server.event_file("b").is_file());
 }
 
-fn a_subscriber_hears_a_publish(kind: Kind) {
+fn subscriber_receives_a_publish(kind: Kind) {
     let server = Server::start(kind);
     let subscriber = server.subscriber("subscribed[a]=0&subscribed[b]=0&1300000000");
     assert_eq!(server.get("/comet.cgi?publish=a").body, "true");
     assert_news(&subscriber.reply(), "a");
 }
 
-fn a_subscriber_hears_a_touch(kind: Kind) {
+fn subscriber_receives_a_touch(kind: Kind) {
     let server = Server::start(kind);
     let subscriber = server.subscriber("subscribed[a]=0");
     touch(&server, "a");
     assert_news(&subscriber.reply(), "a");
 }
 
-fn a_quiet_wait_ends_with_cursors(kind: Kind) {
+fn quiet_wait_ends_with_cursors(kind: Kind) {
     let server = Server::start(kind);
     let begin = Instant::now();
     let reply = server.get("/comet.cgi?subscribed[a]=0&wait=0.3");
@@ -62,7 +62,7 @@ fn a_quiet_wait_ends_with_cursors(kind: Kind) {
     assert!(reply.body.starts_with(r#"{"s":0,"k":{"a":"#), "{}", reply.body);
 }
 
-fn the_old_address_is_answered(kind: Kind) {
+fn old_url_is_answered(kind: Kind) {
     let server = Server::start(kind);
     for address in ["/comet.php", "/novcomet/comet.php", "/novcomet/comet.cgi"] {
         assert_eq!(server.get(&format!("{address}?&publish=a")).body, "true", "{address}");
@@ -70,7 +70,7 @@ fn the_old_address_is_answered(kind: Kind) {
     assert_eq!(server.get("/comet.cgix?publish=a").status, 404);
 }
 
-fn the_demo_page_is_served(kind: Kind) {
+fn demo_page_is_served(kind: Kind) {
     let reply = Server::start(kind).get("/novcomet/");
     assert_eq!((reply.status, reply.header("Content-Type")), (200, Some("text/html")));
 }
@@ -90,12 +90,12 @@ fn each_method_has_its_answer(kind: Kind) {
     assert!(server.post("/comet.cgi?publish=a", "x=y").body.starts_with(r#"{"s":1,"k":{"a":"#));
 }
 
-/// Under `mod_cgid` stdin and stdout are one socket: to leave a part of the
-/// body unread would reset it, and cut the answer.
-fn a_body_too_long_is_refused_in_full(kind: Kind) {
+/// Under `mod_cgid`, stdin and stdout are one socket. An unread part of the body would reset it
+/// and truncate the answer.
+fn too_long_body_gets_complete_413(kind: Kind) {
     let server = Server::start(kind);
     let form = format!("publish=a&x={}", "x".repeat(250_000));
-    // lighttpd refuses it before it calls us (a_body_of_gigabytes_is_never_stored).
+    // lighttpd refuses it before it starts the program (body_of_gigabytes_is_never_stored).
     if kind != Kind::Lighttpd {
         assert_problem(&server.post("/comet.cgi", &form), 413);
     }
@@ -107,8 +107,8 @@ fn a_body_too_long_is_refused_in_full(kind: Kind) {
     assert_eq!(server.complaints(), [""; 0]);
 }
 
-/// lighttpd would write all of it to server.upload-dirs before it starts a CGI.
-fn a_body_of_gigabytes_is_never_stored(kind: Kind) {
+/// lighttpd would otherwise write the whole body to server.upload-dirs before it starts a CGI.
+fn body_of_gigabytes_is_never_stored(kind: Kind) {
     if kind != Kind::Lighttpd {
         return;
     }
@@ -122,10 +122,10 @@ fn a_body_of_gigabytes_is_never_stored(kind: Kind) {
     assert!(stored.is_empty(), "{stored:?}");
 }
 
-/// Debian's own configuration of each server runs every program below one directory.
-fn debians_cgi_bin_leads_to_no_program(kind: Kind) {
+/// Debian's configuration of each server runs every program below one directory.
+fn debian_cgi_bin_has_no_program(kind: Kind) {
     let lines = match kind {
-        // Debian loads mod_staticfile last, our private lighttpd first.
+        // Debian loads mod_staticfile last. The private lighttpd of the tests loads it first.
         Kind::Lighttpd => {
             fs::read_to_string("/etc/lighttpd/conf-available/10-cgi.conf")
                 .unwrap()
@@ -147,12 +147,12 @@ fn debians_cgi_bin_leads_to_no_program(kind: Kind) {
     assert!(!server.event_file("b").exists());
 }
 
-/// A web server that runs no CGI sends the file instead, if it may.
-fn a_server_without_cgi_sends_no_program(kind: Kind) {
+/// A web server that runs no CGI sends the file instead, if it can read it.
+fn server_without_cgi_sends_no_program(kind: Kind) {
     let module = match kind {
         Kind::ApacheEvent => "cgid",
         Kind::ApachePrefork => "mod_cgi.so",
-        // The shipped file itself loads its module.
+        // The shipped file loads its own module.
         Kind::Lighttpd => return,
     };
     let server = Server::setup(kind).without(module).lines(DROP).start();
@@ -162,9 +162,9 @@ fn a_server_without_cgi_sends_no_program(kind: Kind) {
     }
 }
 
-/// The server runs a program that it may not read, and so cannot send it where
-/// the administrator does not let `.htaccess` count.
-fn an_unreadable_program_runs_and_is_never_sent(kind: Kind) {
+/// The server can run the program and cannot read it. So it cannot send it, even if the
+/// administrator does not enable `.htaccess`.
+fn unreadable_program_runs_and_is_never_sent(kind: Kind) {
     if kind == Kind::Lighttpd || !rustix::process::geteuid().is_root() {
         return;
     }
@@ -181,26 +181,26 @@ fn an_unreadable_program_runs_and_is_never_sent(kind: Kind) {
     }
 }
 
-/// RFC 3875 §4.4: Apache makes arguments of a query without "=".
-fn a_query_is_never_an_argument(kind: Kind) {
+/// RFC 3875 §4.4: Apache passes a query without "=" as arguments.
+fn query_is_never_an_argument(kind: Kind) {
     let server = Server::start(kind);
     for query in ["--help", "-h+x", "--version", "&123", ""] {
         assert_problem(&server.get(&format!("/comet.cgi?{query}")), 400);
     }
     let not_utf8 = server.get("/comet.cgi?%FF");
-    // lighttpd refuses it itself, with a page of its own.
+    // lighttpd refuses it itself, with its own page.
     assert_eq!(not_utf8.status, 400);
     if kind != Kind::Lighttpd {
         assert_problem(&not_utf8, 400);
     }
 }
 
-/// A directory of a site, as its administrator must allow it.
+/// A directory of a site, with the settings that its administrator must make.
 const DROP: &str = "Alias /drop ${ROOT}/drop\n<Directory ${ROOT}/drop>\nRequire all granted\n\
                     AllowOverride Options FileInfo AuthConfig Limit\n</Directory>";
 
-/// What cgi-bin/ holds, put where Apache lets a `.htaccess` say what happens.
-fn a_dropped_directory_works(kind: Kind) {
+/// The files of cgi-bin/ in a directory where Apache reads `.htaccess`.
+fn copied_directory_works_with_htaccess(kind: Kind) {
     if kind == Kind::Lighttpd {
         return;
     }
@@ -212,7 +212,7 @@ fn a_dropped_directory_works(kind: Kind) {
     assert_eq!(server.complaints(), [""; 0]);
 }
 
-fn an_answer_bears_the_pinned_headers(kind: Kind) {
+fn answer_has_the_documented_headers(kind: Kind) {
     let server = Server::start(kind);
     for target in ["/comet.cgi?publish=a", "/comet.cgi?subscribed[a]=0&wait=0"] {
         let reply = server.get(target);
@@ -226,7 +226,7 @@ fn an_answer_bears_the_pinned_headers(kind: Kind) {
     }
 }
 
-fn good_traffic_leaves_no_word_in_the_log(kind: Kind) {
+fn valid_requests_log_nothing(kind: Kind) {
     let server = Server::start(kind);
     let subscriber = server.subscriber("subscribed[a]=0");
     server.get("/comet.cgi?publish=a");
@@ -239,7 +239,7 @@ fn good_traffic_leaves_no_word_in_the_log(kind: Kind) {
     assert_eq!(server.complaints(), [""; 0]);
 }
 
-fn a_missing_store_is_one_line_in_the_log(kind: Kind) {
+fn missing_store_is_logged_once(kind: Kind) {
     let server = Server::start(kind);
     fs::remove_dir(server.store()).unwrap();
     assert_problem(&server.get("/comet.cgi?publish=a"), 503);
@@ -249,9 +249,9 @@ fn a_missing_store_is_one_line_in_the_log(kind: Kind) {
     assert!(complaints[0].contains("novcomet: ") && complaints[0].contains(&store));
 }
 
-/// Much less than the 40 s for which they wait, and the 10 s that Apache gives
-/// the threads that wait for them.
-fn a_stop_does_not_wait_for_subscribers(kind: Kind) {
+/// The stop is much faster than the 40 s of the wait and the 10 s that Apache gives its
+/// threads.
+fn stop_does_not_wait_for_subscribers(kind: Kind) {
     let mut server = Server::start(kind);
     let subscribers: Vec<_> = (0..3).map(|_| server.subscriber("subscribed[a]=0")).collect();
     let took = server.stop();
@@ -275,7 +275,7 @@ fn assert_problem(reply: &Reply, status: u16) {
     assert!(reply.body.ends_with('}'), "{}", reply.body);
 }
 
-/// The program and not a call of ours: it is what a shell script does.
+/// Runs touch(1) instead of a call of this process, as a shell script does.
 fn touch(server: &Server, topic: &str) {
     touch_by_shell(&server.event_file(topic));
 }

@@ -1,5 +1,5 @@
-//! Who may publish and who may read the answers: the real binary, and then the
-//! three servers with the configurations that are shipped and that docs/access.md shows.
+//! The rules for publishers and for pages that read answers. The tests use the real binary, and
+//! then the three servers with the shipped configurations and those of docs/access.md.
 
 use std::fs;
 use std::process::Command;
@@ -20,10 +20,10 @@ fn by_post(store: &Store) -> Call {
     store.query("").form("publish=a").variable("HTTP_HOST", HOST)
 }
 
-/// What a browser says of a page: headers.
+/// The headers by which a browser describes a page.
 type Marks = &'static [(&'static str, &'static str)];
 
-/// Each page by its name, what a browser says of it, and whether it is ours.
+/// Each page: its name, the headers of its browser, and whether it belongs to the own site.
 const PAGES: [(&str, Marks, bool); 33] = [
     ("a script that says nothing", &[], true),
     ("same-origin", &[("SEC_FETCH_SITE", "same-origin")], true),
@@ -93,7 +93,7 @@ fn from_page(call: Call, page: Marks) -> Call {
 }
 
 #[test]
-fn who_may_publish_by_rule_method_and_page() {
+fn publish_rules_apply_to_methods_and_pages() {
     for (rule, get, post, foreign) in [
         ("any", 200, 200, 200),
         ("same-site", 200, 200, 403),
@@ -119,7 +119,7 @@ fn who_may_publish_by_rule_method_and_page() {
 }
 
 #[test]
-fn default_ports_go_without_saying() {
+fn default_port_can_be_omitted() {
     let store = Store::new();
     for (origin, host, status) in [
         ("http://a.example", "a.example", 200),
@@ -136,7 +136,7 @@ fn default_ports_go_without_saying() {
 }
 
 #[test]
-fn a_shell_may_always_publish() {
+fn shell_can_always_publish() {
     for rule in ["any", "same-site", "post", "token", "none"] {
         let store = Store::new();
         let call = store.query("publish=a").variable("NOVCOMET_PUBLISH", rule);
@@ -152,7 +152,7 @@ fn a_shell_may_always_publish() {
 }
 
 #[test]
-fn subscribing_is_off_where_the_rule_says_none() {
+fn subscribe_none_refuses_every_subscriber() {
     let store = Store::new();
     let ask = |query: &str| store.query(query).variable("NOVCOMET_SUBSCRIBE", "none");
     for more in ["", "&stream=1", "&stream=json", "&named=0"] {
@@ -170,9 +170,9 @@ fn subscribing_is_off_where_the_rule_says_none() {
     assert!(ask("subscribed[a]=0&wait=0").answer().body.starts_with("{\"s\":0"), "so does a shell");
 }
 
-/// A foreign page cannot read the answer; that is the browser's business.
+/// A foreign page cannot read the answer, because the browser prevents it.
 #[test]
-fn whoever_may_not_publish_may_subscribe() {
+fn publish_rule_does_not_restrict_subscribers() {
     let store = Store::new();
     for rule in ["any", "same-site", "post", "none"] {
         for (page, marks, _) in PAGES {
@@ -184,7 +184,7 @@ fn whoever_may_not_publish_may_subscribe() {
 }
 
 #[test]
-fn head_says_what_get_would() {
+fn head_publishes_nothing() {
     let store = Store::new();
     for (rule, status) in [("any", 200), ("post", 403), ("none", 403)] {
         let answer = publish(&store).method("HEAD").variable("NOVCOMET_PUBLISH", rule).answer();
@@ -194,7 +194,7 @@ fn head_says_what_get_would() {
 }
 
 #[test]
-fn a_setting_that_makes_no_sense_serves_nobody() {
+fn invalid_setting_refuses_every_request() {
     let store = Store::new();
     for (name, value) in [
         ("NOVCOMET_PUBLISH", "all"),
@@ -247,7 +247,7 @@ const READABLE: [&str; 4] = [
 ];
 
 #[test]
-fn a_configured_origin_reads_every_answer() {
+fn configured_origin_can_read_every_answer() {
     let store = Store::new();
     let get = |query: &str| store.query(query).method("GET");
     let locked = |call: Call| {
@@ -268,7 +268,7 @@ fn a_configured_origin_reads_every_answer() {
         (503, get("publish=a").variable("NOVCOMET_STORE", "file:///nowhere")),
         (503, locked(get("subscribed[a]=0"))),
     ] {
-        // Sec-Fetch-Site too: whom the configuration names is ours.
+        // The same with Sec-Fetch-Site: a configured origin is accepted.
         let call =
             call.variable("HTTP_ORIGIN", OTHER).variable("HTTP_SEC_FETCH_SITE", "cross-site");
         let answer = with_origins(call).answer();
@@ -277,7 +277,7 @@ fn a_configured_origin_reads_every_answer() {
 }
 
 #[test]
-fn nobody_else_reads_an_answer() {
+fn other_origin_can_read_no_answer() {
     let store = Store::new();
     for origin in [
         "https://evil.example",
@@ -306,7 +306,7 @@ fn nobody_else_reads_an_answer() {
 }
 
 #[test]
-fn a_preflight_is_answered_without_a_token() {
+fn preflight_needs_no_token() {
     let store = Store::new();
     let call =
         with_origins(store.query("publish=a").method("OPTIONS")).variable("HTTP_ORIGIN", OTHER);
@@ -323,14 +323,14 @@ fn a_preflight_is_answered_without_a_token() {
 }
 
 #[test]
-fn a_page_of_a_configured_origin_is_ours_by_its_referer_too() {
+fn referer_of_configured_origin_is_accepted() {
     let store = Store::new();
     let call = with_origins(publish(&store)).variable("HTTP_REFERER", "https://pages.example/x");
     assert_eq!(call.answer().status(), 200);
 }
 
 #[test]
-fn a_sibling_host_is_ours_if_configured() {
+fn sibling_host_counts_only_if_configured() {
     let store = Store::new();
     for relation in [Some("same-site"), None] {
         let sibling = |origin: &str| {
@@ -349,13 +349,13 @@ fn a_sibling_host_is_ours_if_configured() {
 // Through the servers.
 
 stories! {
-    a_page_of_2011_goes_on_and_a_foreign_one_does_not
-    a_token_reaches_us_by_header_and_cookie
-    a_token_by_the_readme_is_good
-    a_token_reaches_us_in_a_dropped_directory
-    a_preflight_passes_the_server
-    the_readme_parts_publishers_from_subscribers
-    the_readme_publishes_by_password_too
+    old_page_publishes_foreign_page_does_not
+    server_passes_token_header_and_cookie
+    documented_token_command_works
+    htaccess_passes_the_token
+    server_passes_a_preflight
+    documented_rules_separate_publishers_from_subscribers
+    documented_password_rule_admits_publishers
 }
 
 fn send(server: &Server, request: &str, headers: &[&str], body: &str) -> Reply {
@@ -363,7 +363,7 @@ fn send(server: &Server, request: &str, headers: &[&str], body: &str) -> Reply {
 }
 
 /// `Exchange` sends "Host: localhost".
-fn a_page_of_2011_goes_on_and_a_foreign_one_does_not(kind: Kind) {
+fn old_page_publishes_foreign_page_does_not(kind: Kind) {
     let server = Server::start(kind);
     let get = "GET /comet.cgi?publish=a";
     for (header, status) in [
@@ -410,8 +410,8 @@ fn assert_locked(server: &Server, address: &str, token: &str) {
     assert_eq!(server.complaints(), [""; 0]);
 }
 
-/// Apache hides Authorization from a CGI, but for `CGIPassAuth On`.
-fn a_token_reaches_us_by_header_and_cookie(kind: Kind) {
+/// Apache passes Authorization to a CGI only with `CGIPassAuth On`.
+fn server_passes_token_header_and_cookie(kind: Kind) {
     let keys = Keys::new();
     let server = locked(kind, &keys).start();
     let token = keys.token(r#"{"publish":["a"],"subscribe":["secret"]}"#);
@@ -419,7 +419,7 @@ fn a_token_reaches_us_by_header_and_cookie(kind: Kind) {
 }
 
 /// The commands of docs/access.md, with another key and another address.
-fn a_token_by_the_readme_is_good(kind: Kind) {
+fn documented_token_command_works(kind: Kind) {
     let keys = Keys::new();
     let server = locked(kind, &keys).start();
     let url = format!("http://127.0.0.1:{}/", server.port());
@@ -433,7 +433,7 @@ fn a_token_by_the_readme_is_good(kind: Kind) {
     }
 }
 
-fn a_token_reaches_us_in_a_dropped_directory(kind: Kind) {
+fn htaccess_passes_the_token(kind: Kind) {
     if kind == Kind::Lighttpd {
         return;
     }
@@ -446,7 +446,7 @@ fn a_token_reaches_us_in_a_dropped_directory(kind: Kind) {
     assert_locked(&server, "/drop/comet.cgi", &token);
 }
 
-fn a_preflight_passes_the_server(kind: Kind) {
+fn server_passes_a_preflight(kind: Kind) {
     let server = Server::setup(kind).option("NOVCOMET_ORIGINS", OTHER).start();
     let origin = format!("Origin: {OTHER}");
     let asked =
@@ -471,8 +471,7 @@ fn readme(first_line: &str) -> String {
     block.join("\n")
 }
 
-/// The lines of docs/access.md as they are, but for what this machine has in other
-/// places, and with some of them changed.
+/// The lines of docs/access.md, with the paths of this machine and some replaced parts.
 fn parted(kind: Kind, order: Order, changes: &[(&str, &str)]) -> Server {
     let modules = ["auth_basic", "authn_core", "authn_file", "authz_user", "authz_host"];
     let load = |name| format!("LoadModule {name}_module ${{MODULES}}/mod_{name}.so\n");
@@ -502,7 +501,7 @@ fn parted(kind: Kind, order: Order, changes: &[(&str, &str)]) -> Server {
     server
 }
 
-/// Whether the server reads the documented block before the shipped file or after it.
+/// Whether the server reads the documented block before or after the shipped file.
 #[derive(Clone, Copy)]
 enum Order {
     RulesFirst,
@@ -513,7 +512,7 @@ const ORDERS: [Order; 2] = [Order::RulesFirst, Order::RulesLast];
 const ALICE: &str = "Authorization: Basic YWxpY2U6czNjcmV0";
 const INSIDE: (&str, &str) = ("10.0.0.0/8", "127.0.0.0/8");
 
-/// Password and address exchanged, as docs/access.md says.
+/// Password and address are exchanged, as docs/access.md describes.
 fn exchanged(kind: Kind) -> [(&'static str, &'static str); 3] {
     match kind {
         Kind::Lighttpd => [(AUTH_REQUIRE, "@"), (BY_ADDRESS, AUTH_REQUIRE), ("@", BY_ADDRESS)],
@@ -539,7 +538,7 @@ fn subscriptions(address: &str) -> [(String, &'static str); 4] {
     ]
 }
 
-fn the_readme_publishes_by_password_too(kind: Kind) {
+fn documented_password_rule_admits_publishers(kind: Kind) {
     for order in ORDERS {
         let server = parted(kind, order, &[&exchanged(kind)[..], &[INSIDE]].concat());
         let post = |headers: &[&str]| {
@@ -557,8 +556,8 @@ fn the_readme_publishes_by_password_too(kind: Kind) {
     }
 }
 
-/// Nobody reads a topic at /publish.cgi, in any of the ways.
-fn the_readme_parts_publishers_from_subscribers(kind: Kind) {
+/// No request can read a topic at /publish.cgi.
+fn documented_rules_separate_publishers_from_subscribers(kind: Kind) {
     for order in ORDERS {
         let server = parted(kind, order, &[INSIDE]);
         assert_parted(&server, 200);
@@ -590,7 +589,7 @@ fn assert_parted(server: &Server, allowed: u16) {
             (format!("GET {address}?subscribed[a]=0&%70ublish=a"), ""),
         ] {
             let reply = send(server, &request, &[ALICE, FORM], body);
-            assert_eq!(reply.status, 403, "nobody publishes at {request}: {reply:?}");
+            assert_eq!(reply.status, 403, "publishing is refused at {request}: {reply:?}");
         }
     }
 }

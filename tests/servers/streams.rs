@@ -1,5 +1,5 @@
-//! Event streams through Apache with `mod_cgid`, Apache with `mod_cgi` and
-//! lighttpd, each with the configuration files that are shipped.
+//! Event streams through Apache with `mod_cgid`, Apache with `mod_cgi` and lighttpd, each with
+//! the shipped configuration files.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -14,21 +14,21 @@ use novcomet::event::Topic;
 use novcomet::store::{self, Limits, Retention};
 
 stories! {
-    each_event_arrives_before_the_next_is_published
-    compression_holds_no_event_back
+    each_event_arrives_before_the_next
+    compression_delays_no_event
     curl_reads_line_by_line
-    a_client_that_comes_back_gets_each_message_once
-    a_stream_ends_with_its_time_and_the_next_goes_on
-    a_client_that_has_gone_costs_no_process
-    a_stop_ends_every_stream
-    a_graceful_restart_loses_nothing
-    what_is_wrong_is_answered_before_the_stream_begins
-    a_stream_may_be_short
-    a_store_that_vanishes_ends_no_stream
-    a_store_that_cannot_be_read_any_more_ends_the_stream
+    reconnecting_client_gets_each_message_once
+    expired_stream_is_continued_by_next
+    disconnected_client_leaves_no_process
+    stop_ends_every_stream
+    graceful_restart_loses_no_message
+    invalid_stream_request_gets_an_error
+    stream_with_short_wait_ends
+    vanished_store_ends_no_stream
+    unreadable_store_ends_the_stream
 }
 
-/// With all servers at once, for these stories are waiting for the most part.
+/// Runs a test with all servers at once, because these tests wait most of the time.
 fn with_every_server(story: fn(Kind)) {
     thread::scope(|scope| {
         for kind in [Kind::ApacheEvent, Kind::ApachePrefork, Kind::Lighttpd] {
@@ -38,7 +38,7 @@ fn with_every_server(story: fn(Kind)) {
 }
 
 #[test]
-fn a_quiet_stream_gives_signs_of_life_and_they_find_out_who_has_gone() {
+fn heartbeat_detects_a_disconnected_client() {
     with_every_server(|kind| {
         let server = Server::start(kind);
         let (mut here, gone) = (begun(&server), begun(&server));
@@ -51,25 +51,25 @@ fn a_quiet_stream_gives_signs_of_life_and_they_find_out_who_has_gone() {
 }
 
 #[test]
-fn a_slow_reader_delays_nobody_and_is_cut_off() {
+fn slow_reader_delays_no_other() {
     with_every_server(one_of_two_reads);
 }
 
-/// As browsers send it.
+/// The header that browsers send.
 const COMPRESSED: &str = "Accept-Encoding: gzip, deflate, br, zstd";
 
-fn each_event_arrives_before_the_next_is_published(kind: Kind) {
+fn each_event_arrives_before_the_next(kind: Kind) {
     assert_flow(&Server::start(kind));
 }
 
-fn compression_holds_no_event_back(kind: Kind) {
+fn compression_delays_no_event(kind: Kind) {
     let Some(server) = compressing(kind) else { return };
     assert_flow(&server);
     assert_eq!(server.complaints(), [""; 0]);
 }
 
-/// Apache, told by its site to compress whatever it can; Debian's lighttpd
-/// has that in a package of its own.
+/// Apache compresses as much as it can. Debian's lighttpd has compression in a separate
+/// package.
 fn compressing(kind: Kind) -> Option<Server> {
     let module = |name| format!("LoadModule {name}_module ${{MODULES}}/mod_{name}.so");
     let lines = [
@@ -91,8 +91,8 @@ fn compressing(kind: Kind) -> Option<Server> {
     Some(server)
 }
 
-/// The stream stays open, and event after event is awaited before the next is
-/// published: nothing can be waiting for more to come.
+/// The stream stays open. Each event must arrive before the next one is published, so no buffer
+/// can be waiting for more data.
 fn assert_flow(server: &Server) {
     let ways: [(&str, &[&str]); 3] = [
         ("stream=1", &[COMPRESSED]),
@@ -122,9 +122,9 @@ fn assert_head(stream: &Stream) {
     }
 }
 
-/// Thousands of messages in three topics are read by a client whose connection
-/// breaks again and again, after any byte.
-fn a_client_that_comes_back_gets_each_message_once(kind: Kind) {
+/// A client reads thousands of messages in three topics. Its connection breaks repeatedly,
+/// after any byte.
+fn reconnecting_client_gets_each_message_once(kind: Kind) {
     let server = Server::setup(kind).option("NOVCOMET_KEEP", "10000").start();
     let expected = publish_many(&server);
     let of = |topic| format!("subscribed[{topic}]=earliest&");
@@ -161,7 +161,8 @@ fn resumed(server: &Server, subscribed: &str, id: Option<&str>, by_header: bool)
     }
 }
 
-/// Without the server, for it would take long: who publishes does not matter.
+/// Publishes without the server, because a request for each message would take long. The
+/// publisher does not matter here.
 fn publish_many(server: &Server) -> Vec<(String, String)> {
     let (bytes, age) = (1 << 30, Duration::from_secs(3600));
     let retention = Retention { messages: 10_000, bytes, age, max_file_bytes: 4 * bytes };
@@ -178,7 +179,7 @@ fn publish_many(server: &Server) -> Vec<(String, String)> {
     (0..4_000).map(message).collect()
 }
 
-/// The program, its output read as it comes.
+/// A program whose output is read as it arrives.
 fn curl_reads_line_by_line(kind: Kind) {
     let server = Server::start(kind);
     let url = format!("http://127.0.0.1:{}/comet.cgi?subscribed[a]=0&stream=1", server.port());
@@ -196,8 +197,8 @@ fn curl_reads_line_by_line(kind: Kind) {
     curl.wait().unwrap();
 }
 
-/// Somebody publishes all the time; the client takes each stream to its end.
-fn a_stream_ends_with_its_time_and_the_next_goes_on(kind: Kind) {
+/// One thread publishes all the time. The client reads each stream to its end.
+fn expired_stream_is_continued_by_next(kind: Kind) {
     const MESSAGES: u32 = 150;
     let server = Server::setup(kind).option("NOVCOMET_STREAM", "0.5").start();
     let publish = || (0..MESSAGES).for_each(|number| server.publish("a", &number.to_string()));
@@ -221,10 +222,9 @@ fn a_stream_ends_with_its_time_and_the_next_goes_on(kind: Kind) {
     assert_eq!(server.complaints(), [""; 0]);
 }
 
-/// lighttpd ends the process at once. Apache notices when a write fails: the
-/// first one after the client has closed its connection does not, for the
-/// client has yet to answer it.
-fn a_client_that_has_gone_costs_no_process(kind: Kind) {
+/// lighttpd ends the process at once. Apache notices when a write fails. The first write after
+/// the client has closed its connection succeeds, because the client has not yet answered it.
+fn disconnected_client_leaves_no_process(kind: Kind) {
     let server = Server::start(kind);
     drop(begun(&server));
     if kind != Kind::Lighttpd {
@@ -236,8 +236,8 @@ fn a_client_that_has_gone_costs_no_process(kind: Kind) {
     assert_eq!(server.complaints(), [""; 0]);
 }
 
-/// Megabytes, of which one subscriber reads nothing: the process that writes to
-/// it ends by itself, while its connection is open.
+/// One subscriber reads none of several megabytes. The process that writes to it ends by itself
+/// while the connection is open.
 fn one_of_two_reads(kind: Kind) {
     const MESSAGES: usize = 200;
     let server = Server::start(kind);
@@ -250,7 +250,8 @@ fn one_of_two_reads(kind: Kind) {
         let event = awake.event().expect("an open stream");
         assert_eq!(event.field("data").unwrap().len(), data.len(), "{number}");
     }
-    // Not the sleepers are counted: to be busy for a moment is not to be cut off.
+    // The test does not count sleeping processes, because a process that is briefly busy still
+    // runs.
     server.await_processes(1);
     drop(awake);
     let mut cut = Stream::of(asleep);
@@ -261,7 +262,7 @@ fn one_of_two_reads(kind: Kind) {
 }
 
 /// The connection may end without the last chunk, but not within an event.
-fn a_stop_ends_every_stream(kind: Kind) {
+fn stop_ends_every_stream(kind: Kind) {
     let mut server = Server::start(kind);
     let mut streams: Vec<_> = (0..3).map(|_| begun(&server)).collect();
     server.publish("a", "x");
@@ -277,9 +278,9 @@ fn a_stop_ends_every_stream(kind: Kind) {
     assert_eq!(server.complaints(), [""; 0]);
 }
 
-/// Apache's event MPM ends the streams, lighttpd too when the grace is over;
-/// with prefork they go on.
-fn a_graceful_restart_loses_nothing(kind: Kind) {
+/// Apache's event MPM ends the streams. lighttpd does so after its grace time. With prefork
+/// they continue.
+fn graceful_restart_loses_no_message(kind: Kind) {
     let server = match kind {
         Kind::Lighttpd => Server::setup(kind)
             .lines(r#"server.feature-flags += ( "server.graceful-shutdown-timeout" => 1 )"#),
@@ -310,7 +311,7 @@ fn begun(server: &Server) -> Stream {
     stream
 }
 
-fn what_is_wrong_is_answered_before_the_stream_begins(kind: Kind) {
+fn invalid_stream_request_gets_an_error(kind: Kind) {
     let server = Server::start(kind);
     let ask = |query: &str, headers: &[&str]| {
         server.send_with(&format!("GET /comet.cgi?{query}"), headers).reply()
@@ -332,7 +333,7 @@ fn assert_problem(reply: &Reply, status: u16) {
     assert_eq!(reply.header("Content-Type"), Some("application/problem+json"));
 }
 
-fn a_stream_may_be_short(kind: Kind) {
+fn stream_with_short_wait_ends(kind: Kind) {
     let server = Server::start(kind);
     server.publish("a", "kept");
     let target = "/comet.cgi?subscribed[a]=earliest&stream=1";
@@ -349,8 +350,8 @@ fn a_stream_may_be_short(kind: Kind) {
     server.await_nobody();
 }
 
-/// As with a poll: a topic without a file has no event, yet.
-fn a_store_that_vanishes_ends_no_stream(kind: Kind) {
+/// A topic without a file has no event yet, as with a poll.
+fn vanished_store_ends_no_stream(kind: Kind) {
     let server = Server::setup(kind).option("NOVCOMET_SLEEP", "0.1").start();
     let mut stream = begun(&server);
     server.publish("a", "before");
@@ -368,8 +369,8 @@ fn a_store_that_vanishes_ends_no_stream(kind: Kind) {
     assert_eq!(server.complaints(), [""; 0]);
 }
 
-/// The head has been sent: all that is left is to end, and to say why in the log.
-fn a_store_that_cannot_be_read_any_more_ends_the_stream(kind: Kind) {
+/// The head is already sent. The process can only end the stream and log the reason.
+fn unreadable_store_ends_the_stream(kind: Kind) {
     let server = Server::start(kind);
     let mut stream = begun(&server);
     fs::create_dir(server.event_file("a")).unwrap();

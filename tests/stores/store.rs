@@ -1,4 +1,4 @@
-//! What every store promises, whatever it keeps events in: one contract.
+//! The contract of every store, independent of its kind.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -16,21 +16,21 @@ const WHOLE: usize = 1 << 30;
 const HOUR: Duration = Duration::from_secs(3600);
 
 over_every_store! {
-    a_topic_stands_at_its_last_event
-    messages_are_replayed_in_order_and_unchanged
-    a_reading_is_bounded_and_the_next_has_the_rest
-    what_is_kept_is_bounded_and_who_missed_some_is_told
-    events_without_a_message_push_no_message_out
-    a_cursor_from_another_life_of_the_topic_is_a_gap
-    a_cursor_ahead_of_the_topic_is_a_gap
-    a_topic_that_is_gone
-    beside_publishers_and_compaction_nothing_is_lost_or_doubled
-    no_two_of_4_000_concurrent_events_are_the_same_moment
-    topics_do_not_know_each_other
-    many_topics_are_read_in_one_look
-    many_topics_share_one_budget_and_none_starves
-    a_watch_misses_nothing
-    of_many_topics_each_wakes
+    cursor_is_that_of_last_event
+    messages_are_replayed_unchanged_in_order
+    bounded_reading_is_continued_by_next
+    dropped_messages_are_reported_as_gap
+    event_without_message_drops_no_message
+    cursor_of_a_deleted_topic_is_gap
+    cursor_ahead_of_topic_is_gap
+    lost_topic_delivers_no_message
+    compaction_loses_and_doubles_nothing
+    concurrent_events_have_different_cursors
+    topics_are_independent
+    many_topics_are_read_at_once
+    shared_budget_starves_no_topic
+    watch_misses_no_event
+    each_of_many_topics_wakes
     reading_and_watching_write_nothing
 }
 
@@ -42,8 +42,8 @@ fn publish(store: &dyn Store, data: &str) -> Cursor {
     store.publish(&topic("a"), Some(data)).unwrap()
 }
 
-/// A test that starts a program holds, for the moment between fork and exec,
-/// the locks of all the others.
+/// Another test may be starting a program. Between fork and exec, the child holds the locks of
+/// all tests, so the read is repeated.
 fn read(store: &dyn Store, since: Since) -> Reading {
     loop {
         let reading = store.read(&topic("a"), since, WHOLE).unwrap();
@@ -64,7 +64,7 @@ fn texts(reading: &Reading) -> Vec<&str> {
     reading.messages.iter().map(|message| message.data.as_str()).collect()
 }
 
-fn a_topic_stands_at_its_last_event(kind: Kind) {
+fn cursor_is_that_of_last_event(kind: Kind) {
     let backend = Backend::start(kind);
     let store = backend.open();
     assert_eq!(read(store.as_ref(), Since::Now), Reading::quiet(Cursor::SMALLEST));
@@ -78,7 +78,7 @@ fn a_topic_stands_at_its_last_event(kind: Kind) {
     }
 }
 
-fn messages_are_replayed_in_order_and_unchanged(kind: Kind) {
+fn messages_are_replayed_unchanged_in_order(kind: Kind) {
     let backend = Backend::start(kind);
     let store = backend.open();
     let long = "0123456789".repeat(6_553);
@@ -103,7 +103,7 @@ fn messages_are_replayed_in_order_and_unchanged(kind: Kind) {
     }
 }
 
-fn a_reading_is_bounded_and_the_next_has_the_rest(kind: Kind) {
+fn bounded_reading_is_continued_by_next(kind: Kind) {
     let backend = Backend::start(kind);
     let store = backend.open();
     for number in 0..100 {
@@ -128,8 +128,8 @@ fn a_reading_is_bounded_and_the_next_has_the_rest(kind: Kind) {
     assert_eq!(store.read(&topic("a"), Since::Earliest, 0).unwrap().messages.len(), 1);
 }
 
-/// A message counts as a line of the file store does: 42 bytes and its data.
-fn what_is_kept_is_bounded_and_who_missed_some_is_told(kind: Kind) {
+/// A message counts as its line in the file store: 42 bytes and its data.
+fn dropped_messages_are_reported_as_gap(kind: Kind) {
     for (kept, retention) in [
         (10, Retention { messages: 10, ..KEEP_ALL }),
         (5, Retention { bytes: 5 * 142, ..KEEP_ALL }),
@@ -158,8 +158,8 @@ fn what_is_kept_is_bounded_and_who_missed_some_is_told(kind: Kind) {
     }
 }
 
-/// `publish=ID` alone, as in 2011, between messages that somebody wants.
-fn events_without_a_message_push_no_message_out(kind: Kind) {
+/// `publish=ID` without a message, as in 2011, between messages.
+fn event_without_message_drops_no_message(kind: Kind) {
     let backend = Backend::start(kind);
     let store = backend.keeping(Retention { messages: 5, ..KEEP_ALL });
     let ids = ["one", "two", "three"].map(|data| publish(store.as_ref(), data));
@@ -170,7 +170,7 @@ fn events_without_a_message_push_no_message_out(kind: Kind) {
     assert_eq!(read(store.as_ref(), Since::Cursor(last)), Reading::quiet(last));
 }
 
-fn a_cursor_from_another_life_of_the_topic_is_a_gap(kind: Kind) {
+fn cursor_of_a_deleted_topic_is_gap(kind: Kind) {
     let backend = Backend::start(kind);
     let store = backend.open();
     let ids = [publish(store.as_ref(), "one"), publish(store.as_ref(), "two")];
@@ -184,7 +184,7 @@ fn a_cursor_from_another_life_of_the_topic_is_a_gap(kind: Kind) {
     assert_eq!((texts(&reading), reading.gap), (vec!["three"], false));
 }
 
-fn a_cursor_ahead_of_the_topic_is_a_gap(kind: Kind) {
+fn cursor_ahead_of_topic_is_gap(kind: Kind) {
     let backend = Backend::start(kind);
     let store = backend.open();
     let one = publish(store.as_ref(), "one");
@@ -195,9 +195,9 @@ fn a_cursor_ahead_of_the_topic_is_a_gap(kind: Kind) {
     }
 }
 
-/// A file was taken away by somebody, who knows why. From a server's memory a
-/// topic can only get lost.
-fn a_topic_that_is_gone(kind: Kind) {
+/// A removed file is the decision of its owner, so it is no gap. In a server's memory, a topic
+/// can only get lost.
+fn lost_topic_delivers_no_message(kind: Kind) {
     let backend = Backend::start(kind);
     let store = backend.open();
     let id = publish(store.as_ref(), "one");
@@ -212,10 +212,10 @@ fn a_topic_that_is_gone(kind: Kind) {
     }
 }
 
-/// Publishers beside subscribers that read without rest: everybody reads
-/// everything, once, in order, also over dozens of compactions. The publishers
-/// go no further ahead than what is kept.
-fn beside_publishers_and_compaction_nothing_is_lost_or_doubled(kind: Kind) {
+/// Publishers and constantly reading subscribers. Every subscriber reads all messages once and
+/// in order, also over dozens of compactions. The publishers stay within the number of messages
+/// that are kept.
+fn compaction_loses_and_doubles_nothing(kind: Kind) {
     const AHEAD: usize = 50;
     let each = if kind == Kind::File { 2_000 } else { 500 };
     let backend = Backend::start(kind);
@@ -258,7 +258,7 @@ fn beside_publishers_and_compaction_nothing_is_lost_or_doubled(kind: Kind) {
     });
 }
 
-fn no_two_of_4_000_concurrent_events_are_the_same_moment(kind: Kind) {
+fn concurrent_events_have_different_cursors(kind: Kind) {
     let backend = Backend::start(kind);
     let thousand = || {
         let store = backend.open();
@@ -274,8 +274,8 @@ fn no_two_of_4_000_concurrent_events_are_the_same_moment(kind: Kind) {
     assert!(cursors.iter().all(|cursor| cursor.micros() % 1_000_000 != 0));
 }
 
-/// Names that mean something to a file system, to Redis or to memcached.
-fn topics_do_not_know_each_other(kind: Kind) {
+/// Names with a meaning for a file system, Redis or memcached.
+fn topics_are_independent(kind: Kind) {
     let backend = Backend::start(kind);
     let store = backend.open();
     let long = "é".repeat(100);
@@ -291,7 +291,7 @@ fn topics_do_not_know_each_other(kind: Kind) {
     }
 }
 
-fn many_topics_are_read_in_one_look(kind: Kind) {
+fn many_topics_are_read_at_once(kind: Kind) {
     let backend = Backend::start(kind);
     let store = backend.open();
     let topics: Vec<_> = (0..64).map(|number| topic(&format!("t{number}"))).collect();
@@ -309,8 +309,8 @@ fn many_topics_are_read_in_one_look(kind: Kind) {
     }
 }
 
-/// As the hub does: who is furthest behind is served first.
-fn many_topics_share_one_budget_and_none_starves(kind: Kind) {
+/// Like the hub, serves the topic whose cursor is oldest first.
+fn shared_budget_starves_no_topic(kind: Kind) {
     const EACH: usize = 5;
     let backend = Backend::start(kind);
     let store = backend.open();
@@ -339,8 +339,8 @@ fn many_topics_share_one_budget_and_none_starves(kind: Kind) {
     assert!(found.len() == 64 && found.values().all(|ids| ids.is_sorted() && ids.len() == EACH));
 }
 
-/// As the hub does: arm, look, sleep. A wake-up that is missed fails here
-/// after half a minute.
+/// Like the hub: arms the watch, reads, sleeps. A missed wake-up fails here after half a
+/// minute.
 struct Reader<'a> {
     store: &'a dyn Store,
     watch: Box<dyn Watch>,
@@ -354,7 +354,7 @@ impl<'a> Reader<'a> {
         Self { store, watch: store.watch(&names).unwrap(), topics }
     }
 
-    /// What is new, with the number of its topic.
+    /// The new messages, each with the number of its topic.
     fn next(&mut self) -> Vec<(usize, Message)> {
         loop {
             self.watch.arm();
@@ -393,7 +393,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn a_watch_misses_nothing(kind: Kind) {
+fn watch_misses_no_event(kind: Kind) {
     const EVENTS: usize = 300;
     let backend = Backend::start(kind);
     let store = backend.open();
@@ -417,7 +417,7 @@ fn a_watch_misses_nothing(kind: Kind) {
     });
 }
 
-fn of_many_topics_each_wakes(kind: Kind) {
+fn each_of_many_topics_wakes(kind: Kind) {
     let backend = Backend::start(kind);
     let store = backend.open();
     let names: Vec<_> = (0..64).map(|number| format!("t{number}")).collect();
@@ -446,7 +446,7 @@ fn reading_and_watching_write_nothing(kind: Kind) {
 }
 
 #[test]
-fn a_url_that_names_no_store_is_refused() {
+fn unknown_store_url_is_refused() {
     for url in [
         "",
         "/dev/shm",

@@ -1,4 +1,4 @@
-//! What only the file store promises: its log is a file that others may touch.
+//! The promises of the file store only. Other programs may change its log.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -37,7 +37,7 @@ impl Scratch {
             .unwrap()
     }
 
-    /// The file that a topic of the file store is.
+    /// The file of a topic.
     fn file(&self, name: &str) -> PathBuf {
         self.0.join(format!("{name}.comet"))
     }
@@ -51,8 +51,8 @@ fn publish(store: &dyn Store, data: &str) -> Cursor {
     store.publish(&topic("a"), Some(data)).unwrap()
 }
 
-/// A test that starts a program holds, for the moment between fork and exec,
-/// the locks of all the others.
+/// Another test may be starting a program. Between fork and exec, the child holds the locks of
+/// all tests, so the read is repeated.
 fn read(store: &dyn Store, since: Since) -> Reading {
     loop {
         let reading = store.read(&topic("a"), since, WHOLE).unwrap();
@@ -68,7 +68,7 @@ fn texts(reading: &Reading) -> Vec<&str> {
 }
 
 #[test]
-fn a_cursor_from_another_life_of_the_topic_is_a_gap() {
+fn cursor_of_a_deleted_topic_is_gap() {
     let again = [
         |path: &PathBuf| fs::remove_file(path).unwrap(),
         |path: &PathBuf| {
@@ -81,7 +81,7 @@ fn a_cursor_from_another_life_of_the_topic_is_a_gap() {
         let scratch = Scratch::new();
         let store = scratch.open();
         let ids = [publish(store.as_ref(), "one"), publish(store.as_ref(), "two")];
-        // The time at which a file is made is that of the kernel's last tick.
+        // The kernel takes the creation time of a file from its last tick.
         thread::sleep(Duration::from_millis(11));
         make_anew(&scratch.file("a"));
         publish(store.as_ref(), "three");
@@ -95,7 +95,7 @@ fn a_cursor_from_another_life_of_the_topic_is_a_gap() {
 }
 
 #[test]
-fn a_topic_that_was_restored_is_a_gap() {
+fn restored_topic_is_a_gap() {
     for anew in [false, true] {
         let scratch = Scratch::new();
         let store = scratch.open();
@@ -119,15 +119,15 @@ fn a_topic_that_was_restored_is_a_gap() {
     }
 }
 
-/// Who is told of a gap gets all there is, and then it is over: a subscriber
-/// that heard of the same gap again and again would never wait.
+/// The answer with the gap has all stored messages, and the gap is over. If a subscriber were
+/// told of the same gap again and again, it would never wait.
 #[test]
-fn a_gap_is_told_once() {
+fn gap_is_reported_once() {
     for limit in [0, 100, WHOLE] {
         let scratch = Scratch::new();
         let store = scratch.open();
         let ids = ["one", "two", "three"].map(|data| publish(store.as_ref(), data));
-        // As a copy without its times is: another inode, made now.
+        // The file is like a copy without its times: another inode, created now.
         let log = fs::read(scratch.file("a")).unwrap();
         fs::remove_file(scratch.file("a")).unwrap();
         fs::write(scratch.file("a"), log).unwrap();
@@ -143,9 +143,9 @@ fn a_gap_is_told_once() {
     }
 }
 
-/// Lines out of their order, by a shell or two logs in one, hide no other.
+/// Lines out of order, by a shell or by two merged logs, hide no other line.
 #[test]
-fn a_line_that_is_not_earlier_than_the_next_is_passed_over() {
+fn line_out_of_order_is_skipped() {
     let scratch = Scratch::new();
     let store = scratch.keeping(Retention { age: Duration::MAX, ..KEEP_ALL });
     let line = |id: &str| format!("{{\"id\":{id},\"data\":\"{id}\"}}\n");
@@ -156,9 +156,9 @@ fn a_line_that_is_not_earlier_than_the_next_is_passed_over() {
     assert_eq!((texts(&reading), reading.standing), (vec!["1.5", "2.5", "3.5", "now"], id));
 }
 
-/// JavaScript cannot tell such ids apart, or nothing comes after them.
+/// JavaScript cannot distinguish such ids, or no cursor is later than them.
 #[test]
-fn a_line_from_the_end_of_time_ends_no_topic() {
+fn line_at_largest_cursor_stops_nothing() {
     for id in ["18446744073709.551615", "253402300799.500001", "8589934592.000000"] {
         let scratch = Scratch::new();
         let store = scratch.open();
@@ -171,9 +171,9 @@ fn a_line_from_the_end_of_time_ends_no_topic() {
     }
 }
 
-/// Nothing comes after the last cursor, so the topic begins again.
+/// No cursor is later than the largest one, so the topic starts again.
 #[test]
-fn a_topic_at_the_largest_cursor_begins_again() {
+fn topic_at_largest_cursor_restarts() {
     let scratch = Scratch::new();
     let store = scratch.open();
     let line = format!("{{\"id\":{},\"data\":\"last\"}}\n", Cursor::LARGEST);
@@ -186,9 +186,9 @@ fn a_topic_at_the_largest_cursor_begins_again() {
     assert_eq!((texts(&reading), reading.gap), (vec!["two"], false));
 }
 
-/// JavaScript cannot tell such a time from the next either.
+/// JavaScript cannot distinguish such a time from the next one.
 #[test]
-fn a_file_from_the_end_of_time_has_no_known_time() {
+fn file_time_beyond_range_is_unknown() {
     let scratch = Scratch::new();
     let store = scratch.open();
     let one = publish(store.as_ref(), "one");
@@ -202,7 +202,7 @@ fn a_file_from_the_end_of_time_has_no_known_time() {
 }
 
 #[test]
-fn a_topic_that_is_gone_keeps_the_cursor_of_its_subscriber() {
+fn deleted_file_keeps_the_subscribers_cursor() {
     let scratch = Scratch::new();
     let store = scratch.open();
     let id = publish(store.as_ref(), "one");
@@ -211,7 +211,7 @@ fn a_topic_that_is_gone_keeps_the_cursor_of_its_subscriber() {
 }
 
 #[test]
-fn compaction_and_mending_begin_no_new_life() {
+fn compaction_and_repair_cause_no_gap() {
     let scratch = Scratch::new();
     let few = Retention { bytes: 300, ..KEEP_ALL };
     let store = scratch.keeping(few);
@@ -234,9 +234,9 @@ fn compaction_and_mending_begin_no_new_life() {
     assert!(text.lines().skip(1).all(|line| serde_json::from_str::<Message>(line).is_ok()));
 }
 
-/// What a shell may do to a log: `echo`, and a line of one's own.
+/// Changes that a shell may make to a log, such as a line by `echo`.
 #[test]
-fn lines_that_are_no_messages_are_passed_over() {
+fn invalid_lines_are_skipped() {
     let scratch = Scratch::new();
     let store = scratch.open();
     fs::write(scratch.file("a"), "hello\n{\"id\":1.5}\n{\"id\":2.5,\"data\":7}\n\n\0\n").unwrap();
@@ -246,7 +246,7 @@ fn lines_that_are_no_messages_are_passed_over() {
 }
 
 #[test]
-fn a_log_cut_at_any_byte_has_its_whole_lines_and_takes_the_next() {
+fn log_cut_anywhere_keeps_its_whole_lines() {
     let scratch = Scratch::new();
     let store = scratch.open();
     let sent = ["one", "two \"quoted\"", "", "three\n"];

@@ -1,6 +1,6 @@
-//! What a store's server does to us: it is not there, stops, forgets, is full,
-//! says nothing, or says it a byte at a time. The answer comes in time, says so
-//! once in the log, and all goes on when the server does.
+//! Faults of a store's server: it is down, stops, forgets, is full, sends nothing, or sends one
+//! byte at a time. The answer comes in time and the fault is logged once. Everything works
+//! again when the server does.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -14,7 +14,7 @@ use crate::support::host::free_port;
 use crate::support::store::{Backend, Kind};
 use crate::support::wait::eventually;
 
-/// How long after its deadline an answer may come.
+/// The time after its deadline within which an answer must come.
 const LATE: Duration = Duration::from_secs(1);
 
 macro_rules! over_servers {
@@ -27,14 +27,14 @@ macro_rules! over_servers {
 }
 
 over_servers! {
-    a_server_that_is_down
-    a_server_that_ends_while_somebody_waits
-    a_server_that_stops_while_somebody_waits
-    a_server_that_was_restarted
-    a_server_that_does_not_accept
-    a_server_that_says_nothing
-    a_server_that_says_a_byte_at_a_time
-    a_server_that_talks_nonsense
+    unreachable_server_is_503
+    server_exit_ends_a_wait
+    stopped_server_ends_a_wait
+    restarted_server_reports_a_gap
+    server_that_never_accepts_times_out
+    silent_server_times_out
+    byte_by_byte_server_times_out
+    nonsense_reply_is_503
 }
 
 fn call(url: &str, query: &str) -> Call {
@@ -46,8 +46,7 @@ fn ask(backend: &Backend, query: &str) -> Answer {
     call(&backend.url(), query).answer()
 }
 
-/// 503, with the time to come back after, and one line for the administrator
-/// that names the server.
+/// 503 with Retry-After, and one line in the log that names the server.
 fn assert_unavailable(answer: &Answer, kind: Kind) {
     answer.assert_problem(503);
     assert!(answer.head.contains("\r\nRetry-After: 2"), "{answer:?}");
@@ -56,7 +55,7 @@ fn assert_unavailable(answer: &Answer, kind: Kind) {
     assert!(!answer.body.contains("127.0.0.1"), "{answer:?}");
 }
 
-/// Whoever publishes, looks or waits is answered within a second.
+/// Every publisher, poll and stream is answered within a second after its wait.
 fn assert_all_are_refused_in_time(url: &str, kind: Kind) {
     for (query, wait) in [
         ("publish=a&data=x", 0),
@@ -71,7 +70,7 @@ fn assert_all_are_refused_in_time(url: &str, kind: Kind) {
     }
 }
 
-fn a_server_that_is_down(kind: Kind) {
+fn unreachable_server_is_503(kind: Kind) {
     let mut backend = Backend::start_on_port(kind, &[]);
     backend.stop();
     assert_all_are_refused_in_time(&backend.url(), kind);
@@ -79,8 +78,8 @@ fn a_server_that_is_down(kind: Kind) {
     assert_all_are_refused_in_time(&socket, kind);
 }
 
-/// Nobody looks for an hour: it is the end of the connection that is noticed.
-fn a_server_that_ends_while_somebody_waits(kind: Kind) {
+/// The next periodic read is an hour away, so only the closed connection can end the wait.
+fn server_exit_ends_a_wait(kind: Kind) {
     let mut backend = Backend::start_on_port(kind, &[]);
     let waiter = call(&backend.url(), "subscribed[a]=0").variable("NOVCOMET_SLEEP", "3600");
     let waiter = waiter.waiting();
@@ -88,7 +87,7 @@ fn a_server_that_ends_while_somebody_waits(kind: Kind) {
     assert_unavailable(&waiter.answer(), kind);
 }
 
-fn a_server_that_stops_while_somebody_waits(kind: Kind) {
+fn stopped_server_ends_a_wait(kind: Kind) {
     let backend = Backend::start_on_port(kind, &[]);
     let begin = Instant::now();
     let waiter = call(&backend.url(), "subscribed[a]=0&wait=2").waiting();
@@ -100,9 +99,9 @@ fn a_server_that_stops_while_somebody_waits(kind: Kind) {
     assert_eq!(ask(&backend, "publish=b").body, "true");
 }
 
-/// A client that keeps its cursor is told that what it had not read is lost,
-/// at once and not when somebody publishes.
-fn a_server_that_was_restarted(kind: Kind) {
+/// A client with an old cursor is told of the lost messages at once, not only after the next
+/// publish.
+fn restarted_server_reports_a_gap(kind: Kind) {
     let mut backend = Backend::start_on_port(kind, &[]);
     let url = backend.url();
     let posted = call(&url, "").form("publish=a&data=one").answer();
@@ -119,9 +118,9 @@ fn a_server_that_was_restarted(kind: Kind) {
     assert!(ask(&backend, &poll).body.contains(r#""gap":["a"]"#));
 }
 
-/// The queue of those who want to connect is full: the kernel does not even
-/// say no.
-fn a_server_that_does_not_accept(kind: Kind) {
+/// The backlog of the listening socket is full, so the kernel does not even refuse the
+/// connection.
+fn server_that_never_accepts_times_out(kind: Kind) {
     let listener = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     bind(&listener, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
     listen(&listener, 0).unwrap();
@@ -135,15 +134,15 @@ fn a_server_that_does_not_accept(kind: Kind) {
     assert_all_are_refused_in_time(&url(kind, address.port()), kind);
 }
 
-/// A connection that nobody is at the other end of any more.
-fn a_server_that_says_nothing(kind: Kind) {
+/// A connection without a peer.
+fn silent_server_times_out(kind: Kind) {
     let (port, _server) = server(|mut stream| {
         let _ = stream.read_to_end(&mut Vec::new());
     });
     assert_all_are_refused_in_time(&url(kind, port), kind);
 }
 
-fn a_server_that_says_a_byte_at_a_time(kind: Kind) {
+fn byte_by_byte_server_times_out(kind: Kind) {
     let (port, _server) = server(|mut stream| {
         while stream.write_all(b"$").is_ok() {
             thread::sleep(Duration::from_millis(50));
@@ -152,7 +151,7 @@ fn a_server_that_says_a_byte_at_a_time(kind: Kind) {
     assert_all_are_refused_in_time(&url(kind, port), kind);
 }
 
-fn a_server_that_talks_nonsense(kind: Kind) {
+fn nonsense_reply_is_503(kind: Kind) {
     let (port, _server) = server(|mut stream| {
         let mut asked = [0; 4096];
         while stream.read(&mut asked).is_ok_and(|read| read > 0) {
@@ -170,7 +169,7 @@ fn url(kind: Kind, port: u16) -> String {
     }
 }
 
-/// A server of our own, a thread for each client; it ends with the tests.
+/// A server of the tests, with a thread for each client. It ends with the tests.
 fn server(talk: impl Fn(TcpStream) + Copy + Send + 'static) -> (u16, TcpListener) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let accepting = listener.try_clone().unwrap();
@@ -182,13 +181,13 @@ fn server(talk: impl Fn(TcpStream) + Copy + Send + 'static) -> (u16, TcpListener
     (listener.local_addr().unwrap().port(), listener)
 }
 
-// Full.
+// Full servers.
 
 #[test]
-fn a_redis_without_memory_takes_nothing_and_gives_what_it_has() {
+fn full_redis_refuses_publish_but_reads() {
     let backend = Backend::start_on_port(Kind::Redis, &[]);
     assert_eq!(ask(&backend, "publish=a&data=one").body, "true");
-    // How much it takes when it is empty depends on its version; it is never so little.
+    // The memory of an empty server depends on its version. It is always more than this.
     assert_eq!(backend.redis(&["CONFIG", "SET", "maxmemory", "1"]), "OK\n");
     for query in ["publish=a&data=two", "publish=b"] {
         let answer = ask(&backend, query);
@@ -201,9 +200,9 @@ fn a_redis_without_memory_takes_nothing_and_gives_what_it_has() {
     assert_eq!(ask(&backend, "publish=a&data=two").body, "true");
 }
 
-/// It makes room by forgetting others' items, or refuses (`-M`).
+/// memcached evicts the items of other topics, or refuses new ones (`-M`).
 #[test]
-fn a_memcached_without_memory_forgets_and_says_so() {
+fn full_memcached_drops_messages_with_gap() {
     let backend = Backend::start_on_port(Kind::Memcached, &["-m", "4"]);
     let data = "x".repeat(60_000);
     let fill = |topic: usize| {
@@ -214,14 +213,14 @@ fn a_memcached_without_memory_forgets_and_says_so() {
     for topic in 0..200 {
         assert_eq!(fill(topic).status(), 200);
     }
-    // The message is gone and the index is not, for that is of another size.
+    // The message was evicted and the index was not, because their sizes differ.
     let body = ask(&backend, &format!("subscribed[t0]={stands}&wait=0")).body;
     assert!(body.contains(r#""gap":["t0"]"#) && !body.contains("data"), "{body}");
     assert!(ask(&backend, "subscribed[t199]=earliest").body.contains("data"));
 }
 
 #[test]
-fn a_memcached_that_refuses_is_a_full_store() {
+fn memcached_refusal_is_507() {
     let backend = Backend::start_on_port(Kind::Memcached, &["-m", "4", "-M"]);
     let form = |topic| format!("publish=t{topic}&data={}", "x".repeat(60_000));
     let publish = |topic| call(&backend.url(), "").form(&form(topic)).answer();
@@ -230,10 +229,10 @@ fn a_memcached_that_refuses_is_a_full_store() {
     assert!(refused.log.contains("out of memory"), "{refused:?}");
 }
 
-// Who we are.
+// Logins.
 
 #[test]
-fn a_password_is_right_wrong_or_missing() {
+fn wrong_or_missing_password_is_refused() {
     let backend = Backend::start(Kind::Redis);
     let user = ["ACL", "SETUSER", "site", "on", ">se:cret", "~site:*", "+@all", "-@admin"];
     assert_eq!(backend.redis(&user), "OK\n");
@@ -257,9 +256,9 @@ fn a_password_is_right_wrong_or_missing() {
     assert_eq!(ask("user=site&pass=se:cret&prefix=site:", "publish=a").body, "true");
 }
 
-/// Somebody else's key stands where our stream should.
+/// Another program's key has the name of our stream.
 #[test]
-fn a_key_of_another_kind_is_left_alone() {
+fn key_of_another_type_is_kept() {
     let backend = Backend::start(Kind::Redis);
     backend.redis(&["SET", "novcomet:a", "mine"]);
     for query in ["publish=a", "subscribed[a]=0.5&wait=0"] {
@@ -270,17 +269,17 @@ fn a_key_of_another_kind_is_left_alone() {
     assert_eq!(backend.redis(&["GET", "novcomet:a"]), "mine\n");
 }
 
-// A cluster of two, with half of the slots each.
+// A cluster of two nodes, with half of the slots each.
 
 #[test]
-fn a_cluster_has_all_topics_on_any_of_its_servers() {
+fn any_cluster_node_serves_all_topics() {
     all_topics_are_on_any_of(Kind::Redis, "no");
 }
 
-/// Who is sent on asks the next one for its certificate as well.
+/// A redirected client checks the certificate of the next node too.
 #[cfg(feature = "tls")]
 #[test]
-fn a_cluster_that_encrypts_has_all_topics_on_any_of_its_servers() {
+fn any_tls_node_serves_all_topics() {
     all_topics_are_on_any_of(Kind::RedisTls, "yes");
 }
 
@@ -305,7 +304,8 @@ fn all_topics_are_on_any_of(kind: Kind, encrypted: &str) {
     };
     eventually("each node is ready", || nodes.iter().all(|(node, _)| is_ready(node)));
     let topics: Vec<_> = (0..8).map(|number| format!("t{number}")).collect();
-    // From the beginning and not from now on: who talks to a server sleeps too.
+    // The subscriber starts at the beginning, because a process that talks to a server sleeps
+    // too and may not have read yet.
     let all: Vec<_> = topics.iter().map(|topic| format!("subscribed[{topic}]=0.1")).collect();
     for (number, topic) in topics.iter().enumerate() {
         let [one, other] = nodes.each_ref().map(|(node, _)| node.url());

@@ -1,6 +1,6 @@
-//! What a neighbour in the store's server can leave there, and what a server
-//! that lies can say: nothing is acknowledged that nobody can hear, no topic
-//! spoils another, and each fault is one line of the log.
+//! Data that another client leaves in the store's server, and false replies of a server. No
+//! undeliverable message is acknowledged. No topic affects another. Each fault is one line of
+//! the log.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
@@ -16,8 +16,8 @@ use crate::support::host::shared_memory;
 use crate::support::store::{Backend, Kind, over_every_store};
 
 over_every_store! {
-    a_spoilt_topic_spoils_no_other
-    a_subscriber_beside_a_spoilt_topic_is_woken
+    corrupt_topic_affects_no_other
+    subscriber_wakes_beside_a_corrupt_topic
 }
 
 fn call(url: &str, query: &str) -> Call {
@@ -29,8 +29,8 @@ fn ask(backend: &Backend, query: &str) -> Answer {
     call(&backend.url(), query).answer()
 }
 
-/// What a neighbour left where the topic `bad` is: a key of another kind, what
-/// is no index, or a FIFO.
+/// Another client's data in place of the topic `bad`: a key of another type, an invalid index,
+/// or a FIFO.
 fn spoil(backend: &Backend) {
     match backend.kind {
         Kind::File => mkfifo(&backend.directory().join("bad.comet")),
@@ -48,7 +48,7 @@ fn mkfifo(path: &Path) {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 
-fn a_spoilt_topic_spoils_no_other(kind: Kind) {
+fn corrupt_topic_affects_no_other(kind: Kind) {
     let backend = Backend::start(kind);
     let at = call(&backend.url(), "").form("publish=good&data=x").answer().cursor("good").1;
     spoil(&backend);
@@ -62,15 +62,15 @@ fn a_spoilt_topic_spoils_no_other(kind: Kind) {
     assert_eq!(new.body, format!(r#"{{"s":0,"k":{{"good":{at}}}}}"#));
     assert_eq!(new.log.lines().count(), 1, "{new:?}");
     ask(&backend, "subscribed[bad]=0&wait=0").assert_problem(503);
-    // Of several topics those before it are published.
+    // The topics before it are published.
     ask(&backend, "publish=good&publish=bad&publish=other&data=y").assert_problem(503);
     let all = ask(&backend, "subscribed[good]=earliest&subscribed[other]=earliest&wait=0").body;
     assert!(all.contains(r#""data":"y""#) && !all.contains(r#""other""#), "{all}");
 }
 
-/// The other topic ends its sleep, the log has one line, and it does not ask
-/// again and again meanwhile.
-fn a_subscriber_beside_a_spoilt_topic_is_woken(kind: Kind) {
+/// The event of the other topic ends the wait. The log has one line, and the process does not
+/// poll in a tight loop meanwhile.
+fn subscriber_wakes_beside_a_corrupt_topic(kind: Kind) {
     let backend = Backend::start(kind);
     spoil(&backend);
     let mut at = "0.1".to_owned();
@@ -91,14 +91,14 @@ fn a_subscriber_beside_a_spoilt_topic_is_woken(kind: Kind) {
     }
 }
 
-// What a neighbour writes into the streams of a Redis.
+// Entries that another client adds to a Redis stream.
 
 const REDIS: Kind = Kind::Redis;
 
-/// Redis adds no entry before the last one. A publish is acknowledged when it
-/// can be heard, and what was kept stays.
+/// Redis adds no entry before the last one. An acknowledged message can be delivered, and older
+/// messages stay.
 #[test]
-fn a_stream_at_the_end_of_time_goes_on() {
+fn stream_at_largest_id_continues() {
     for id in
         ["8589934591999-999", "8589934592000-0", "9007199254740-991", "18446744073709551615-1"]
     {
@@ -120,9 +120,9 @@ fn a_stream_at_the_end_of_time_goes_on() {
     }
 }
 
-/// A stream with nothing but that has no event.
+/// A stream with only such an entry has no event.
 #[test]
-fn a_stream_beyond_the_end_is_as_good_as_none() {
+fn stream_beyond_largest_cursor_counts_as_empty() {
     let backend = Backend::start(REDIS);
     backend.redis(&[
         "XADD",
@@ -139,7 +139,7 @@ fn a_stream_beyond_the_end_is_as_good_as_none() {
 }
 
 #[test]
-fn odd_fields_of_an_entry_spoil_nothing() {
+fn odd_fields_of_an_entry_are_ignored() {
     let long = "x".repeat(100_000);
     for odd in ["", "nan", "-1", "inf", "1e300", "0x10", long.as_str()] {
         let backend = Backend::start(REDIS);
@@ -158,9 +158,9 @@ fn odd_fields_of_an_entry_spoil_nothing() {
     }
 }
 
-// Servers that lie.
+// Servers with false replies.
 
-/// Answers whatever it is asked with this, and then with more of it.
+/// Sends this reply to every command, and then more of it.
 fn liar(said: &[u8], flood: &[u8]) -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -182,8 +182,8 @@ fn liar(said: &[u8], flood: &[u8]) -> u16 {
     port
 }
 
-/// In 64 MiB, and within the time of an exchange (`stores_faults.rs` has the
-/// times): a 503, and one line of characters that can be seen.
+/// The program has 64 MiB and the time of one exchange (`stores_faults.rs` has the times). The
+/// answer is a 503, and the log has one line of visible characters.
 fn assert_refused(scheme: &str, said: &[u8], flood: &[u8]) {
     let url = format!("{scheme}://127.0.0.1:{}", liar(said, flood));
     let queries = ["publish=a&data=x", "subscribed[a]=0.5&wait=0"];
@@ -201,7 +201,7 @@ fn assert_refused(scheme: &str, said: &[u8], flood: &[u8]) {
 const FORGED: &str = "x\nnovcomet: FORGED \x1b[31m\u{202e}";
 
 #[test]
-fn whatever_a_redis_says_is_refused_in_one_line() {
+fn invalid_redis_reply_is_logged_once() {
     let forged = [format!("-ERR {FORGED}\r\n"), format!("-{FORGED}\r\n"), format!("+{FORGED}\r\n")];
     let nested = ["*1\r\n".repeat(9), "*1\r\n".repeat(40_000), "*2\r\n:1\r\n".repeat(20_000)];
     let long = [format!("-ERR {}\r\n", "x".repeat(60_000)), "x".repeat(70_000)];
@@ -266,7 +266,7 @@ fn whatever_a_redis_says_is_refused_in_one_line() {
 }
 
 #[test]
-fn whatever_a_memcached_says_is_refused_in_one_line() {
+fn invalid_memcached_reply_is_logged_once() {
     let forged = [
         format!("SERVER_ERROR {FORGED}\r\n"),
         format!("{FORGED}\r\n"),
@@ -322,8 +322,8 @@ fn whatever_a_memcached_says_is_refused_in_one_line() {
     }
 }
 
-/// Pieces of replies in any order, from a seed: an answer that is one, and no
-/// more than a line.
+/// Pieces of replies in random order, from a seed. The client gets a valid answer, and the log
+/// at most one line.
 #[test]
 fn random_replies_are_answered() {
     let mut seed = 7_u64;
@@ -370,9 +370,9 @@ fn random_replies_are_answered() {
     }
 }
 
-/// It would be asked thousands of times a second.
+/// Without the pause, the program would ask the server thousands of times per second.
 #[test]
-fn a_redis_that_wakes_at_once_in_vain_is_polled() {
+fn redis_without_xread_is_polled() {
     let backend = Backend::start(REDIS);
     let rules = ["ACL", "SETUSER", "default", "-xread"];
     assert_eq!(backend.redis(&rules), "OK\n");
@@ -381,15 +381,15 @@ fn a_redis_that_wakes_at_once_in_vain_is_polled() {
     let calls = backend.redis(&["INFO", "commandstats"]);
     let looks = calls.split_once("cmdstat_eval_ro:calls=").unwrap().1;
     let looks: u32 = looks.split(',').next().unwrap().parse().unwrap();
-    // Each 0.02 s (NOVCOMET_POLL), at most.
+    // At most one read per 0.02 s (NOVCOMET_POLL).
     assert!(looks < 60, "{calls}");
 }
 
 // Passwords.
 
-/// It sends to another address whoever asks, and hears what is said there.
+/// The server redirects every client to another address, which would receive the password.
 #[test]
-fn a_redis_on_a_socket_sends_no_password_away() {
+fn redis_on_socket_sends_no_password_elsewhere() {
     let elsewhere = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     elsewhere.set_nonblocking(true).unwrap();
     let moved = format!("+OK\r\n-MOVED 1 {}\r\n", elsewhere.local_addr().unwrap());
@@ -397,7 +397,7 @@ fn a_redis_on_a_socket_sends_no_password_away() {
     let path = shared_memory().join(name);
     let listener = UnixListener::bind(&path).unwrap();
     thread::spawn(move || {
-        // A command that comes after the reply still finds the connection open.
+        // The connection stays open for a command that comes after the reply.
         let mut open = Vec::new();
         for mut stream in listener.incoming().flatten() {
             let _ = stream.read(&mut [0; 16_384]);
@@ -412,13 +412,13 @@ fn a_redis_on_a_socket_sends_no_password_away() {
             answer.log.contains("MOVED") && answer.log.contains("redis://host:port"),
             "{answer:?}"
         );
-        assert!(elsewhere.accept().is_err(), "nobody came");
+        assert!(elsewhere.accept().is_err(), "no client has connected");
     }
     std::fs::remove_file(path).unwrap();
 }
 
 #[test]
-fn a_password_that_a_server_repeats_is_not_logged() {
+fn password_in_error_reply_is_hidden() {
     for said in [
         "-ERR unknown command 'AUTH', with args beginning with: 's3cr3t' \r\n",
         "-ERR s3cr3t\r\n",
@@ -435,7 +435,7 @@ fn a_password_that_a_server_repeats_is_not_logged() {
 // Hints.
 
 #[test]
-fn the_log_says_what_to_correct() {
+fn log_names_the_setting_to_correct() {
     let backend = Backend::start(REDIS);
     let log = |rest: &str, query| call(&format!("{}{rest}", backend.url()), query).answer().log;
     let database = log("?db=99", "publish=a");

@@ -1,5 +1,5 @@
-//! Two web servers, Apache and lighttpd, as two machines would be: with nothing
-//! in common but the address of a Redis or a memcached.
+//! Two web servers, Apache and lighttpd, as on two machines. They share only the address of a
+//! Redis or a memcached.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -25,8 +25,8 @@ fn two_servers_share_a_memcached() {
 fn two_servers_share(kind: store::Kind) {
     let backend = Backend::start_on_port(kind, &[]);
     let servers = [ApacheEvent, Lighttpd].map(|web| over(&backend, web));
-    // Not from now on: a process that talks to a server sleeps too, and may not
-    // have looked yet.
+    // The cursor is not that of now, because a process that talks to a server sleeps too and
+    // may not have read yet.
     let mut at = "0.1".to_owned();
     for publisher in [0, 1, 0] {
         let query = format!("subscribed[b]=0&subscribed[a]={at}");
@@ -38,7 +38,7 @@ fn two_servers_share(kind: store::Kind) {
         assert_eq!(news, [(); 2].map(|()| format!(r#"{{"s":1,"k":{{"a":{id}}},{m}}}"#)));
         id.clone_into(&mut at);
     }
-    // What was said through one is replayed through the other.
+    // A message that was published through one server is replayed through the other.
     let replays =
         servers.each_ref().map(|server| server.get("/comet.cgi?subscribed[a]=earliest").body);
     assert!(replays[0] == replays[1] && replays[0].matches("to all").count() == 3, "{replays:?}");
@@ -52,14 +52,14 @@ fn over(backend: &Backend, web: server::Kind) -> Server {
     Server::setup(web).store(&backend.url()).start()
 }
 
-/// From the publish to the answer of one subscriber, over every store in turn:
-/// the figures of docs/stores.md.
+/// The time from a publish to the answer of one subscriber, over every store in turn.
+/// docs/stores.md has the figures.
 #[test]
-fn how_long_a_publish_takes_to_the_answer() {
+fn publish_time_is_printed() {
     const ROUNDS: usize = 40;
     for web in [ApacheEvent, Lighttpd] {
         for kind in [store::Kind::File, store::Kind::Redis, store::Kind::Memcached] {
-            // A directory of the server's own, or a server beside it.
+            // The store is a directory of the server, or a store server beside it.
             let backend = (kind != store::Kind::File).then(|| Backend::start_on_port(kind, &[]));
             let server = match &backend {
                 None => Server::start(web),
@@ -70,7 +70,7 @@ fn how_long_a_publish_takes_to_the_answer() {
             times.sort();
             let (median, last) = (times[ROUNDS / 2], times[ROUNDS - 1]);
             let line = format!("{web:?}, {kind:?}: median {median:.1?}, longest {last:.1?}\n");
-            // Past the test harness, which keeps what is printed to itself.
+            // Writes to stderr directly, because the test harness captures printed text.
             io::stderr().write_all(line.as_bytes()).unwrap();
         }
     }

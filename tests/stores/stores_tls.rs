@@ -1,6 +1,5 @@
-//! A Redis that is reached by TLS: who it must be, who we are, and what is
-//! said of what is wrong. All other stories with it are in `store.rs`,
-//! `stores_wire.rs` and `stores_faults.rs`.
+//! Redis over TLS: the server's certificate, our certificate, and the messages about faults.
+//! `store.rs`, `stores_wire.rs` and `stores_faults.rs` have all other tests of it.
 #![cfg(feature = "tls")]
 
 use std::fs;
@@ -36,7 +35,7 @@ fn assert_serves(url: &str) {
     assert!(body.contains(r#""data":"x""#), "{url}: {body}");
 }
 
-/// One line says what is wrong, and what is to be corrected.
+/// One line of the log has the fault and its correction.
 fn assert_refused(url: &str, why: &str) {
     for query in ["publish=a&data=x", "subscribed[a]=0&wait=1"] {
         let answer = ask(url, query);
@@ -50,7 +49,7 @@ fn assert_refused(url: &str, why: &str) {
     }
 }
 
-/// A Redis that shows the certificate of this name, and asks for none.
+/// A Redis that shows the certificate of this name and requests none.
 fn showing(authority: &Authority, name: &str) -> Backend {
     let [cert, key] = ["pem", "key"].map(|end| authority.file(&format!("{name}.{end}")));
     let shows = ["--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-auth-clients", "no"];
@@ -58,7 +57,7 @@ fn showing(authority: &Authority, name: &str) -> Backend {
 }
 
 #[test]
-fn a_server_must_prove_that_it_has_the_name() {
+fn server_certificate_needs_the_right_name() {
     let authority = Authority::new();
     authority.certify("by-address", "IP:127.0.0.1", LATER);
     authority.certify("by-name", "DNS:localhost", LATER);
@@ -82,10 +81,10 @@ fn a_server_must_prove_that_it_has_the_name() {
     }
 }
 
-/// Neither another authority of the same name, nor the server itself; without `ca` those count
-/// that the system believes.
+/// Another authority of the same name is not accepted, nor is the server's own certificate.
+/// Without `ca`, the authorities of the system count.
 #[test]
-fn only_who_is_believed_can_vouch_for_a_server() {
+fn server_certificate_needs_a_trusted_authority() {
     let backend = Backend::start(Kind::RedisTls);
     let stranger = Authority::new();
     let own = backend.authority().file("server.pem");
@@ -100,9 +99,9 @@ fn only_who_is_believed_can_vouch_for_a_server() {
     assert!(backend.is_untouched());
 }
 
-/// In a world where the system believes our authority.
+/// The system trusts the authority of the tests.
 #[test]
-fn without_a_file_those_count_whom_the_system_believes() {
+fn default_authorities_are_those_of_system() {
     const SYSTEM: &str = "/etc/ssl/certs/ca-certificates.crt";
     let can_mount = Command::new("unshare").args(["-m", "true"]).status();
     if !is_root() || !can_mount.is_ok_and(|status| status.success()) {
@@ -121,9 +120,10 @@ fn without_a_file_those_count_whom_the_system_believes() {
     assert_eq!(call.by("unshare", &["-m", "sh", "-c", &mount]).answer().body, "true");
 }
 
-/// The beginning of a handshake's record, and then nothing, or a byte a while.
+/// The server sends the beginning of a handshake record, and then nothing, or a byte from time
+/// to time.
 #[test]
-fn a_handshake_that_does_not_end_is_given_up_in_time() {
+fn endless_handshake_times_out() {
     for dribbles in [false, true] {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -149,9 +149,9 @@ fn a_handshake_that_does_not_end_is_given_up_in_time() {
     }
 }
 
-/// Redis wants a certificate of its clients unless it is told otherwise.
+/// Redis requires a certificate of its clients unless configured otherwise.
 #[test]
-fn a_client_must_prove_who_it_is_if_it_is_asked() {
+fn client_certificate_is_sent_if_requested() {
     for versions in ["TLSv1.2", "TLSv1.3", "TLSv1.2 TLSv1.3"] {
         let backend = Backend::start_on_port(Kind::RedisTls, &["--tls-protocols", versions]);
         let (authority, stranger) = (backend.authority(), Authority::new());
@@ -172,7 +172,7 @@ fn a_client_must_prove_who_it_is_if_it_is_asked() {
 }
 
 #[test]
-fn a_password_is_asked_for_all_the_same() {
+fn password_is_required_over_tls_too() {
     let backend = Backend::start(Kind::RedisTls);
     assert_eq!(backend.redis(&["CONFIG", "SET", "requirepass", "open sesame"]), "OK\n");
     let url = |login: &str| backend.url().replace("://", &format!("://{login}"));
@@ -185,7 +185,7 @@ fn a_password_is_asked_for_all_the_same() {
 }
 
 #[test]
-fn a_file_that_is_none_is_named() {
+fn invalid_file_is_named_in_log() {
     let backend = Backend::start(Kind::RedisTls);
     let authority = backend.authority();
     fs::write(authority.file("empty"), "").unwrap();
@@ -219,10 +219,10 @@ fn a_file_that_is_none_is_named() {
     assert_serves(&good);
 }
 
-/// A stream is woken again and again over the connection that it has: nothing
-/// that TLS says of itself ends it, and nothing is heard late.
+/// A stream is woken repeatedly over the same connection. No message of TLS itself ends the
+/// connection or delays an event.
 #[test]
-fn a_stream_keeps_its_connection() {
+fn stream_keeps_its_tls_connection() {
     for versions in ["TLSv1.2", "TLSv1.3"] {
         let backend = Backend::start_on_port(Kind::RedisTls, &["--tls-protocols", versions]);
         let call = Call::new().variable("NOVCOMET_STORE", &backend.url());
@@ -253,9 +253,9 @@ fn a_stream_keeps_its_connection() {
     }
 }
 
-/// The descriptor is readable, and what there is to read is no reply.
+/// The descriptor is readable, but the data is no reply.
 #[test]
-fn keys_that_change_in_a_wait_cost_a_connection_and_no_event() {
+fn key_update_loses_no_event() {
     let (backend, authority) = (Backend::start(Kind::Redis), Authority::new());
     authority.certify("server", "IP:127.0.0.1", LATER);
     let (port, connections) = terminate(&authority, &backend);
@@ -271,11 +271,11 @@ fn keys_that_change_in_a_wait_cost_a_connection_and_no_event() {
     assert_eq!(connections.load(Ordering::SeqCst), 2);
 }
 
-/// How long after an XREAD keys change.
+/// The time between an XREAD and the key update.
 const CHANGE: Duration = Duration::from_millis(300);
 
-/// Encrypts for a Redis that does not: as stunnel would, but that it changes
-/// its keys in the first connection's first wait.
+/// Encrypts for a Redis without TLS, as stunnel does. It also updates its keys in the first
+/// wait of the first connection.
 fn terminate(authority: &Authority, backend: &Backend) -> (u16, Arc<AtomicUsize>) {
     let cert = CertificateDer::from_pem_file(authority.file("server.pem")).unwrap();
     let key = PrivateKeyDer::from_pem_file(authority.file("server.key")).unwrap();
@@ -324,9 +324,9 @@ fn relay(mut tls: ServerConnection, mut outside: TcpStream, mut inside: UnixStre
     }
 }
 
-/// What no URL may do to TLS, and what is not for others.
+/// No parameter of a URL weakens TLS, and the parameters of TLS are refused without it.
 #[test]
-fn nothing_switches_it_off() {
+fn no_setting_disables_verification() {
     let backend = Backend::start(Kind::RedisTls);
     for more in ["verify=no", "insecure=1", "ca=", "ca=ca.pem", "cert=/a"] {
         let answer = ask(&format!("rediss://127.0.0.1:{}/0?{more}", backend.port()), "publish=a");
@@ -340,7 +340,7 @@ fn nothing_switches_it_off() {
 
 /// The program as `make` builds it.
 #[test]
-fn without_the_feature_it_is_refused() {
+fn tls_url_without_feature_is_refused() {
     if std::env::var("FEATURES").is_ok_and(|features| features.contains("tls")) {
         not_run("a build without TLS", "`make` without FEATURES=tls");
         return;

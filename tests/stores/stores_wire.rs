@@ -1,5 +1,5 @@
-//! The wire is the same over every store: the real binary, called with an
-//! environment, as in cgi.rs, but with nothing known of what is behind it.
+//! The answers are the same over every store. The tests call the real binary with an
+//! environment, as in cgi.rs, and do not depend on the store behind it.
 
 use std::process::Command;
 
@@ -8,17 +8,17 @@ use crate::support::host::not_run;
 use crate::support::store::{Backend, Kind, over_every_store};
 
 over_every_store! {
-    a_publish_is_confirmed
-    a_message_is_replayed_byte_for_byte
-    a_waiter_is_woken
-    a_quiet_wait_ends_where_the_topics_stand
-    what_is_lost_is_a_gap
-    a_stream_goes_on_where_it_ended
-    unusual_ids_are_topics_of_their_own
-    the_same_message_to_several_topics
+    publish_is_confirmed
+    message_is_replayed_byte_for_byte
+    publish_wakes_a_waiter
+    quiet_wait_ends_with_unchanged_cursors
+    lost_messages_are_a_gap
+    stream_continues_where_it_ended
+    each_unusual_id_is_a_topic
+    several_topics_get_the_same_message
 }
 
-/// An hour to wait and no safety look: only the store itself wakes it.
+/// The wait is an hour and has no periodic read, so only the store itself can wake the process.
 fn call(backend: &Backend, query: &str) -> Call {
     let call = Call::new().variable("NOVCOMET_STORE", &backend.url());
     let call = call.variable("NOVCOMET_TRIES", "1").variable("NOVCOMET_SLEEP", "3600");
@@ -31,7 +31,7 @@ fn get(backend: &Backend, query: &str) -> Answer {
     answer
 }
 
-fn a_publish_is_confirmed(kind: Kind) {
+fn publish_is_confirmed(kind: Kind) {
     let backend = Backend::start(kind);
     assert_eq!(get(&backend, "publish=a").body, "true");
     let posted = call(&backend, "").form("publish=a&data=x").answer();
@@ -40,7 +40,7 @@ fn a_publish_is_confirmed(kind: Kind) {
     assert_eq!(get(&backend, "subscribed[a]=0&wait=0").cursor("a"), ('0', cursor));
 }
 
-fn a_message_is_replayed_byte_for_byte(kind: Kind) {
+fn message_is_replayed_byte_for_byte(kind: Kind) {
     let backend = Backend::start(kind);
     let post = |data: &str| {
         let posted = call(&backend, "").form(&format!("publish=a&data={data}")).answer();
@@ -55,9 +55,9 @@ fn a_message_is_replayed_byte_for_byte(kind: Kind) {
     assert_eq!(all.body, format!(r#"{{"s":1,"k":{{"a":{two}}},"m":{{"a":{both}}}}}"#));
 }
 
-/// Not from now on: a process that talks to a server sleeps too, and may not
-/// have looked yet.
-fn a_waiter_is_woken(kind: Kind) {
+/// The cursor is not that of now, because a process that talks to a server sleeps too and may
+/// not have read yet.
+fn publish_wakes_a_waiter(kind: Kind) {
     let backend = Backend::start(kind);
     let mut at = [("a", "0.1".to_owned()), ("b", "0.1".to_owned())];
     for round in 0..6 {
@@ -71,7 +71,7 @@ fn a_waiter_is_woken(kind: Kind) {
     }
 }
 
-fn a_quiet_wait_ends_where_the_topics_stand(kind: Kind) {
+fn quiet_wait_ends_with_unchanged_cursors(kind: Kind) {
     let backend = Backend::start(kind);
     let at = call(&backend, "").form("publish=a").answer().cursor("a").1;
     for wait in ["0", "0.2"] {
@@ -81,8 +81,8 @@ fn a_quiet_wait_ends_where_the_topics_stand(kind: Kind) {
     }
 }
 
-/// A file that is gone is somebody's doing; in a server's memory it is a loss.
-fn what_is_lost_is_a_gap(kind: Kind) {
+/// A user has removed the file, so there is no gap. In a server's memory it is a loss.
+fn lost_messages_are_a_gap(kind: Kind) {
     let backend = Backend::start(kind);
     let at = call(&backend, "").form("publish=a&data=x").answer().cursor("a").1;
     backend.lose_everything();
@@ -99,7 +99,7 @@ fn what_is_lost_is_a_gap(kind: Kind) {
     assert_eq!(since("0.100000"), format!(r#"{{"s":1,{k},{m}}}"#));
 }
 
-fn a_stream_goes_on_where_it_ended(kind: Kind) {
+fn stream_continues_where_it_ended(kind: Kind) {
     let backend = Backend::start(kind);
     get(&backend, "publish=a&data=one");
     let query = "subscribed[a]=earliest&subscribed[b]=0&wait=0&stream=1";
@@ -111,7 +111,7 @@ fn a_stream_goes_on_where_it_ended(kind: Kind) {
     assert!(resumed.ends_with("\ndata: two\n\n") && !resumed.contains("data: one"), "{resumed}");
 }
 
-fn unusual_ids_are_topics_of_their_own(kind: Kind) {
+fn each_unusual_id_is_a_topic(kind: Kind) {
     let backend = Backend::start(kind);
     for id in ["a%2Fb", "..%2F..%2Fetc", "a%252Fb", "a%20b", "a%5D%5Bb", "%7Ba%7D", "%2A", "%24"] {
         get(&backend, &format!("publish={id}&data={id}"));
@@ -120,7 +120,7 @@ fn unusual_ids_are_topics_of_their_own(kind: Kind) {
     }
 }
 
-fn the_same_message_to_several_topics(kind: Kind) {
+fn several_topics_get_the_same_message(kind: Kind) {
     let backend = Backend::start(kind);
     let posted = call(&backend, "").form("publish=a&publish=b&data=x").answer();
     let news = get(&backend, "subscribed[a]=earliest&subscribed[b]=earliest");
@@ -129,10 +129,10 @@ fn the_same_message_to_several_topics(kind: Kind) {
     }
 }
 
-// Redis, from any language.
+// Redis, used by any language.
 
 #[test]
-fn a_plain_xadd_is_a_publish() {
+fn plain_xadd_is_a_publish() {
     let backend = Backend::start(Kind::Redis);
     let mut at = "0.1".to_owned();
     for round in 0..20 {
@@ -154,10 +154,10 @@ fn a_plain_xadd_is_a_publish() {
     assert!(!waiter.answer().body.contains("\"m\""), "an event without a message");
 }
 
-/// In one moment of the server's, as a script or a transaction has them: more
+/// Entries of one moment of the server, as a script or a transaction adds them. There are more
 /// entries than a millisecond has microseconds, at the beginning of a second.
 #[test]
-fn a_burst_from_elsewhere_is_read_once_and_in_order() {
+fn foreign_burst_is_read_in_order() {
     let backend = Backend::start(Kind::Redis);
     for millisecond in ["1795415403000", "1795415403999"] {
         backend.redis(&["DEL", "novcomet:a"]);
@@ -183,7 +183,7 @@ fn a_burst_from_elsewhere_is_read_once_and_in_order() {
 }
 
 #[test]
-fn a_prefix_and_a_database_keep_sites_apart() {
+fn prefix_and_database_separate_sites() {
     let backend = Backend::start(Kind::Redis);
     let url = |rest: &str| format!("{}?{rest}", backend.url());
     let ask = |url: &str, query: &str| {
@@ -197,9 +197,9 @@ fn a_prefix_and_a_database_keep_sites_apart() {
     assert_eq!(backend.redis(&["KEYS", "*"]).lines().count(), 2);
 }
 
-/// A name is looked up, by what the system has for that.
+/// The system's resolver looks up the name.
 #[test]
-fn a_server_has_a_name() {
+fn host_name_of_server_is_resolved() {
     let hostname = Command::new("uname").arg("-n").output().unwrap().stdout;
     let hostname = String::from_utf8(hostname).unwrap();
     let known = Command::new("getent").args(["ahosts", hostname.trim()]).output().unwrap();

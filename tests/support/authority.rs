@@ -1,12 +1,12 @@
-//! An authority whose certificates are believed by who is told to: made by
-//! openssl(1), gone with its owner.
+//! A certificate authority, made by openssl(1). Programs trust it only if they are configured
+//! to. Its files are removed with its owner.
 
 use std::fs;
 use std::process::Command;
 
 use super::dir::TempDir;
 
-/// From 2020 on, whatever the clock does meanwhile.
+/// Valid from 2020 on, also while a test sets the clock.
 const CONFIGURATION: &str = "
 [ca]
 default_ca = authority
@@ -23,9 +23,9 @@ copy_extensions = copy
 commonName = supplied
 ";
 
-/// The year that no test sees.
+/// A year in the future.
 pub const LATER: u16 = 2099;
-/// A year that has gone.
+/// A year in the past.
 pub const BEFORE: u16 = 2021;
 
 pub struct Authority(TempDir);
@@ -40,13 +40,14 @@ impl Authority {
         authority
     }
 
-    /// Its own certificate, or what it certified, or what somebody put there.
+    /// A file of the authority: its certificate, a certificate that it signed, or a file of a
+    /// test.
     pub fn file(&self, name: &str) -> String {
         self.0.join(name).display().to_string()
     }
 
-    /// Makes `NAME.pem` and `NAME.key`, good until that year and for these
-    /// names, such as `IP:127.0.0.1` or `DNS:localhost`.
+    /// Creates `NAME.pem` and `NAME.key`, valid until that year and for these names, such as
+    /// `IP:127.0.0.1` or `DNS:localhost`.
     pub fn certify(&self, name: &str, names: &str, until: u16) {
         self.request(name, &format!("subjectAltName={names}"));
         self.sign(name, until, &["-cert", "ca.pem"]);

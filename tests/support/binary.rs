@@ -1,4 +1,4 @@
-//! The real binary and a directory of events for it.
+//! The real binary and its directory of events.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -16,8 +16,8 @@ pub const COMET: &str = env!("CARGO_BIN_EXE_comet");
 /// The second of the examples in docs/protocol.md.
 pub const SECOND: i64 = 1_795_415_403;
 
-/// [`COMET`], or a copy that other users reach: root's home, with `target` in it,
-/// is closed to them on Debian.
+/// [`COMET`], or a copy that other users can run. Debian closes root's home, which may contain
+/// `target`, to other users.
 pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
@@ -50,8 +50,8 @@ impl Store {
         self
     }
 
-    /// A call that has an hour to wait and no safety look before its end: only
-    /// a wake-up can end it sooner.
+    /// A call with a wait of an hour and no periodic read before its end, so only a wake-up can
+    /// end it sooner.
     pub fn query(&self, query: &str) -> Call {
         let url = format!("file://{}", self.0.display());
         let call = Call::new().variable("NOVCOMET_STORE", &url).variable("NOVCOMET_TRIES", "1");
@@ -84,7 +84,7 @@ impl Call {
         Self::of(program())
     }
 
-    /// A call of another program than ours.
+    /// A call of another program.
     pub fn of(program: &Path) -> Self {
         let mut command = Command::new(program);
         command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -111,7 +111,8 @@ impl Call {
         self
     }
 
-    /// Has another program start it, as strace(1) does: `arguments`, then the binary.
+    /// Starts the binary through another program, as strace(1) does: `arguments`, then the
+    /// binary.
     pub fn by(mut self, program: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(program);
         command.args(arguments).arg(self::program()).args(self.command.get_args()).env_clear();
@@ -122,7 +123,7 @@ impl Call {
         self
     }
 
-    /// As this user, which only root can do.
+    /// Runs as this user, which requires root.
     pub fn user(mut self, id: u32) -> Self {
         self.command.uid(id).gid(id);
         self
@@ -134,7 +135,7 @@ impl Call {
         Waiter(child)
     }
 
-    /// Starts it and waits until it waits.
+    /// Starts the process and returns when it waits.
     pub fn waiting(self) -> Waiter {
         let waiter = self.start();
         waiter.await_sleep();
@@ -150,7 +151,7 @@ impl Call {
     }
 }
 
-/// A process that is killed if a test forgets it.
+/// A process that is killed when a test drops it.
 pub struct Waiter(pub Child);
 
 impl Waiter {
@@ -163,7 +164,7 @@ impl Waiter {
         Answer::parse(&self.take().wait_with_output().unwrap())
     }
 
-    /// Until the process is in ppoll(2), the only place where it waits.
+    /// Returns when the process is in ppoll(2), the only place where it waits.
     pub fn await_sleep(&self) {
         eventually("the process sleeps in ppoll(2)", || self.sleeps());
     }
@@ -176,7 +177,7 @@ impl Waiter {
         fs::read_to_string(format!("/proc/{}/{file}", self.0.id())).unwrap_or_default()
     }
 
-    /// How often it has gone to sleep.
+    /// The number of times that the process has gone to sleep.
     pub fn times_asleep(&self) -> u64 {
         let status = self.read_proc("status");
         let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));

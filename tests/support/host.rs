@@ -1,5 +1,5 @@
-//! What the tests use of the machine: its programs, its shared memory, and the
-//! rights that it gives them.
+//! The machine of the tests: its programs, its shared memory, and the rights of the
+//! tests.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

@@ -1,4 +1,4 @@
-//! What the tests share.
+//! The code that the tests share.
 
 // Each test binary uses its own part.
 #![allow(dead_code, unused_imports, unused_macros)]

@@ -1,4 +1,4 @@
-//! What /proc knows of a server's processes.
+//! The processes of a server, as /proc shows them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,8 +6,8 @@ use std::process::Command;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-/// The processes that run `program` and sleep: with a GET there is nothing that
-/// a CGI of ours sleeps for but an event.
+/// The processes that run `program` and sleep. A CGI process with a GET sleeps only to wait for
+/// an event.
 pub fn asleep(program: &Path) -> usize {
     pids().filter(|&pid| runs(pid, program) && state(pid) == Some('S')).count()
 }
@@ -17,7 +17,7 @@ pub fn running(program: &Path) -> Vec<u32> {
     pids().filter(|&pid| runs(pid, program)).collect()
 }
 
-/// Ends, at once, whatever runs from `root` or was started with it as an argument.
+/// Kills all processes that run a program below `root` or have it as an argument.
 pub fn kill_all_of(root: &Path) {
     let victims: Vec<_> = pids().filter(|&pid| belongs(pid, root)).collect();
     if !victims.is_empty() {
@@ -30,14 +30,14 @@ pub fn signal(name: &str, pids: &[u32]) {
     // The shell's own kill: there is no /bin/kill on a minimal Debian.
     let script = format!("kill -s {name} \"$@\" 2>&-");
     let pids = pids.iter().map(ToString::to_string);
-    // A process that has just ended is no failure.
+    // A process that has just ended is no error.
     let _ = Command::new("sh").args(["-c", &script, "sh"]).args(pids).status();
 }
 
-/// Kills one of the processes that run one of `programs` and have `word` in their
-/// query: the one that `choose` makes of how many there are.
+/// Kills one of the processes that run one of `programs` and have `word` in their query.
+/// `choose` gets their number and returns the index.
 pub fn kill_one(programs: &[PathBuf], word: &str, choose: impl FnOnce(usize) -> usize) -> bool {
-    // Held by its descriptor a process cannot become another one meanwhile.
+    // A pidfd stays with its process, so no process with a reused id gets the signal.
     let hold = |pid: u32| {
         let held = pidfd_open(Pid::from_raw(pid.try_into().ok()?)?, PidfdFlags::empty()).ok()?;
         let is_ours = programs.iter().any(|program| runs(pid, program)) && asks(pid, word);
@@ -54,7 +54,7 @@ fn asks(pid: u32, word: &str) -> bool {
     query.is_some_and(|query| String::from_utf8_lossy(query).contains(word))
 }
 
-/// A process and all that descend from it.
+/// A process and all its descendants.
 pub fn process_tree(root: u32) -> Vec<u32> {
     let parents: Vec<_> = pids().filter_map(|pid| Some((pid, parent_of(pid)?))).collect();
     let mut tree = vec![root];

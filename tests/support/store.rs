@@ -1,5 +1,5 @@
-//! Every store there is, for tests: each with a server of its own where it
-//! needs one, on a socket or a free port of loopback, which ends with its owner.
+//! Every store, for tests. Each has its own server if it needs one, on a socket or a free port
+//! of loopback. The server ends with its owner.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -23,20 +23,20 @@ pub const KEEP_ALL: Retention = Retention {
     age: Duration::from_secs(86_400),
     max_file_bytes: 1 << 31,
 };
-/// How often a store is polled that can't wake anybody.
+/// The interval at which a store without wake-ups is polled.
 pub const POLL: Duration = Duration::from_millis(20);
 
-/// What events are kept in.
+/// The kind of store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     File,
     Redis,
-    /// Redis, and all that is said is encrypted.
+    /// Redis over TLS.
     RedisTls,
     Memcached,
 }
 
-/// Every test of a list with every store.
+/// Runs every test of a list with every store.
 macro_rules! over_every_store {
     ($($test:ident)*) => {
         mod file { $(#[test] fn $test() { super::$test($crate::support::store::Kind::File); })* }
@@ -48,7 +48,7 @@ macro_rules! over_every_store {
 }
 pub(crate) use over_every_store;
 
-/// A store of its own, and the server behind it.
+/// A store and its server.
 pub struct Backend {
     pub kind: Kind,
     directory: TempDir,
@@ -59,7 +59,7 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// On a socket in a private directory; one that encrypts, on a port.
+    /// Uses a socket in a private directory, or a port if the store uses TLS.
     pub fn start(kind: Kind) -> Self {
         if kind == Kind::RedisTls {
             return Self::start_on_port(kind, &[]);
@@ -80,7 +80,7 @@ impl Backend {
         Self::start_under(authority.as_ref(), kind, options)
     }
 
-    /// As another one, and with the same authority.
+    /// Another server with the same authority.
     pub fn start_beside(other: &Self, options: &[&str]) -> Self {
         Self::start_under(other.authority.as_ref(), other.kind, options)
     }
@@ -88,7 +88,7 @@ impl Backend {
     fn start_under(authority: Option<&Arc<Authority>>, kind: Kind, options: &[&str]) -> Self {
         for _ in 0..5 {
             let mut backend = Self::new(kind, Some(free_port()), options, authority.cloned());
-            // Another process may take the port between our look and the server's.
+            // Another process may take the port before the server does.
             if backend.try_restart() {
                 return backend;
             }
@@ -115,7 +115,7 @@ impl Backend {
         self.port.expect("a store on a port")
     }
 
-    /// Who vouches for a server that encrypts, and for its clients.
+    /// The authority of a server with TLS and of its clients.
     pub fn authority(&self) -> &Authority {
         self.authority.as_ref().expect("a store that encrypts")
     }
@@ -147,7 +147,7 @@ impl Backend {
             .unwrap()
     }
 
-    /// Starts the server, if it has one, with nothing in it, and waits until it answers.
+    /// Starts the server, if there is one, with no data, and waits until it answers.
     pub fn restart(&mut self) {
         assert!(self.try_restart(), "{:?} does not start; `make test` installs it", self.kind);
     }
@@ -170,7 +170,7 @@ impl Backend {
         true
     }
 
-    /// Whether it is our server that answers: it knows our directory, or pid.
+    /// Whether our server answers: it reports our directory or process id.
     fn greets(&self) -> bool {
         match self.kind {
             Kind::File => true,
@@ -219,7 +219,7 @@ impl Backend {
         Some(command)
     }
 
-    /// Kills the server: what was in its memory is lost.
+    /// Kills the server. The data in its memory is lost.
     pub fn stop(&mut self) {
         if let Some(mut server) = self.server.take() {
             let _ = server.kill();
@@ -235,7 +235,7 @@ impl Backend {
         assert!(status.unwrap().success());
     }
 
-    /// Takes away all topics.
+    /// Removes all topics.
     pub fn lose_everything(&self) {
         match self.kind {
             Kind::File => self.files().iter().for_each(|file| fs::remove_file(file).unwrap()),
@@ -244,7 +244,7 @@ impl Backend {
         }
     }
 
-    /// Whether nothing has ever been written.
+    /// Whether no process has ever written to the store.
     pub fn is_untouched(&self) -> bool {
         match self.kind {
             Kind::File => self.files().is_empty(),
@@ -261,7 +261,7 @@ impl Backend {
         self.directory.join("socket")
     }
 
-    /// What redis-cli, a client that is not ours, says to this command.
+    /// The answer of redis-cli, an independent client, to this command.
     pub fn redis(&self, command: &[&str]) -> String {
         let mut client = Command::new("redis-cli");
         match self.port.filter(|_| self.kind != Kind::RedisTls) {
@@ -272,7 +272,7 @@ impl Backend {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// What memcached says to these lines.
+    /// The answer of memcached to these lines.
     pub fn ask(&self, lines: &str) -> String {
         self.try_ask(lines).expect("memcached answers")
     }

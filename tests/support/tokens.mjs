@@ -1,11 +1,11 @@
-// Signs tokens with Node's own cryptography, which shares no code with what
-// checks them.
+// Signs tokens with Node's own cryptography. It shares no code with the
+// program that checks them.
 //
 //   node mint.mjs keys DIR              makes every key, fresh, in DIR
 //   node mint.mjs sign DIR < requests   a line of JSON for each token, such as
 //     {"alg": "HS256", "key": "hs", "header": "{…}", "claims": "{…}"}
 //
-// `header` and `claims` are texts, so that they may be what no library writes.
+// `header` and `claims` are texts, so they can be invalid JSON too.
 import crypto from 'node:crypto';
 import fs from 'node:fs';
 
@@ -32,7 +32,7 @@ function signature(alg, file, text) {
   switch (alg) {
     case 'none': return '';
     case 'HS256': return crypto.createHmac('sha256', key.toString().trimEnd()).update(data).digest();
-    // An attacker takes the file that everybody may read for the secret.
+    // An attacker uses the public file as the secret.
     case 'HS256 by file': return crypto.createHmac('sha256', key).update(data).digest();
     case 'HS512': return crypto.createHmac('sha512', key.toString().trimEnd()).update(data).digest();
     case 'EdDSA': return crypto.sign(null, data, key);

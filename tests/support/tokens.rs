@@ -15,11 +15,11 @@ const SIGNER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/tokens.
 /// A directory of keys.
 pub struct Keys(pub TempDir);
 
-/// What is signed, and how: algorithm, key, header and claims.
+/// The parts of a token: algorithm, key, header and claims.
 pub type Draft<'a> = (&'a str, &'a str, &'a str, String);
 
 impl Keys {
-    /// Fresh ones, which nobody but us can read.
+    /// New keys that only this user can read.
     pub fn new() -> Self {
         let keys = Self(TempDir::new());
         keys.signer("keys", "");
@@ -37,7 +37,7 @@ impl Keys {
         fs::set_permissions(self.path(name), Permissions::from_mode(mode)).unwrap();
     }
 
-    /// Lets the web server's user read it, if root starts the server.
+    /// Makes the key readable for the web server's user if root starts the server.
     pub fn give_to_the_server(&self, name: &str) {
         self.allow(name, 0o640);
         let _ = chown(self.path(name), None, Some(33));
@@ -54,7 +54,7 @@ impl Keys {
         tokens
     }
 
-    /// A good one, by HS256, for a minute.
+    /// A valid token of HS256 for one minute.
     pub fn token(&self, mercure: &str) -> String {
         self.sign(&[("HS256", "hs", HS256, claims(60, mercure))]).remove(0)
     }

@@ -1,4 +1,4 @@
-//! One publish and many who wait for it.
+//! One publish to many subscribers.
 
 use std::fmt::Display;
 use std::net::TcpStream;
@@ -15,7 +15,7 @@ use crate::worlds::{Talk, bare_server, in_c, more_descriptors, roomy};
 const CROWDS: [usize; 5] = [1, 10, 100, 1_000, 2_000];
 const ROUNDS: usize = 5;
 
-/// What to ask for, to wait by a poll or by a stream, and to publish.
+/// The requests to wait by a poll or by a stream, and to publish.
 struct Targets {
     poll: &'static str,
     stream: &'static str,
@@ -36,7 +36,7 @@ const PUSHPIN: Targets = Targets {
         {\"http-stream\":{\"content\":\"hello\\n\"},\"http-response\":{\"body\":\"hello\\n\"}}}]}",
 };
 
-/// Those who are compared.
+/// The programs that are compared.
 struct Contenders {
     ours: [Server; 2],
     nchan: Peer,
@@ -64,7 +64,7 @@ pub fn row() {
     php();
 }
 
-/// What lighttpd and the kernel leave to any CGI: a C program in our place.
+/// The part of lighttpd and the kernel in any CGI: a C program in place of ours.
 fn floor() {
     let (_built, wait_c) = in_c("wait");
     let server = bare_server(roomy(Kind::Lighttpd), &wait_c);
@@ -74,7 +74,7 @@ fn floor() {
         let mut rounds = Rounds::default();
         for _ in 0..ROUNDS {
             let waiting = wait(&OURS, server.port(), crowd, false);
-            // They sleep for a signal, of which `await_waiters` knows nothing.
+            // These processes wait for a signal, which `await_waiters` does not detect.
             server.await_processes(crowd);
             thread::sleep(Duration::from_millis(500));
             rounds.add(arrivals::of(waiting, || touch(&event)));
@@ -96,7 +96,7 @@ fn of_a_size(contenders: &Contenders, crowd: usize, is_stream: bool, name: &str)
         }
         let (nchan, pushpin) = (&contenders.nchan, &contenders.pushpin);
         all[2].add(theirs(&NCHAN, nchan, crowd, is_stream, || await_nchan(nchan, crowd)));
-        // It tells nobody how many wait.
+        // Pushpin does not report its number of subscribers.
         let pause = Duration::from_millis(1_500) + Duration::from_millis(3) * clamped(crowd);
         let settled = || thread::sleep(pause);
         all[3].add(theirs(&PUSHPIN, pushpin, crowd, is_stream, settled));
@@ -123,7 +123,7 @@ fn of_a_size(contenders: &Contenders, crowd: usize, is_stream: bool, name: &str)
     point(&format!("crowd-{name}"), crowd, &medians);
 }
 
-/// Every subscriber's time in every round, and the last of each round.
+/// The time of every subscriber in every round, and the last of each round.
 #[derive(Default)]
 struct Rounds {
     all: Vec<Duration>,
@@ -146,7 +146,7 @@ fn ours(server: &Server, crowd: usize, is_stream: bool) -> Vec<Duration> {
     server.await_waiters(crowd);
     let times = arrivals::of(waiting, || published(server.port(), OURS.publish));
     assert_eq!(times.len(), crowd, "an event is lost");
-    // Apache tells nobody that the client of a stream has gone.
+    // Apache does not report that the client of a stream has disconnected.
     server.terminate_waiters();
     server.await_nobody();
     times
@@ -177,7 +177,7 @@ fn clamped(crowd: usize) -> u32 {
     u32::try_from(crowd).unwrap_or(u32::MAX)
 }
 
-/// A process each, which sleeps and looks.
+/// One process per subscriber, which sleeps and reads in turn.
 fn php() {
     let peer = mod_php(256);
     head(&["the PHP of 2011, one publish to …", "median, its middle half", "last"]);

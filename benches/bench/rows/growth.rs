@@ -1,4 +1,4 @@
-//! What grows with what: waiters, topics, the log.
+//! The growth of time with the numbers of waiters and topics and the size of the log.
 
 use std::fs::File;
 use std::process::{Command, Stdio};

@@ -1,4 +1,4 @@
-//! Very many who wait at once.
+//! Many held subscribers at once.
 
 use std::process::Stdio;
 

@@ -1,4 +1,4 @@
-//! What those cost who wait and hear nothing.
+//! The cost of subscribers that receive nothing.
 
 use std::fs;
 use std::process::Stdio;
@@ -15,12 +15,12 @@ use crate::worlds::{Scratch, Talk, more_descriptors};
 const IDLE: usize = 1_000;
 const SPAN: Duration = Duration::from_secs(60);
 const BUSY_SPAN: Duration = Duration::from_secs(20);
-/// Between two publishes to the busy topic.
+/// The time between two publishes to the busy topic.
 const PAUSE: Duration = Duration::from_millis(50);
 
 pub fn row() {
     more_descriptors();
-    head(&["1,000 who wait for other topics, all of one user", "a core in all", "wake-ups"]);
+    head(&["1,000 subscribers of other topics, all of one user", "a core in all", "wake-ups"]);
     let quiet = || thread::sleep(Duration::from_secs(1));
     for (name, sleep) in [("a look every 2 s", "2"), ("a look every 10 minutes", "600")] {
         of_ours(&format!("nothing happens, {name}"), sleep, 10, SPAN, &|_| quiet());
@@ -41,11 +41,11 @@ pub fn row() {
     let peer = mod_php(IDLE + 8);
     let target = |number| format!("/comet.php?subscribed[a{}]=0", number % 10);
     let waiting: Vec<_> = (0..IDLE).map(|number| Talk::send(peer.port, &target(number))).collect();
-    // Apache starts them by the dozen.
+    // Apache starts its processes by the dozen.
     while peer.pids().len() < IDLE {
         thread::sleep(Duration::from_secs(1));
     }
-    // They give up after 40 s.
+    // Their wait ends after 40 s.
     show("the PHP of 2011, a look every 2 s", &peer.pids(), SPAN / 4, quiet);
     drop(waiting);
 }
@@ -56,7 +56,7 @@ fn publish(store: &Scratch) {
     thread::sleep(PAUSE);
 }
 
-/// As many inotify instances for a user as there are waiters, until it is dropped.
+/// Allows as many inotify instances per user as there are waiters, until it is dropped.
 struct Instances(String);
 
 impl Instances {

@@ -1,4 +1,4 @@
-//! What a waiter takes of the machine's memory.
+//! The memory that a waiter uses.
 
 use std::thread;
 use std::time::Duration;
@@ -14,7 +14,7 @@ const WAITERS: usize = 1_000;
 
 pub fn row() {
     more_descriptors();
-    head(&["1,000 who wait", "PSS of a process, median"]);
+    head(&["1,000 waiting subscribers", "PSS of a process, median"]);
     for kind in [Kind::ApacheEvent, Kind::Lighttpd] {
         through(kind);
     }
@@ -39,7 +39,7 @@ fn is_ours(pid: u32) -> bool {
     name.is_ok_and(|name| name.trim() == "comet.cgi")
 }
 
-/// A worker of prefork each.
+/// One worker of prefork per waiter.
 fn php() {
     let peer = mod_php(WAITERS + 8);
     let target = "/comet.php?subscribed[a]=0";

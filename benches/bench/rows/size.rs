@@ -1,4 +1,4 @@
-//! What there is to carry.
+//! The sizes of the programs.
 
 use std::fs;
 use std::process::Command;

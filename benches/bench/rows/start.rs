@@ -1,4 +1,4 @@
-//! From start to exit: what every request pays.
+//! From start to exit: the cost of every request.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -49,7 +49,7 @@ pub fn ours(store: &Path, query: &str) -> Command {
     command
 }
 
-/// Starts one, then the other, again and again; the first rounds do not count.
+/// Starts the two in turn. The first rounds do not count.
 fn in_turn(rounds: usize, one: &mut Command, other: &mut Command) -> [Samples; 2] {
     let mut samples = [Vec::new(), Vec::new()];
     for round in 0..rounds + rounds / 20 {

@@ -1,4 +1,4 @@
-//! Publishes a second.
+//! Publishes per second.
 
 use std::fmt::Display;
 use std::thread;
@@ -56,7 +56,7 @@ fn requests(port: u16, target: &str) -> f64 {
     })
 }
 
-/// Without a server: eight processes at a time on one topic.
+/// Without a server: eight processes at a time publish to one topic.
 fn direct() {
     let store = Scratch::new();
     let message = format!("publish=m&data={}", "x".repeat(1024));

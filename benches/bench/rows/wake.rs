@@ -1,4 +1,4 @@
-//! From publish to the answer of the one who waits.
+//! From a publish to the answer of a waiting subscriber.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -15,8 +15,7 @@ use crate::support::server::{Kind, Server};
 use crate::worlds::{Scratch, Talk, bare_server, in_c};
 
 const ROUNDS: usize = 300;
-/// The PHP sleeps two seconds at a time; it is published to at
-/// another moment of these each time.
+/// The PHP sleeps two seconds at a time, so each publish comes at another moment of them.
 const SLOW_ROUNDS: u64 = 10;
 
 pub fn row() {
@@ -37,7 +36,7 @@ pub fn row() {
     bare_touch();
 }
 
-/// Ours and the peer in turn.
+/// NovComet and the peer in turn.
 fn through(name: &str, server: &Server, theirs: impl Fn() -> Duration) {
     let (mut a, mut b) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
@@ -83,7 +82,7 @@ pub fn touch(path: &Path) {
     futimens(&file, &Timestamps { last_access: now, last_modification: now }).unwrap();
 }
 
-/// What no design on CGI can go below: one run to publish and one to answer.
+/// The lower bound of every CGI: one run to publish and one to answer.
 fn twice(bare: &Server) -> Duration {
     let begin = Instant::now();
     for _ in 0..2 {
@@ -105,7 +104,7 @@ fn by_nchan(peer: &Peer) -> Duration {
 
 fn by_php(peer: &Peer, round: u64) -> Duration {
     let waiter = Talk::send(peer.port, "/comet.php?subscribed[a]=0");
-    // It takes what happened in the second before it began for news.
+    // It takes an event in the second before its start for news.
     std::thread::sleep(Duration::from_millis(2_100 + round * 2_000 / SLOW_ROUNDS));
     let begin = Instant::now();
     Talk::send(peer.port, "/comet.php?publish=a").reply();
@@ -113,8 +112,8 @@ fn by_php(peer: &Peer, round: u64) -> Duration {
     begin.elapsed()
 }
 
-/// Without a server: from `touch` to the bytes of the answer, beside the
-/// kernel's own wake of a process that waits for inotify.
+/// Without a server: from `touch` to the bytes of the answer, beside the kernel's own wake-up
+/// of a process that waits for inotify.
 fn bare_touch() {
     let store = Scratch::new();
     let path = store.0.join("a.comet");
@@ -144,7 +143,7 @@ fn answer_after_touch(store: &Path, path: &Path) -> Duration {
     took
 }
 
-/// Until it is in ppoll(2).
+/// Waits until the process is in ppoll(2).
 fn await_sleep(child: &Child) {
     let path = format!("/proc/{}/wchan", child.id());
     while !fs::read_to_string(&path).is_ok_and(|place| place.contains("poll")) {

@@ -1,4 +1,4 @@
-//! What a request asks for, and how it is done.
+//! The actions of requests, and their execution.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::event::{Event, Topic};
 use crate::hub::{Hub, Subscription, Until};
 use crate::protocol::{Action, Step, sse};
 
-/// What a request asks for.
+/// The action that a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// To publish an event to each topic.

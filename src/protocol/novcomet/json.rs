@@ -28,13 +28,13 @@ pub fn state<'a>(s: u8, k: impl Iterator<Item = (&'a Topic, &'a Cursor)>) -> Str
     to_json(&State { s, k: k.collect(), m: Map(Vec::new()), gap: Vec::new() })
 }
 
-/// What a message takes in the answer of a poll, in bytes.
+/// The size of a message in the answer of a poll, in bytes.
 pub fn message_size(message: &Message) -> usize {
     const ENVELOPE: usize = r#"{"id":1795415403.163847,"data":""},"#.len();
     ENVELOPE + message.data.bytes().map(escaped).sum::<usize>()
 }
 
-/// What a byte of a text takes in JSON, as `serde_json` writes it.
+/// The size of a byte of a text in JSON, as `serde_json` writes it.
 fn escaped(byte: u8) -> usize {
     match byte {
         b'"' | b'\\' | b'\x08' | b'\t' | b'\n' | b'\x0c' | b'\r' => 2,
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_size_is_that_of_the_json() {
+    fn size_is_that_of_the_json() {
         let text: String = (0..=0x100).filter_map(char::from_u32).collect();
         for data in ["", "one", &text] {
             let id = Cursor::from_micros(1_795_415_403_163_847);

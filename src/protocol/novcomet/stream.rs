@@ -32,7 +32,7 @@ pub enum Format {
         /// Whether each event bears its topic's name.
         named: bool,
     },
-    /// What a poll would have answered, in one block.
+    /// The answer of a poll, in one block.
     Json,
 }
 
@@ -62,7 +62,7 @@ pub struct EventStream {
     /// How many topics it has.
     topics: usize,
     cursors: Vec<(Topic, Cursor)>,
-    /// What its `id`s have taken, in bytes.
+    /// The size of its `id`s so far, in bytes.
     ids: usize,
 }
 
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_taken_back_for_the_same_topics_only() {
+    fn last_event_id_needs_the_same_topics() {
         let subscription = |name| Subscription { topic: topic(name), since: Since::Now };
         let mut two = [subscription("a"), subscription("b")];
         resume("hof6g6si4m-255s", &mut two).unwrap();
@@ -223,19 +223,19 @@ mod tests {
     }
 
     #[test]
-    fn the_beginning_is_long_enough_for_mod_deflate() {
+    fn first_part_is_long_enough_for_mod_deflate() {
         let text = EventStream::new(Format::Events { named: true }, 0).text(&start(Vec::new()));
         assert!(text.len() > 68, "{text}");
     }
 
     #[test]
-    fn without_a_place_to_stand_there_is_no_id() {
+    fn start_without_cursors_has_no_id() {
         let text = EventStream::new(Format::Json, 0).text(&start(Vec::new()));
         assert_eq!(text, format!(": {GREETING}\nretry: 1000\ndata: {{\"s\":0,\"k\":{{}}}}\n\n"));
     }
 
     #[test]
-    fn a_message_has_a_data_line_for_each_of_its_lines() {
+    fn each_line_gets_a_data_field() {
         let mut stream = begun(Format::Events { named: false });
         let text = stream.text(&update(&[(163_847, "\none\r\ntwo\rthree\n")], 163_847, false));
         assert_eq!(
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_is_what_is_sent() {
+    fn size_is_that_of_the_text() {
         for named in [true, false] {
             let format = Format::Events { named };
             let mut stream = begun(format);
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_comes_before_what_there_is() {
+    fn gap_comes_before_the_messages() {
         let mut stream = begun(Format::Events { named: true });
         let text = stream.text(&update(&[(163_847, "one")], 163_847, true));
         let gap = "event: gap\nid: hof6g6si4m-255s\ndata: a\n\n";
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_without_a_message_has_no_data() {
+    fn event_without_message_has_empty_data() {
         let mut stream = begun(Format::Events { named: true });
         let text = stream.text(&update(&[], 163_847, false));
         assert_eq!(text, "event: a\nid: hof6g6si4n-255s\ndata:\n\n");

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn log_names_path_and_client_does_not() {
+    fn path_is_logged_but_not_sent() {
         let path = Path::new("/dev/shm/a.comet");
         for (error, status) in [
             (failed("read", path)(ErrorKind::Other.into()), 503),

@@ -166,7 +166,7 @@ pub fn end(file: &File, length: u64, max_bytes: u64) -> io::Result<End> {
 /// kept by `retention` at `now`.
 ///
 /// # Errors
-/// As [`end`].
+/// The same as those of [`end`].
 pub fn messages(
     file: &File,
     length: u64,

@@ -1,15 +1,15 @@
-//! What no client of ours would send.
+//! Requests that no usual client sends.
 
-/// In every request; nothing of it may come back in a header.
+/// A mark in every request. No header of an answer may repeat it.
 pub const MARK: &str = "ZqMark";
 
-/// One request, as its bytes.
+/// The bytes of one request.
 pub struct Case {
     pub what: String,
     pub request: Vec<u8>,
-    /// What we answer to it; `None` if it is the server's to say.
+    /// The status of NovComet's answer; `None` if the server may answer.
     pub status: Option<u16>,
-    /// The client says no more, though the server may wait for more.
+    /// The client sends no more, although the server may wait for more.
     pub is_cut: bool,
 }
 
@@ -17,7 +17,7 @@ fn case(what: &str, request: Vec<u8>, status: impl Into<Option<u16>>) -> Case {
     Case { what: what.to_owned(), request, status: status.into(), is_cut: false }
 }
 
-/// HTTP/1.0: so nobody sends chunks.
+/// HTTP/1.0, so the server sends no chunks.
 fn request(line: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let head = format!("{line} HTTP/1.0\r\nHost: localhost\r\n{headers}\r\n");
     [head.as_bytes(), body].concat()
@@ -36,7 +36,7 @@ fn post(query: &str, kind: &str, body: &[u8]) -> Vec<u8> {
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
-/// The whole table.
+/// All cases.
 pub fn cases() -> Vec<Case> {
     let parts = [
         each_byte(),
@@ -53,7 +53,7 @@ pub fn cases() -> Vec<Case> {
     parts.into_iter().flatten().collect()
 }
 
-/// In an id, as it is and encoded, to publish and to subscribe.
+/// Each byte in an id, plain and encoded, to publish and to subscribe.
 fn each_byte() -> Vec<Case> {
     let mut cases = Vec::new();
     for byte in 0..=u8::MAX {
@@ -71,7 +71,8 @@ fn each_byte() -> Vec<Case> {
     cases
 }
 
-/// Overlong forms of `/` and `.`, surrogates, what is above U+10FFFF, and parts.
+/// Overlong forms of `/` and `.`, surrogates, code points above U+10FFFF, and incomplete
+/// sequences.
 fn not_utf8() -> Vec<Case> {
     let texts = [
         "%C0%AF",
@@ -91,7 +92,7 @@ fn not_utf8() -> Vec<Case> {
     texts.iter().flat_map(|text| everywhere(text, 400)).collect()
 }
 
-/// Each is an id like any other, or none at all.
+/// Each is a usual id, or invalid.
 fn traversal() -> Vec<Case> {
     let ids = [
         "..",
@@ -134,7 +135,7 @@ fn traversal() -> Vec<Case> {
     cases
 }
 
-/// As an id to publish to and to subscribe to, in a query and in a form.
+/// The id in a query and in a form, to publish and to subscribe.
 fn everywhere(id: &str, status: u16) -> [Case; 4] {
     let publish = format!("publish={id}{MARK}");
     let subscribe = format!("subscribed[{id}{MARK}]=0&wait=0");
@@ -146,7 +147,7 @@ fn everywhere(id: &str, status: u16) -> [Case; 4] {
     ]
 }
 
-/// Lines that would be headers if they came out again.
+/// Lines that would be headers if the answer repeated them.
 fn header_injection() -> Vec<Case> {
     let lines =
         ["%0D%0A", "%0A", "%0D", "%E5%98%8A%E5%98%8D", "%C2%85", "%E2%80%A8", "%0D%0A%0D%0A"];
@@ -169,7 +170,7 @@ fn header_injection() -> Vec<Case> {
     cases
 }
 
-/// Headers whose value we look at, or somebody might.
+/// Headers that NovComet reads, and headers that another program might read.
 fn odd_headers() -> Vec<Case> {
     let names = [
         "Host",
@@ -247,7 +248,7 @@ fn arguments() -> Vec<Case> {
     cases.map(|(query, request)| case(&format!("argument {query}"), request, 400)).collect()
 }
 
-/// Long and many.
+/// Long values and many values.
 fn too_much() -> Vec<Case> {
     let many = |part: &str, count: usize| part.repeat(count);
     let id = |number: usize| format!("subscribed[{MARK}{number}]=0&wait=0&");
@@ -289,7 +290,7 @@ fn too_much() -> Vec<Case> {
     ]
 }
 
-/// Other methods than ours.
+/// Methods that NovComet does not support.
 fn methods() -> Vec<Case> {
     let methods = [
         "PUT",
@@ -323,7 +324,7 @@ fn put() -> Vec<u8> {
     request(&line, "Content-Length: 6\r\n", MARK.as_bytes())
 }
 
-/// Bodies that are not as long as they say.
+/// Bodies whose length is not as stated.
 fn lengths() -> Vec<Case> {
     let wrong = [
         "-1",
@@ -352,8 +353,8 @@ fn lengths() -> Vec<Case> {
     let coding = |value: &str| format!("Transfer-Encoding: {value}\r\n");
     let whole = wrong.map(length).into_iter().chain(["identity", MARK, ""].map(coding));
     let cut = too_long.map(length).into_iter().chain(["chunked", "chunked, chunked"].map(coding));
-    // lighttpd would end us if nobody could send any more: only where the
-    // server itself waits for the rest.
+    // lighttpd would end the CGI process of a client that can send no more. So this is done
+    // only where the server itself waits for the rest.
     let whole = whole.map(|headers| of_length(&headers, false));
     whole.chain(cut.map(|headers| of_length(&headers, true))).collect()
 }
@@ -363,7 +364,7 @@ fn of_length(headers: &str, is_cut: bool) -> Case {
     Case { is_cut, ..case(headers, request(&line, headers, b"abc"), None) }
 }
 
-/// What is not HTTP, or hardly.
+/// Requests that are not valid HTTP.
 fn lines() -> Vec<Case> {
     let query = format!("/comet.cgi?publish={MARK}&lines");
     let lines = [

@@ -1,4 +1,4 @@
-//! What strace(1) sees of the files that our program asks for.
+//! The files that the program opens, as strace(1) reports them.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
@@ -7,16 +7,16 @@ use std::path::{Path, PathBuf};
 
 use crate::support::server::Server;
 
-/// The system calls of all of a server's CGI processes that name a file.
+/// The system calls with a file name, of all of a server's CGI processes.
 pub struct Trace {
     directory: PathBuf,
     store: String,
 }
 
 impl Trace {
-    /// Puts strace(1) between the server and our program.
+    /// Makes the server start the program under strace(1).
     pub fn of(server: &Server) -> Self {
-        // Whoever the server runs as may write there.
+        // The server may run as any user, and each must be able to write here.
         let directory = server.root().join("uploads");
         let (program, ours) = (server.program(), server.program().with_extension("real"));
         fs::rename(&program, &ours).unwrap();
@@ -30,7 +30,7 @@ impl Trace {
         Self { directory, store: server.store().display().to_string() }
     }
 
-    /// Each line once.
+    /// The distinct lines.
     pub fn lines(&self) -> BTreeSet<String> {
         let files = fs::read_dir(&self.directory).unwrap().flatten();
         let traces = files.filter(|file| file.file_name().to_string_lossy().starts_with("trace."));
@@ -38,13 +38,13 @@ impl Trace {
         lines.filter(|line| !line.starts_with("execve(")).collect()
     }
 
-    /// The paths that are neither the store nor a file directly in it, nor a process.
+    /// The paths that are neither the store nor a file directly in it, nor a process in /proc.
     pub fn outside(&self, lines: &BTreeSet<String>) -> BTreeSet<String> {
         lines.iter().flat_map(|line| paths(line)).filter(|path| !self.has(path)).collect()
     }
 
     fn has(&self, path: &str) -> bool {
-        // Whether the maker of a file that was put aside is still there.
+        // A publisher checks whether the process that created a temporary file still runs.
         let maker = path.strip_prefix("/proc/").unwrap_or_default();
         if !maker.is_empty() && maker.bytes().all(|byte| byte.is_ascii_digit()) {
             return true;
@@ -56,7 +56,7 @@ impl Trace {
     }
 }
 
-/// Whether this call may change something.
+/// Whether this call may change a file.
 pub fn is_change(line: &str) -> bool {
     let reads =
         ["stat", "lstat", "newfstatat", "statx", "access", "faccessat", "readlink", "inotify"];
@@ -74,8 +74,8 @@ fn lines_of(trace: &Path) -> Vec<String> {
     text.lines().filter(|line| !line.starts_with(['+', '-'])).map(ToOwned::to_owned).collect()
 }
 
-/// The paths of a call: what stands between quotation marks, below the
-/// directory before it if it is relative. strace has it in ASCII.
+/// The paths of a call: its quoted strings. A relative path is appended to the directory before
+/// it. strace prints them in ASCII.
 fn paths(line: &str) -> Vec<String> {
     let (mut paths, mut directory, mut rest) = (Vec::new(), "", line);
     while let Some(start) = rest.find(['<', '"']) {
@@ -93,7 +93,7 @@ fn paths(line: &str) -> Vec<String> {
     paths
 }
 
-/// What comes before `end` and after it.
+/// The text before `end` and the text after it.
 fn delimited(text: &str, end: char) -> (&str, &str) {
     let mut escaped = false;
     let place = text.find(|c| {

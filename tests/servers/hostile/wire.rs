@@ -1,11 +1,11 @@
-//! A client that sends bytes as they are, and takes nothing but HTTP for an answer.
+//! A client that sends raw bytes and accepts only valid HTTP answers.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::time::Duration;
 
-/// Longer than any answer takes.
+/// No answer takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn connect(port: u16) -> TcpStream {
@@ -14,10 +14,10 @@ pub fn connect(port: u16) -> TcpStream {
     stream
 }
 
-/// The answer to `request`; `None` where the connection ends without any.
+/// The answer to `request`; `None` if the connection ends without an answer.
 pub fn ask(port: u16, request: &[u8], is_cut: bool) -> io::Result<Option<Answer>> {
     let mut stream = connect(port);
-    // A server may refuse before it has read all.
+    // A server may refuse a request before it has read all of it.
     let _ = stream.write_all(request);
     if is_cut {
         let _ = stream.shutdown(Shutdown::Write);
@@ -29,7 +29,7 @@ pub fn answer(mut stream: TcpStream) -> io::Result<Option<Answer>> {
     let mut bytes = Vec::new();
     match stream.read_to_end(&mut bytes) {
         Ok(_) => {}
-        // It closed with a part of the request unread.
+        // The server closed the connection with a part of the request unread.
         Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
         Err(error) => return Err(error),
     }

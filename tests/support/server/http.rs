@@ -40,8 +40,8 @@ impl Exchange {
         Self(stream)
     }
 
-    /// The answer to a request without headers; `None` if nobody accepts it, or
-    /// it is cut off.
+    /// The answer to a request without headers; `None` if the connection is refused or the
+    /// answer is incomplete.
     pub fn attempt(port: u16, request: &str) -> Option<Reply> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
@@ -84,25 +84,25 @@ impl Exchange {
         }
     }
 
-    /// Whether the connection ends, with whatever was sent before.
+    /// Whether the connection ends; data that arrives before is ignored.
     pub fn ends(mut self) -> bool {
         self.0.read_to_end(&mut Vec::new()).is_ok()
     }
 }
 
-/// To poll(2): it becomes readable when the answer begins.
+/// The descriptor for poll(2), readable when the answer begins.
 impl AsFd for Exchange {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
-/// An answer whose end nobody has seen, and that may never have one.
+/// An answer whose end has not arrived, and which may never end.
 pub struct Incoming {
     stream: TcpStream,
     pub status: u16,
     chunked: bool,
-    /// What came and was not handed on.
+    /// Received data that was not yet returned.
     rest: Vec<u8>,
 }
 
@@ -117,7 +117,7 @@ impl Incoming {
         }
     }
 
-    /// What came whole; empty for the last chunk.
+    /// The content of a complete chunk; empty for the last one.
     fn take(&mut self) -> Option<Vec<u8>> {
         if !self.chunked {
             return Some(std::mem::take(&mut self.rest)).filter(|part| !part.is_empty());
@@ -130,7 +130,7 @@ impl Incoming {
     }
 }
 
-/// `None` at the end of the connection, or what is left of it.
+/// `None` at the end of the connection, or the remaining data.
 fn read_more(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> Option<()> {
     let mut part = [0; 16_384];
     let length = stream.read(&mut part).ok().filter(|&length| length > 0)?;

@@ -1,4 +1,4 @@
-//! The three servers, and how each is told things.
+//! The three servers and their configuration.
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Where the program is.
+    /// The path of the program.
     pub fn program(self) -> PathBuf {
         program(match self {
             Self::Lighttpd => "lighttpd",
@@ -36,9 +36,10 @@ impl Kind {
         std::fs::read_to_string(Path::new(SOURCE).join(file)).unwrap()
     }
 
-    /// The server in the foreground, on a port of loopback, its files under
-    /// `root`, its configuration among them (`server.conf`). It has a process group of its own, for Apache's prefork MPM stops
-    /// by a signal to the whole group, and it stops when the tests are killed.
+    /// The server in the foreground, on a port of loopback, with its files and its
+    /// configuration (`server.conf`) under `root`. It has its own process group, because
+    /// Apache's prefork MPM stops by a signal to the whole group. It stops when the tests are
+    /// killed.
     pub fn command(self, root: &Path, port: u16) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM"]).arg(self.program()).process_group(0);
@@ -59,7 +60,7 @@ impl Kind {
         }
     }
 
-    /// What the server logs though nothing is wrong: that it starts and stops.
+    /// Lines that the server logs without a fault: its start and its stop.
     pub fn is_chatter(line: &str) -> bool {
         [":notice]", ") server started", ") server stopped"].iter().any(|mark| line.contains(mark))
     }
@@ -77,7 +78,7 @@ fn apache(command: &mut Command, root: &Path, port: u16) {
 }
 
 fn lighttpd(command: &mut Command, root: &Path, port: u16) {
-    // Its modules are beside it, wherever it is unpacked.
+    // Its modules are beside it, wherever it was unpacked.
     let modules = program("lighttpd").ancestors().nth(2).unwrap().join("lib/lighttpd");
     command.arg("-m").arg(modules);
     command.args(["-D", "-f"]).arg(root.join("server.conf"));

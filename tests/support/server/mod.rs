@@ -1,6 +1,6 @@
-//! Real web servers for tests: each in the foreground on a free port of
-//! loopback, with the configuration files that are shipped, its own files and
-//! its own event store, all of which ends when the [`Server`] is dropped.
+//! Real web servers for tests. Each runs in the foreground on a free port of loopback, with the
+//! shipped configuration files, its own files and its own event store. All of them end when the
+//! [`Server`] is dropped.
 
 mod http;
 mod kind;
@@ -22,7 +22,7 @@ use super::host::{free_port, shared_memory};
 use super::wait::comes_true;
 use super::{SOURCE, process};
 
-/// Every story with every server.
+/// Runs every test of a list with every server.
 macro_rules! stories {
     ($($story:ident)*) => {
         mod apache_event { $(#[test] fn $story() { super::$story($crate::support::server::Kind::ApacheEvent); })* }
@@ -32,7 +32,7 @@ macro_rules! stories {
 }
 pub(crate) use stories;
 
-/// A server that is yet to start.
+/// The settings of a server before its start.
 pub struct Setup {
     kind: Kind,
     options: String,
@@ -43,7 +43,7 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Gives it the store of another server.
+    /// Uses the store of another server.
     pub fn beside(mut self, other: &Server) -> Self {
         self.store = Some(other.store.clone());
         self
@@ -68,13 +68,13 @@ impl Setup {
         self
     }
 
-    /// Leaves out the lines with this word of the configuration around the shipped one.
+    /// Leaves out the lines with this word from the configuration around the shipped one.
     pub fn without(mut self, word: &'static str) -> Self {
         self.without.push(word);
         self
     }
 
-    /// Keeps the events there, and not in a directory of its own.
+    /// Keeps the events in this store instead of a private directory.
     pub fn store(mut self, url: &str) -> Self {
         self.url = Some(url.to_owned());
         self
@@ -95,16 +95,17 @@ impl Setup {
     /// Starts it and waits until it answers.
     pub fn start(self) -> Server {
         let program = self.kind.program();
-        // As /dev/shm itself: everybody writes, nobody deletes what is another's.
+        // The modes of /dev/shm: every user can write, and only the owner can delete a file.
         let own = || Arc::new(TempDir::within(shared_memory(), 0o1777));
         let store = self.store.clone().unwrap_or_else(own);
         let directory = format!("file://{}", store.display());
         let url = self.url.clone().unwrap_or(directory);
-        // First: of lighttpd's `+=` a block inherits what stands before it.
+        // These lines come first, because a block of lighttpd's inherits only the preceding
+        // values of `+=`.
         let options = self.kind.option("NOVCOMET_STORE", &url) + &self.options;
         let root = lay_out(&options);
         make_file(&root.join("server.conf"), self.configuration(), 0o644);
-        // Another process may take the port between our look and the server's.
+        // Another process may take the port before the server does.
         let started = (0..5).find_map(|_| Running::try_start(self.kind, &root));
         let log = || fs::read_to_string(root.join("error.log")).unwrap_or_default();
         let running =
@@ -113,7 +114,8 @@ impl Setup {
     }
 }
 
-/// What `make install DESTDIR=root` would put there, and what a server needs beside it.
+/// Puts the files that `make install DESTDIR=root` installs under `root`, with the other files
+/// that a server needs.
 fn lay_out(options: &str) -> TempDir {
     let root = TempDir::new();
     let at = |path: &str| root.join(path);
@@ -126,7 +128,7 @@ fn lay_out(options: &str) -> TempDir {
     make_dir(&at("uploads"), 0o1777);
     make_file(&at("error.log"), "", 0o666);
     make_file(&at("options.conf"), options, 0o644);
-    // What lighttpd reads again at a reload, as a user who may not enter our home.
+    // A reload of lighttpd reads these files as a user who may not enter our home directory.
     for file in ["apache-conf/novcomet.conf", "lighttpd-conf/novcomet.conf"] {
         let to = at(file);
         make_dir(to.parent().unwrap(), 0o755);
@@ -151,7 +153,7 @@ struct Running {
 }
 
 impl Running {
-    /// `None` if it ended instead of answering.
+    /// `None` if the server ended instead of answering.
     fn try_start(kind: Kind, root: &Path) -> Option<Self> {
         let port = free_port();
         let log = File::options().append(true).open(root.join("error.log")).unwrap();
@@ -167,14 +169,14 @@ impl Running {
         answers.then_some(running)
     }
 
-    /// Whether it is this server, and no other, that answers on the port.
+    /// Whether this server, and no other, answers on the port.
     fn answers(&self) -> bool {
         TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok()
             && Exchange::send(self.port, "GET /whose", &[], b"").reply().body
                 == self.root.display().to_string()
     }
 
-    /// Whether it ends within a minute.
+    /// Whether the server ends within a minute.
     fn ended(&mut self) -> bool {
         comes_true(|| self.child.try_wait().unwrap().is_some())
     }
@@ -202,12 +204,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server with nothing set but a store of its own.
+    /// A server without settings except its own store.
     pub fn start(kind: Kind) -> Self {
         Self::setup(kind).start()
     }
 
-    /// A server that is told more before it starts.
+    /// The settings of a server that starts later.
     pub fn setup(kind: Kind) -> Setup {
         Setup {
             kind,
@@ -219,7 +221,7 @@ impl Server {
         }
     }
 
-    /// Which of them it is.
+    /// The kind of this server.
     pub fn kind(&self) -> Kind {
         self.kind
     }
@@ -256,8 +258,8 @@ impl Server {
         Exchange::send(self.port(), request, headers, b"")
     }
 
-    /// Sends it again and again until the server answers, which may be restarting:
-    /// then it accepts nobody, or its CGI daemon is not there yet (503).
+    /// Sends the request repeatedly until the server answers. A restarting server refuses
+    /// connections, or its CGI daemon is not yet running (503).
     pub fn until_answered(&self, request: &str) -> Reply {
         let mut reply = None;
         self.eventually("the server answers", || {
@@ -288,23 +290,23 @@ impl Server {
         exchange
     }
 
-    /// How many subscribers wait for events.
+    /// The number of subscribers that wait for events.
     pub fn waiters(&self) -> usize {
         process::asleep(&self.program())
     }
 
-    /// Waits until no process of ours is left, asleep or not.
+    /// Waits until no CGI process is left, asleep or not.
     pub fn await_nobody(&self) {
         self.await_processes(0);
     }
 
-    /// Waits until exactly so many processes of ours are left, asleep or not.
+    /// Waits until exactly this number of CGI processes is left, asleep or not.
     pub fn await_processes(&self, expected: usize) {
         let what = format!("{expected} processes run");
         self.eventually(&what, || process::running(&self.program()).len() == expected);
     }
 
-    /// Waits until exactly so many subscribers wait.
+    /// Waits until exactly this number of subscribers waits.
     pub fn await_waiters(&self, expected: usize) {
         let what = format!("{expected} subscribers wait");
         self.eventually(&what, || self.waiters() == expected);
@@ -315,7 +317,7 @@ impl Server {
         assert!(comes_true(condition), "still not true: {what}: {:?}", self.complaints());
     }
 
-    /// Tells every subscriber's process to end, as a server would.
+    /// Sends SIGTERM to every subscriber's process, as a server does.
     pub fn terminate_waiters(&self) {
         process::signal("TERM", &process::running(&self.program()));
     }
@@ -335,7 +337,7 @@ impl Server {
         &self.root
     }
 
-    /// The program that it runs.
+    /// The path of the program.
     pub fn program(&self) -> PathBuf {
         self.root().join(PROGRAM)
     }
@@ -349,7 +351,7 @@ impl Server {
         make_file(&directory.join(".htaccess"), htaccess, 0o644);
     }
 
-    /// What is in the error log but for start and stop.
+    /// The lines of the error log except those about start and stop.
     pub fn complaints(&self) -> Vec<String> {
         let log = fs::read_to_string(self.root().join("error.log")).unwrap();
         log.lines().filter(|line| !Kind::is_chatter(line)).map(ToOwned::to_owned).collect()
@@ -360,12 +362,12 @@ impl Server {
         process::signal(name, &[self.running.child.id()]);
     }
 
-    /// Waits until it serves, after a restart.
+    /// Waits until the server answers after a restart.
     pub fn await_answer(&self) {
         self.eventually("the server answers", || self.running.answers());
     }
 
-    /// Asks it to stop as an administrator would; how long that took.
+    /// Asks the server to stop as an administrator does. Returns the time that it took.
     pub fn stop(&mut self) -> Duration {
         let begin = Instant::now();
         self.signal("TERM");

@@ -1,11 +1,11 @@
-//! An event stream as it arrives: RFC 9112 §7.1 inside, WHATWG HTML §9.2 outside.
+//! An event stream as it arrives: chunks (RFC 9112 §7.1) of events (WHATWG HTML §9.2).
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::net::TcpStream;
 
 use super::{Exchange, Reply};
 
-/// An answer of which the head has come.
+/// An answer whose head has arrived.
 pub struct Stream {
     pub head: Reply,
     body: BufReader<Chunked<BufReader<TcpStream>>>,
@@ -19,8 +19,8 @@ impl Stream {
         Self { head, body: BufReader::new(Chunked { wire, left: 0, begun: false, ended: false }) }
     }
 
-    /// The next block as soon as it is there; `None` when the stream has ended
-    /// as it should, with the last chunk and no part of a block.
+    /// The next block as soon as it arrives; `None` when the stream has ended correctly, with
+    /// the last chunk and without an incomplete block.
     pub fn next(&mut self) -> Option<Block> {
         next_block(&mut self.body).expect("a whole block, or the last chunk")
     }
@@ -30,19 +30,19 @@ impl Stream {
         std::iter::from_fn(|| self.next()).find(|block| block.field("data").is_some())
     }
 
-    /// The next so many bytes of the body, or all that still come.
+    /// The next bytes of the body, or all remaining ones.
     pub fn bytes(&mut self, count: u64) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.body.by_ref().take(count).read_to_end(&mut bytes).expect("a clean end");
         bytes
     }
 
-    /// The whole blocks of a stream that was cut anywhere.
+    /// The complete blocks of a stream that was cut anywhere.
     pub fn whole_blocks(mut bytes: &[u8]) -> Vec<Block> {
         std::iter::from_fn(|| next_block(&mut bytes).ok().flatten()).collect()
     }
 
-    /// All that still comes, until the connection ends, whether cleanly or not.
+    /// All remaining data until the connection ends, correctly or not.
     pub fn cooldown(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let _ = self.body.read_to_end(&mut bytes);
@@ -55,7 +55,7 @@ impl Stream {
 pub struct Block(Vec<String>);
 
 impl Block {
-    /// The values of a field; its lines joined, as `EventSource` does.
+    /// The values of a field. Its lines are joined, as `EventSource` does.
     pub fn field(&self, name: &str) -> Option<String> {
         let value = |line: &String| {
             let value = line.strip_prefix(name)?.strip_prefix(':')?;
@@ -65,18 +65,18 @@ impl Block {
         (!values.is_empty()).then(|| values.join("\n"))
     }
 
-    /// Where the client stands after it.
+    /// The `id` of the event.
     pub fn id(&self) -> String {
         self.field("id").unwrap_or_else(|| panic!("no id in {self:?}"))
     }
 
-    /// `:` alone.
+    /// Whether this is a heartbeat: `:` alone.
     pub fn is_heartbeat(&self) -> bool {
         self.0 == [":"]
     }
 }
 
-/// `UnexpectedEof` when it ends within a block.
+/// `UnexpectedEof` if the stream ends within a block.
 fn next_block(body: &mut impl BufRead) -> io::Result<Option<Block>> {
     let mut lines = Vec::new();
     loop {
@@ -92,7 +92,7 @@ fn next_block(body: &mut impl BufRead) -> io::Result<Option<Block>> {
     }
 }
 
-/// Takes the chunks off. Its end is the last chunk, and nothing else.
+/// Removes the chunk headers. The stream ends only with the last chunk.
 struct Chunked<R> {
     wire: R,
     left: usize,
