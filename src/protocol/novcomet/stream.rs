@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn first_part_is_long_enough_for_mod_deflate() {
+    fn start_is_long_enough_for_mod_deflate() {
         let text = EventStream::new(Format::Events { named: true }, 0).text(&start(Vec::new()));
         assert!(text.len() > 68, "{text}");
     }
