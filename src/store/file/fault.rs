@@ -6,10 +6,13 @@ use std::path::Path;
 use crate::error::Error;
 use crate::store::fault::{self, FULL, UNUSABLE, is_full};
 
-/// `doing` something to `path` failed. Returns a function for `map_err`.
+/// `doing` something to `path` failed. Returns a function for `map_err`, which
+/// formats nothing until then: a publish asks for some ten of them.
 pub fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    let what = format!("cannot {doing} {}", path.display());
-    move |cause| fault::failed(&what, &cause, hint(doing, &cause))
+    move |cause| {
+        let what = format!("cannot {doing} {}", path.display());
+        fault::failed(&what, &cause, hint(doing, &cause))
+    }
 }
 
 /// An event file that exists and cannot be opened belongs to another user.
