@@ -108,15 +108,16 @@ impl<'fd> Output<'fd> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Read, pipe};
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
     use std::thread;
 
-    /// More bytes than a pipe holds.
+    /// More bytes than a socket holds.
     const LARGE: usize = 1_000_000;
 
     #[test]
     fn slow_reader_times_out_at_the_deadline() {
-        let (mut reader, writer) = pipe().unwrap();
+        let (mut reader, writer) = UnixStream::pair().unwrap();
         let slow = thread::spawn(move || {
             while reader.read(&mut [0; PIPE_BUF]).is_ok_and(|read| read > 0) {
                 thread::sleep(Duration::from_millis(20));
@@ -132,7 +133,7 @@ mod tests {
 
     #[test]
     fn reader_in_time_gets_all() {
-        let (mut reader, writer) = pipe().unwrap();
+        let (mut reader, writer) = UnixStream::pair().unwrap();
         let reading = thread::spawn(move || reader.read_to_end(&mut Vec::new()).unwrap());
         let mut output = Output::new(writer.as_fd());
         output.send(&vec![0; LARGE], Instant::now() + ANSWER).unwrap();
