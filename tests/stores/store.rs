@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::support::store::{Backend, KEEP_ALL, Kind, POLL, over_every_store};
 
-const WHOLE: usize = 1 << 30;
+pub(super) const WHOLE: usize = 1 << 30;
 const HOUR: Duration = Duration::from_secs(3600);
 
 over_every_store! {
@@ -34,17 +34,17 @@ over_every_store! {
     reading_and_watching_write_nothing
 }
 
-fn topic(name: &str) -> Topic {
+pub(super) fn topic(name: &str) -> Topic {
     Topic::new(name).unwrap()
 }
 
-fn publish(store: &dyn Store, data: &str) -> Cursor {
+pub(super) fn publish(store: &dyn Store, data: &str) -> Cursor {
     store.publish(&topic("a"), Some(data)).unwrap()
 }
 
 /// Another test may be starting a program. Between fork and exec, the child holds the locks of
 /// all tests, so the read is repeated.
-fn read(store: &dyn Store, since: Since) -> Reading {
+pub(super) fn read(store: &dyn Store, since: Since) -> Reading {
     loop {
         let reading = store.read(&topic("a"), since, WHOLE).unwrap();
         if reading.pending.is_none() {
@@ -212,6 +212,23 @@ fn lost_topic_delivers_no_message(kind: Kind) {
     }
 }
 
+/// Tells the other threads of a test that this one has failed: they would wait for it.
+struct TellOnPanic<'a>(&'a AtomicBool);
+
+impl TellOnPanic<'_> {
+    fn check_others(&self) {
+        assert!(!self.0.load(Ordering::Relaxed), "another thread has failed");
+    }
+}
+
+impl Drop for TellOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Publishers and constantly reading subscribers. Every subscriber reads all messages once and
 /// in order, also over dozens of compactions. The publishers stay within the number of messages
 /// that are kept.
@@ -221,20 +238,25 @@ fn compaction_loses_and_doubles_nothing(kind: Kind) {
     let backend = Backend::start(kind);
     let keep = Retention { messages: 100_000, bytes: 10_000, ..KEEP_ALL };
     let read = [AtomicUsize::new(0), AtomicUsize::new(0)];
+    let failed = AtomicBool::new(false);
     let publisher = |name: usize| {
+        let failed = TellOnPanic(&failed);
         let store = backend.keeping(keep);
         for number in 0..each {
             let slowest = || read.iter().map(|read| read.load(Ordering::Relaxed)).min();
             while slowest().unwrap() + AHEAD < 4 * number {
+                failed.check_others();
                 thread::yield_now();
             }
             publish(store.as_ref(), &format!("{name} {number}"));
         }
     };
     let subscriber = |read: &AtomicUsize| {
+        let failed = TellOnPanic(&failed);
         let store = backend.keeping(keep);
         let (mut at, mut next) = (Cursor::SMALLEST, [0; 4]);
         while next.iter().sum::<usize>() < 4 * each {
+            failed.check_others();
             let reading = store.read(&topic("a"), Since::Cursor(at), 2_000).unwrap();
             assert!(!reading.gap, "after {at}: {reading:?}");
             for Message { id, data, .. } in reading.messages {

@@ -7,9 +7,10 @@ use std::thread;
 use std::time::Duration;
 
 use novcomet::config::POLL;
-use novcomet::event::{Cursor, Message, Since, Topic};
+use novcomet::event::{Cursor, Message, Since};
 use novcomet::store::{self, Limits, Reading, Retention, Store};
 
+use super::store::{WHOLE, publish, read, topic};
 use crate::support::dir::TempDir;
 
 const KEEP_ALL: Retention = Retention {
@@ -18,8 +19,6 @@ const KEEP_ALL: Retention = Retention {
     age: Duration::from_secs(86_400),
     max_file_bytes: 1 << 31,
 };
-const WHOLE: usize = 1 << 30;
-
 struct Scratch(TempDir);
 
 impl Scratch {
@@ -40,26 +39,6 @@ impl Scratch {
     /// The file of a topic.
     fn file(&self, name: &str) -> PathBuf {
         self.0.join(format!("{name}.comet"))
-    }
-}
-
-fn topic(name: &str) -> Topic {
-    Topic::new(name).unwrap()
-}
-
-fn publish(store: &dyn Store, data: &str) -> Cursor {
-    store.publish(&topic("a"), Some(data)).unwrap()
-}
-
-/// Another test may be starting a program. Between fork and exec, the child holds the locks of
-/// all tests, so the read is repeated.
-fn read(store: &dyn Store, since: Since) -> Reading {
-    loop {
-        let reading = store.read(&topic("a"), since, WHOLE).unwrap();
-        if reading.pending.is_none() {
-            return reading;
-        }
-        thread::yield_now();
     }
 }
 
