@@ -7,7 +7,6 @@ mod kind;
 mod stream;
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
@@ -169,11 +168,11 @@ impl Running {
         answers.then_some(running)
     }
 
-    /// Whether this server, and no other, answers on the port.
+    /// Whether this server, and no other, answers on the port. Another one may still
+    /// have it, end, and reset the connection.
     fn answers(&self) -> bool {
-        TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok()
-            && Exchange::send(self.port, "GET /whose", &[], b"").reply().body
-                == self.root.display().to_string()
+        Exchange::attempt(self.port, "GET /whose")
+            .is_some_and(|reply| reply.body == self.root.display().to_string())
     }
 
     /// Whether the server ends within a minute.
