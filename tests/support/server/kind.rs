@@ -1,11 +1,13 @@
 //! The three servers and their configuration.
 
+use std::fs::{self, DirEntry};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::SOURCE;
-use crate::support::host::program;
+use crate::support::host::{is_root, program};
 
 /// A web server and the module of it that runs CGIs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +35,7 @@ impl Kind {
             Self::Lighttpd => "tests/support/lighttpd.conf",
             Self::ApacheEvent | Self::ApachePrefork => "demo/apache.conf",
         };
-        std::fs::read_to_string(Path::new(SOURCE).join(file)).unwrap()
+        fs::read_to_string(Path::new(SOURCE).join(file)).unwrap()
     }
 
     /// The server in the foreground, on a port of loopback, with its files and its
@@ -58,6 +60,20 @@ impl Kind {
             Self::Lighttpd => format!("setenv.set-environment += ( \"{name}\" => \"{value}\" )\n"),
             Self::ApacheEvent | Self::ApachePrefork => format!("SetEnv {name} \"{value}\"\n"),
         }
+    }
+
+    /// Whether the server under `root` can start a CGI, if it is to. Apache answers before its CGI daemon
+    /// has bound its socket and, as root, given it to the workers' user. A worker that
+    /// connects in between gets EACCES and answers 503.
+    pub fn runs_cgi(self, root: &Path) -> bool {
+        let is_socket = |entry: &DirEntry| {
+            entry.file_name().as_encoded_bytes().starts_with(b"cgid.sock")
+                && (!is_root() || entry.metadata().is_ok_and(|socket| socket.uid() != 0))
+        };
+        let configuration = fs::read_to_string(root.join("server.conf")).unwrap();
+        self != Self::ApacheEvent
+            || !configuration.contains("cgid.sock")
+            || fs::read_dir(root).is_ok_and(|all| all.flatten().any(|entry| is_socket(&entry)))
     }
 
     /// Lines that the server logs without a fault: its start and its stop.

@@ -162,7 +162,9 @@ impl Running {
         let mut running = Self { child, port, root: root.to_owned() };
         let mut answers = false;
         comes_true(|| {
-            answers = running.child.try_wait().unwrap().is_none() && running.answers();
+            answers = running.child.try_wait().unwrap().is_none()
+                && kind.runs_cgi(root)
+                && running.answers();
             answers || running.child.try_wait().unwrap().is_some()
         });
         answers.then_some(running)
