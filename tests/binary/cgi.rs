@@ -3,9 +3,9 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use crate::support::binary::{COMET, Call, SECOND, Store};
+use crate::support::binary::{Call, SECOND, Store};
 use crate::support::dir::set_time;
 use crate::support::host::{is_root, not_run};
 
@@ -407,23 +407,6 @@ fn special_file_is_refused_unchanged() {
         }
     }
     assert!(!store.0.join("target").exists());
-}
-
-#[test]
-fn full_store_is_507() {
-    let script = "mount -t tmpfs -o nr_inodes=1 tmpfs \"$1\" && exec \"$2\"";
-    let store = Store::new();
-    let mut call = store.query("publish=a");
-    let mut command = Command::new("unshare");
-    command.args(["-m", "sh", "-c", script, "sh"]).arg(&store.0).arg(COMET);
-    command.envs(call.command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    call.command = command;
-    if is_root() {
-        call.answer().assert_problem(507);
-    } else {
-        not_run("a full store", "root");
-    }
 }
 
 #[test]

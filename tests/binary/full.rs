@@ -21,14 +21,19 @@ struct Small {
 }
 
 impl Small {
-    /// Mounts a file system of this size. `None`, with a line on stderr, if this process may
-    /// not mount.
+    /// Mounts a file system of this size.
     fn new(bytes: u32) -> Option<Self> {
+        Self::with(&format!("size={bytes}"))
+    }
+
+    /// Mounts a file system with a limit. `None`, with a line on stderr, if this process may
+    /// not mount.
+    fn with(limit: &str) -> Option<Self> {
         let mount = Store::new();
-        let script = "mount -t tmpfs -o mode=1777,size=$2 tmpfs \"$1\" && echo ready && exec cat";
+        let script = "mount -t tmpfs -o mode=1777,$2 tmpfs \"$1\" && echo ready && exec cat";
         let namespace = if is_root() { "-m" } else { "-rm" };
         let mut command = Command::new("unshare");
-        command.args([namespace, "sh", "-c", script, "sh"]).arg(&mount.0).arg(bytes.to_string());
+        command.args([namespace, "sh", "-c", script, "sh"]).arg(&mount.0).arg(limit);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut holder = command.spawn().unwrap();
         let mut said = String::new();
@@ -109,6 +114,12 @@ impl Drop for Small {
         drop(self.holder.stdin.take());
         let _ = self.holder.wait();
     }
+}
+
+#[test]
+fn no_inode_left_is_507() {
+    let Some(small) = Small::with("nr_inodes=1") else { return };
+    small.call("publish=a").answer().assert_problem(507);
 }
 
 #[test]
