@@ -1,8 +1,10 @@
 //! The process: its streams, its clock, its limits.
 
 pub mod clock;
+pub mod identity;
 pub mod input;
 pub mod output;
+pub mod peer;
 pub mod random;
 pub mod sandbox;
 pub mod slots;

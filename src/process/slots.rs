@@ -33,7 +33,21 @@ pub struct Slots<'a> {
 /// The permission to wait. The slot is free again when this is dropped.
 #[derive(Debug)]
 pub struct Slot {
-    _names: Vec<OwnedFd>,
+    names: Vec<OwnedFd>,
+}
+
+impl Slot {
+    /// The sockets whose names are the slot: whoever holds them, has it.
+    #[must_use]
+    pub fn names(&self) -> &[OwnedFd] {
+        &self.names
+    }
+}
+
+impl From<Vec<OwnedFd>> for Slot {
+    fn from(names: Vec<OwnedFd>) -> Self {
+        Self { names }
+    }
 }
 
 impl Slots<'_> {
@@ -53,8 +67,15 @@ impl Slots<'_> {
                 names.push(name);
             }
         }
-        Ok(Some(Slot { _names: names }))
+        Ok(Some(Slot { names }))
     }
+}
+
+/// The beginning of the names of a store's slots. Then comes the number of a slot, or the
+/// hash of an address first.
+#[must_use]
+pub fn prefix(store: &str) -> String {
+    format!("novcomet/{}/", hash(&[store]))
 }
 
 /// Takes one of `count` names until the socket is closed.

@@ -1,6 +1,7 @@
 //! The system calls that no dependency wraps; the only `unsafe` code.
 #![allow(unsafe_code)]
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
@@ -103,6 +104,13 @@ pub fn signal_when_parent_ends(signal: i32) -> io::Result<()> {
     // SAFETY: the option takes an integer and touches no memory of this process.
     check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) })?;
     Ok(())
+}
+
+/// Names this process for ps(1) and top(1) (`PR_SET_NAME` in prctl(2)); the kernel keeps
+/// 15 bytes.
+pub fn set_process_name(name: &CStr) {
+    // SAFETY: `name` ends with a zero, and the kernel copies it.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
 }
 
 /// Asks the kernel to send `signal` to this process once, at the next creation, rename,

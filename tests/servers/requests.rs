@@ -127,7 +127,7 @@ fn debian_cgi_bin_has_no_program(kind: Kind) {
     let lines = match kind {
         // Debian loads mod_staticfile last. The private lighttpd of the tests loads it first.
         Kind::Lighttpd => {
-            fs::read_to_string("/etc/lighttpd/conf-available/10-cgi.conf")
+            fs::read_to_string(Kind::Lighttpd.packaged("etc/lighttpd/conf-available/10-cgi.conf"))
                 .unwrap()
                 .replace("\"/usr/lib/cgi-bin/\"", "env.ROOT + \"/usr/lib/cgi-bin/\"")
                 + "static-file.exclude-extensions = ( \".cgi\" )"

@@ -1,0 +1,54 @@
+//! Which processes may wait together: those of one user, executable, server, store and
+//! configuration.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{FileType, fstat, stat};
+use rustix::process::{geteuid, getpgrp, getppid};
+use rustix::stdio::stdin;
+
+/// The numbers that the kernel gives to processes must be this many before one that was
+/// given is free to be given again soon. Under systemd they are 4,194,304.
+const MANY: u32 = 1 << 20;
+
+/// A name in the abstract namespace for the processes that have all of this in common with
+/// us: `configuration` and the directory of the store, user, executable, and the server
+/// that has started us. `None` if the executable is not known (no /proc).
+///
+/// A server's processes share its process group. The daemon of `mod_cgid` is another one
+/// after each restart of Apache, and its requests end with it.
+#[must_use]
+pub fn name(configuration: &impl Hash, directory: Option<BorrowedFd<'_>>) -> Option<String> {
+    let executable = stat("/proc/self/exe").ok()?;
+    let mut hasher = DefaultHasher::new();
+    configuration.hash(&mut hasher);
+    (executable.st_dev, executable.st_ino, executable.st_mtime).hash(&mut hasher);
+    geteuid().as_raw().hash(&mut hasher);
+    getpgrp().as_raw_pid().hash(&mut hasher);
+    if is_of_cgid() {
+        getppid().map(|pid| pid.as_raw_pid()).hash(&mut hasher);
+    }
+    if let Some(directory) = directory {
+        let directory = fstat(directory).ok()?;
+        (directory.st_dev, directory.st_ino).hash(&mut hasher);
+    }
+    Some(format!("novcomet/together/{:016x}", hasher.finish()))
+}
+
+/// Whether this process must live as long as its request. At the end of a request
+/// `mod_cgid` sends SIGTERM and SIGKILL to the number that its CGI had. That may be
+/// another process by then, where numbers are few.
+#[must_use]
+pub fn must_stay() -> bool {
+    let most = || fs::read_to_string("/proc/sys/kernel/pid_max").ok()?.trim().parse().ok();
+    is_of_cgid() && most().is_none_or(|most: u32| most < MANY)
+}
+
+/// Under `mod_cgid` standard input is a socket.
+fn is_of_cgid() -> bool {
+    let is_socket =
+        |stat: rustix::fs::Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Socket;
+    fstat(stdin()).is_ok_and(is_socket)
+}

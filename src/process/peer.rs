@@ -1,0 +1,266 @@
+//! A connection between two processes of one user, over which they hand each other
+//! descriptors (unix(7), `SCM_RIGHTS`). It keeps the bounds of messages.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::sockopt::socket_peercred;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags,
+    SocketType, accept_with, bind, connect, listen, recvmsg, sendmsg, shutdown, socket_with,
+};
+use rustix::process::geteuid;
+
+/// The longest message, in bytes. A socket holds 212,992 (`net.core.wmem_default`).
+pub const MAX_MESSAGE: usize = 131_072;
+
+/// The most descriptors of one message.
+pub const MAX_DESCRIPTORS: usize = 8;
+
+/// How many processes may wait to be accepted; the kernel caps it at
+/// net.core.somaxconn, 4096.
+const BACKLOG: i32 = 4096;
+
+/// A name that processes can connect to, in the abstract namespace (unix(7)). It is
+/// free again when its last descriptor is closed, for any reason.
+#[derive(Debug)]
+pub struct Listener(OwnedFd);
+
+/// One end of a connection.
+#[derive(Debug)]
+pub struct Peer(OwnedFd);
+
+/// What came over a connection.
+#[derive(Debug)]
+pub enum Received {
+    /// A message and its descriptors.
+    Message(Vec<u8>, Vec<OwnedFd>),
+    /// Nothing yet.
+    Nothing,
+    /// The other end is closed, or sent what no process of ours sends.
+    End,
+}
+
+fn socket() -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+}
+
+/// The kernel vouches for the user at the other end (`SO_PEERCRED`).
+fn is_ours(socket: &OwnedFd) -> bool {
+    socket_peercred(socket).is_ok_and(|peer| peer.uid == geteuid())
+}
+
+impl Listener {
+    /// Takes the name.
+    ///
+    /// # Errors
+    /// EADDRINUSE if another process has it.
+    pub fn bind(name: &str) -> Result<Self, Errno> {
+        let socket = socket()?;
+        bind(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
+        listen(&socket, BACKLOG)?;
+        Ok(Self(socket))
+    }
+
+    /// The next process that has connected; `None` if there is none.
+    #[must_use]
+    pub fn accept(&self) -> Option<Peer> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        loop {
+            match accept_with(&self.0, flags) {
+                Ok(socket) if is_ours(&socket) => return Some(Peer(socket)),
+                // Of another user: any can connect to an abstract name.
+                Ok(_) | Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+}
+
+impl From<OwnedFd> for Listener {
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Peer {
+    /// Connects to a name of our own user.
+    ///
+    /// # Errors
+    /// ECONNREFUSED if no process has the name, EACCES if one of another user has it,
+    /// EAGAIN if too many wait to be accepted.
+    pub fn connect(name: &str) -> Result<Self, Errno> {
+        let socket = socket()?;
+        connect(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
+        if is_ours(&socket) { Ok(Self(socket)) } else { Err(Errno::ACCESS) }
+    }
+
+    /// Sends a message with descriptors, of which the sender keeps its own. When it
+    /// returns, the other process has them, or the kernel closes them with it.
+    ///
+    /// # Errors
+    /// EPIPE if the other end is closed, EAGAIN if it does not read, EMSGSIZE.
+    pub fn send(&self, message: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        if message.len() > MAX_MESSAGE || descriptors.len() > MAX_DESCRIPTORS {
+            return Err(Errno::MSGSIZE.into());
+        }
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !descriptors.is_empty() {
+            control.push(SendAncillaryMessage::ScmRights(descriptors));
+        }
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        sendmsg(&self.0, &[IoSlice::new(message)], &mut control, flags)?;
+        Ok(())
+    }
+
+    /// The same, but waits for a reader until `within` is over.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn send_within(
+        &self,
+        message: &[u8],
+        descriptors: &[BorrowedFd<'_>],
+        within: Duration,
+    ) -> io::Result<()> {
+        match self.send(message, descriptors) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.poll(PollFlags::OUT, within);
+                self.send(message, descriptors)
+            }
+            other => other,
+        }
+    }
+
+    /// The next message.
+    #[must_use]
+    pub fn receive(&self, buffer: &mut Vec<u8>) -> Received {
+        buffer.resize(MAX_MESSAGE, 0);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut into = [IoSliceMut::new(buffer)];
+        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+        let received = match recvmsg(&self.0, &mut into, &mut control, flags) {
+            Ok(received) => received,
+            Err(Errno::AGAIN | Errno::INTR) => return Received::Nothing,
+            Err(_) => return Received::End,
+        };
+        let descriptors = control.drain().filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+            _ => None,
+        });
+        let descriptors: Vec<_> = descriptors.flatten().collect();
+        let is_cut = received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
+        match received.bytes {
+            // No message of ours is empty.
+            0 => Received::End,
+            _ if is_cut => Received::End,
+            length => Received::Message(buffer[..length].to_vec(), descriptors),
+        }
+    }
+
+    /// The next message, for which it waits until `within` is over.
+    #[must_use]
+    pub fn receive_within(&self, buffer: &mut Vec<u8>, within: Duration) -> Received {
+        match self.receive(buffer) {
+            Received::Nothing => {
+                self.poll(PollFlags::IN, within);
+                self.receive(buffer)
+            }
+            other => other,
+        }
+    }
+
+    /// Ends the connection: what the other end sends from now on fails there, and what
+    /// it has sent can still be received.
+    pub fn shut(&self) {
+        let _ = shutdown(&self.0, Shutdown::Both);
+    }
+
+    fn poll(&self, flags: PollFlags, within: Duration) {
+        let mut fds = [PollFd::new(&self.0, flags)];
+        let _ = poll(&mut fds, Timespec::try_from(within).ok().as_ref());
+    }
+}
+
+impl From<OwnedFd> for Peer {
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
+impl AsFd for Peer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::hash::{BuildHasher, RandomState};
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    fn name() -> String {
+        format!("novcomet/test/{:x}", RandomState::new().hash_one(0))
+    }
+
+    fn pair() -> (Peer, Peer) {
+        let name = name();
+        let listener = Listener::bind(&name).unwrap();
+        let one = Peer::connect(&name).unwrap();
+        (one, listener.accept().unwrap())
+    }
+
+    #[test]
+    fn descriptor_is_handed_over() {
+        let (one, other) = pair();
+        let (mut reader, writer) = UnixStream::pair().unwrap();
+        one.send(b"w", &[writer.as_fd()]).unwrap();
+        drop((one, writer));
+        let Received::Message(message, mut handed) = other.receive(&mut Vec::new()) else {
+            panic!("nothing came")
+        };
+        UnixStream::from(handed.pop().unwrap()).write_all(b"hello").unwrap();
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!((message.as_slice(), text.as_str()), (&b"w"[..], "hello"));
+        assert!(matches!(other.receive(&mut Vec::new()), Received::End));
+    }
+
+    /// What was sent before the end counts, and nothing after it.
+    #[test]
+    fn shut_peer_receives_what_was_sent() {
+        let (one, other) = pair();
+        one.send(b"k", &[]).unwrap();
+        other.shut();
+        assert!(one.send(b"k", &[]).is_err());
+        assert!(matches!(other.receive(&mut Vec::new()), Received::Message(..)));
+        assert!(matches!(other.receive(&mut Vec::new()), Received::End));
+    }
+
+    #[test]
+    fn name_has_one_owner_and_is_free_after_it() {
+        let name = name();
+        assert_eq!(Peer::connect(&name).unwrap_err(), Errno::CONNREFUSED);
+        let listener = Listener::bind(&name).unwrap();
+        assert_eq!(Listener::bind(&name).unwrap_err(), Errno::ADDRINUSE);
+        assert!(listener.accept().is_none());
+        drop(listener);
+        Listener::bind(&name).unwrap();
+    }
+}
