@@ -57,7 +57,7 @@ const MAX_SIZE: u64 = 1 << 30;
 const MAX_SECONDS: f64 = 86_400.0;
 
 /// The settings, from the environment's `NOVCOMET_*`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Config {
     /// `NOVCOMET_STORE`: the URL of the store.
     pub store: String,
@@ -94,10 +94,12 @@ pub struct Config {
     /// `NOVCOMET_STALE`: seconds that a topic without an event keeps its file, 0 for
     /// ever.
     pub stale: Duration,
+    /// `NOVCOMET_TOGETHER`: whether subscribers wait in one process.
+    pub together: bool,
 }
 
 /// Whether the process drops its rights before it acts on a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Sandbox {
     /// It keeps all rights.
     Off,
@@ -132,6 +134,7 @@ impl Config {
             max_topics: env.count("NOVCOMET_MAX_TOPICS", MAX_TOPICS)?,
             keep_free: env.percent("NOVCOMET_KEEP_FREE", KEEP_FREE)?,
             stale: env.age_or_never("NOVCOMET_STALE", STALE)?,
+            together: env.word("NOVCOMET_TOGETHER", TOGETHER, together)?.unwrap_or(true),
         })
     }
 
@@ -264,6 +267,14 @@ fn sandbox(text: &str) -> Option<Sandbox> {
     }
 }
 
+fn together(text: &str) -> Option<bool> {
+    match text {
+        "auto" => Some(true),
+        "off" => Some(false),
+        _ => None,
+    }
+}
+
 fn access(env: &Env) -> Result<Policy, Error> {
     let publish = env.word("NOVCOMET_PUBLISH", PUBLISH, Publish::parse)?;
     let subscribe = env.word("NOVCOMET_SUBSCRIBE", SUBSCRIBE, Subscribe::parse)?;
@@ -302,6 +313,7 @@ const HIDDEN: &str = "(not shown)";
 
 const SECONDS: &str = "a number of seconds above 0";
 const WAITERS: &str = "a number from 1 to 100000, or 0 for any number of waiters";
+const TOGETHER: &str = "auto or off";
 const SANDBOX: &str = "off, on or require";
 const PUBLISH: &str = "any, same-site, post, token or none";
 const SUBSCRIBE: &str = "any, token or none";

@@ -32,8 +32,10 @@ use cgi::Request;
 use config::{Config, Sandbox};
 use error::Error;
 use event::Cursor;
-use hub::{Hub, Shared, Terms, Waiter, Wanted};
+use hub::{Hub, Shared, Terms, Together, Waiter, Wanted};
 use process::clock::{Clock, ProcessClock};
+use process::identity;
+use process::output::Output;
 use process::sandbox::{self, FileSizeLimit};
 use process::slots::Slots;
 use process::streams::Streams;
@@ -130,18 +132,23 @@ fn run(variable: impl Fn(&str) -> Option<OsString> + Copy, own: Own) -> Option<u
         let source = Source::find(&config, own)?;
         Service { config, request: &request, source }.answer(&mut streams)
     });
-    let is_refused = answered.is_err();
     let answer = answered.unwrap_or_else(|error| {
         streams.log.report(&error);
-        match streams.output.has_begun() {
-            // The client reconnects, and learns it then.
-            true => Vec::new(),
-            false => protocol::all::of(&request).refuse(&error).with_cors(origin.as_ref()).bytes(),
-        }
+        let answer = protocol::all::of(&request).refuse(&error).with_cors(origin.as_ref());
+        Answer { bytes: answer.bytes(), is_refused: true }
     });
-    streams.finish(&answer);
+    streams.finish(&answer.bytes);
     // A web server takes an exit status for a crash; a shell script needs one.
-    Some(if is_refused && !request.is_cgi { FAILURE } else { SUCCESS })
+    Some(if answer.is_refused && !request.is_cgi { FAILURE } else { SUCCESS })
+}
+
+/// The answer to a request.
+struct Answer {
+    /// What is still to be written. It is empty after a stream, and for a client that
+    /// has gone.
+    bytes: Vec<u8>,
+    /// Whether it is an error.
+    is_refused: bool,
 }
 
 /// The location of the store, before it is opened.
@@ -169,12 +176,10 @@ struct Service<'a, 's> {
 }
 
 impl<'s> Service<'_, 's> {
-    /// Returns the answer that is still to be written. It is empty after a stream,
-    /// and for a client that has gone.
-    fn answer(&self, streams: &mut Streams) -> Result<Vec<u8>, Error> {
+    fn answer(&self, streams: &mut Streams) -> Result<Answer, Error> {
         // A program with its own check may have opened what it checks.
         if let Source::Named(_) = self.source {
-            self.confine(sandbox::limit_resources)?;
+            self.confine(|| sandbox::limit_resources(self.may_wait_together()))?;
         }
         let bounds = Bounds { max_data: self.config.max_data };
         let action = protocol::all::of(self.request).parse(self.request, &bounds)?;
@@ -187,21 +192,37 @@ impl<'s> Service<'_, 's> {
             false => None,
         };
         match action.perform(&Hub::new(&grant, &open, self.terms()))? {
-            Step::Answer(response) => Ok(response.with_cors(grant.allowed_origin()).bytes()),
+            Step::Answer(response) => {
+                let bytes = response.with_cors(grant.allowed_origin()).bytes();
+                Ok(Answer { bytes, is_refused: false })
+            }
             Step::Wait(wanted) => self.wait(wanted, streams),
         }
     }
 
-    fn wait(&self, wanted: Wanted, streams: &mut Streams) -> Result<Vec<u8>, Error> {
+    fn wait(&self, wanted: Wanted, streams: &mut Streams) -> Result<Answer, Error> {
         let mut clock = ProcessClock::start(self.request.is_cgi);
         let store = self.open(false)?;
         let Streams { output, log, last } = streams;
-        let mut waiter = Waiter::new(wanted, output, clock.wall());
+        let own = std::mem::replace(output, Output::new(rustix::stdio::stdout()));
+        let waiter = Waiter::new(wanted, own, clock.now(), clock.wall());
         let report = &mut |error: &Error| log.report(error);
-        let mut shared = Shared::new(store.as_ref(), &mut clock, report);
-        let answer = shared.wait(&mut waiter);
-        *last = shared.into_watch().map(|watch| Box::new(watch) as _);
-        answer
+        let together = self.together(store.as_ref());
+        let ended = Shared::new(store.as_ref(), &mut clock, report, together).wait(waiter);
+        *last = ended.watch.map(|watch| Box::new(watch) as _);
+        Ok(Answer { bytes: ended.answer, is_refused: ended.is_refused })
+    }
+
+    /// A shell's call waits by itself.
+    fn may_wait_together(&self) -> bool {
+        self.request.is_cgi && self.config.together
+    }
+
+    /// With whom this request may wait.
+    fn together(&self, store: &dyn Store) -> Option<Together> {
+        let name = || identity::name(&self.config, store.directory());
+        let name = self.may_wait_together().then(name).flatten()?;
+        Some(Together { name, restore: protocol::all::restore, stays: identity::must_stay() })
     }
 
     fn terms(&self) -> Terms<'_> {

@@ -8,4 +8,5 @@ mod servers {
     mod requests;
     mod rights;
     mod streams;
+    mod together;
 }

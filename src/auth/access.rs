@@ -5,11 +5,13 @@ use std::path::PathBuf;
 
 use percent_encoding::percent_decode_str;
 
+use serde::{Deserialize, Serialize};
+
 use crate::cgi::FieldValue;
 use crate::event::Topic;
 
 /// The access rules of the configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Policy {
     /// `NOVCOMET_PUBLISH`: the rule for publishers.
     pub publish: Publish,
@@ -25,7 +27,7 @@ pub struct Policy {
 }
 
 /// The rule for publishers that come through a web server (`NOVCOMET_PUBLISH`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Publish {
     /// Every client that reaches the URL, as in 2011.
     Any,
@@ -55,7 +57,7 @@ impl Publish {
 }
 
 /// The rule for subscribers that come through a web server (`NOVCOMET_SUBSCRIBE`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Subscribe {
     /// Every client. Private topics still need a token that grants them.
     Any,
@@ -79,7 +81,7 @@ impl Subscribe {
 }
 
 /// How tokens are signed (RFC 7518 §3, RFC 8037 §3.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Algorithm {
     /// HMAC with SHA-256: the key that checks can also sign.
     Hs256,
@@ -114,7 +116,7 @@ impl Algorithm {
 
 /// The file of the token key. One key has one algorithm. If a token chose the algorithm, it
 /// could make a public key the secret of an HMAC.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KeyFile {
     /// An absolute path.
     pub path: PathBuf,
@@ -123,10 +125,10 @@ pub struct KeyFile {
 }
 
 /// Selects topics by name or by prefix.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Topics(Vec<Pattern>);
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 enum Pattern {
     Exact(String),
     Prefix(String),
@@ -191,7 +193,7 @@ impl Topics {
 
 /// The origin of a site that an administrator trusts (RFC 6454 §6.2). It comes
 /// from the configuration only, and so it is safe in a header.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Origin(FieldValue);
 
 impl Origin {

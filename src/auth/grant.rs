@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::access::Topics;
 use super::token::Claims;
 use crate::cgi::FieldValue;
@@ -9,7 +11,7 @@ use crate::error::Error;
 use crate::event::{Cursor, Topic};
 
 /// The authorised action.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Granted {
     Nothing,
     Publish,
@@ -17,8 +19,8 @@ pub(super) enum Granted {
 }
 
 /// The rights of one request, and their expiry. Only [`authorize`](super::authorize) grants
-/// rights.
-#[derive(Debug, Clone)]
+/// rights, and only a process of the same user and executable hands them on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Grant {
     action: Granted,
     /// The topics that need a claim to subscribe to.

@@ -36,7 +36,7 @@ const MIN_RSA: usize = 256;
 const PEM: &[u8] = b"-----BEGIN";
 
 /// The topics that a token grants, and its expiry.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Claims {
     publish: Topics,
     subscribe: Topics,

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use serde::{Deserialize, Serialize};
+
 /// The head of an answer (a document response, RFC 3875 §6.2.1). Names and values
 /// are fixed, configured, or numbers: no text of a request gets into a header.
 pub struct Head {
@@ -11,8 +13,23 @@ pub struct Head {
 }
 
 /// The value of a header (RFC 9110 §5.5): a fixed text, or one that was checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct FieldValue(Cow<'static, str>);
+
+impl TryFrom<String> for FieldValue {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::new(text).ok_or("not the value of a header")
+    }
+}
+
+impl From<FieldValue> for String {
+    fn from(value: FieldValue) -> Self {
+        value.0.into_owned()
+    }
+}
 
 impl FieldValue {
     /// Visible ASCII characters, with spaces and tabs between them; `None` for any

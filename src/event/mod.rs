@@ -15,7 +15,7 @@ const MICROS: u64 = 1_000_000;
 
 /// The name of a stream of events: 1 to [`MAX_TOPIC`] bytes of UTF-8 without
 /// control characters. Every name is checked here.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Topic(String);
 
@@ -184,7 +184,7 @@ impl<'de> Deserialize<'de> for Cursor {
 }
 
 /// The point in a topic after which a subscriber wants the events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Since {
     /// After the arrival of the request.
     Now,

@@ -131,7 +131,7 @@ fn retry_after_seconds() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgi::Head;
+    use crate::cgi::{Head, Response};
     use crate::event::{Message, Since};
     use crate::hub::update::Piece;
 
@@ -148,6 +148,14 @@ mod tests {
 
         fn size(&self, _: &Topic, _: &Message) -> usize {
             0
+        }
+
+        fn refuse(&self, error: &Error) -> Response {
+            panic!("{error:?}")
+        }
+
+        fn save(&self) -> String {
+            String::new()
         }
     }
 

@@ -1,6 +1,9 @@
 //! Publishing and waiting; knows no wire and no disk.
 
+mod crowd;
 mod facade;
+mod joining;
+mod look;
 mod subscription;
 mod subscriptions;
 mod update;
@@ -8,7 +11,8 @@ mod waiter;
 mod waiting_loop;
 
 pub use facade::{Hub, Terms};
+pub use joining::Together;
 pub use subscription::Subscription;
 pub use update::{Piece, Update};
-pub use waiter::{Renderer, Until, Waiter, Wanted};
-pub use waiting_loop::Shared;
+pub use waiter::{Renderer, Restore, Until, Waiter, Wanted};
+pub use waiting_loop::{Ended, Shared};

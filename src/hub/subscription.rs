@@ -1,9 +1,11 @@
 //! A topic that a client subscribes to.
 
+use serde::{Deserialize, Serialize};
+
 use crate::event::{Since, Topic};
 
 /// One topic that a client subscribes to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subscription {
     /// The topic.
     pub topic: Topic,

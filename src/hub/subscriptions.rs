@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use super::look::Look;
 use super::subscription::Subscription;
 use super::update::Update;
 use crate::error::Error;
 use crate::event::{Cursor, Since, Topic};
-use crate::store::{Budget, Reading, Store};
+use crate::store::{Budget, Reading};
 
 /// How soon a topic is read again while a publisher works on it: a publish takes
 /// less than 40 µs. The pause doubles, so that many readers leave the processor to
@@ -53,50 +54,33 @@ impl Subscriptions {
         Self { topics, unsettled: None, overdue: false, is_reported: false }
     }
 
-    pub fn topics(&self) -> Vec<Topic> {
-        self.topics.iter().map(|state| state.topic.clone()).collect()
+    /// The topics, and where the subscriber stands in each.
+    pub fn wanted(&self) -> impl Iterator<Item = (&Topic, Since)> + Clone {
+        self.topics.iter().map(|state| (&state.topic, state.since))
     }
 
-    /// Reads every topic anew, until there are updates enough for one piece. The
+    /// Takes what was found in the store, as far as it fits into one piece. The
     /// topic whose cursor is oldest comes first. A cursor that is served moves on,
-    /// so each topic has its turn.
+    /// so each topic has its turn. Returns whether every topic was reached.
     /// A topic that cannot be read stays as it was; the first such fault is
     /// reported, once a request.
     ///
     /// # Errors
-    /// The store's, the client's own, and that of the first topic if no topic can
-    /// be read.
-    pub fn read(
+    /// The client's own, and that of the first topic if no topic can be read.
+    pub fn take(
         &mut self,
-        store: &dyn Store,
-        now: Duration,
-        budget: &Budget,
-        report: &mut dyn FnMut(&Error),
-    ) -> Result<(), Error> {
-        let lasting = |since| now.saturating_sub(since);
-        self.overdue = self.unsettled.is_some_and(|since| lasting(since) >= UNSETTLED_LIMIT);
-        while !self.read_once(store, now, *budget, report)?
-            && self.is_settled()
-            && !self.has_updates()
-        {}
-        Ok(())
-    }
-
-    /// Whether every topic was reached.
-    fn read_once(
-        &mut self,
-        store: &dyn Store,
+        look: &Look,
         now: Duration,
         mut budget: Budget,
         report: &mut dyn FnMut(&Error),
     ) -> Result<bool, Error> {
+        let lasting = |since| now.saturating_sub(since);
+        self.overdue = self.unsettled.is_some_and(|since| lasting(since) >= UNSETTLED_LIMIT);
         let mut state: Vec<_> = self.topics.iter_mut().collect();
-        // "From now on" comes first: a later read would be another now.
         state.sort_by_key(|state| state.since.cursor());
-        let wanted: Vec<_> = state.iter().map(|state| (&state.topic, state.since)).collect();
-        let found = store.look(&wanted, &mut budget)?;
         let (mut settled, mut whole, mut failure) = (true, true, None);
-        for (state, found) in state.into_iter().zip(found) {
+        for state in state {
+            let found = look.reading(&state.topic, state.since, &mut budget);
             whole &= found.is_some();
             match found.transpose() {
                 Ok(found) => settled &= state.apply(found, self.overdue),
@@ -166,14 +150,28 @@ impl Subscriptions {
         self.topics.iter().map(cursor).collect::<Option<_>>().unwrap_or_default()
     }
 
-    pub fn next_read(&self, now: Duration, until: Duration, interval: Duration) -> Duration {
-        match self.unsettled {
-            Some(since) => {
-                let doubled = now + now.saturating_sub(since).max(UNSETTLED_PAUSE);
-                doubled.min((since + UNSETTLED_LIMIT).max(now + UNSETTLED_PAUSE))
-            }
-            None => until.min(now + interval),
-        }
+    /// When to read again while a publisher works on a topic.
+    pub fn next_read(&self, now: Duration) -> Option<Duration> {
+        let since = self.unsettled?;
+        let doubled = now + now.saturating_sub(since).max(UNSETTLED_PAUSE);
+        Some(doubled.min((since + UNSETTLED_LIMIT).max(now + UNSETTLED_PAUSE)))
+    }
+
+    /// Whether nothing is left to be told, and the cursor of each topic is known.
+    pub fn is_quiet(&self) -> bool {
+        let is_quiet = |state: &TopicState| {
+            state.update.is_none() && state.is_readable && state.since.cursor().is_some()
+        };
+        self.unsettled.is_none() && self.topics.iter().all(is_quiet)
+    }
+
+    /// The same topics for another process, from where the subscriber stands.
+    pub fn positions(&self) -> Vec<Subscription> {
+        let position = |state: &TopicState| Subscription {
+            topic: state.topic.clone(),
+            since: state.since.cursor().map_or(Since::Now, Since::Cursor),
+        };
+        self.topics.iter().map(position).collect()
     }
 }
 

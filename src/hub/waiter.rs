@@ -1,18 +1,21 @@
 //! All that belongs to one subscriber.
 
-use std::time::{Duration, Instant};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use super::look::Look;
 use super::subscription::Subscription;
 use super::subscriptions::Subscriptions;
 use super::update::Piece;
 use crate::auth::grant::Grant;
-use crate::cgi::Head;
+use crate::cgi::{Head, Response};
 use crate::error::Error;
 use crate::event::{Cursor, Message, Topic};
-use crate::process::clock::Clock;
-use crate::process::output::{Output, READ_TIMEOUT};
+use crate::process::output::{ANSWER, Output, READ_TIMEOUT};
 use crate::process::slots::Slot;
-use crate::store::{Budget, Store};
+use crate::store::Budget;
 
 /// How much one piece holds, in bytes as they are sent and for all its topics. A
 /// process that had more would be large, and slow to write; the rest follows.
@@ -23,7 +26,7 @@ pub const MAX_PIECE: usize = 262_144;
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// When a wait ends, besides SIGTERM and a client that has gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Until {
     /// At the first update or the timeout: a long poll (RFC 6202 §2).
     FirstUpdate,
@@ -46,7 +49,16 @@ pub trait Renderer {
     fn is_done(&self) -> bool {
         false
     }
+
+    /// The answer to a request that cannot be served any longer.
+    fn refuse(&self, error: &Error) -> Response;
+
+    /// What another process needs to go on with the answer, by [`Restore`].
+    fn save(&self) -> String;
 }
+
+/// Makes the renderer of what [`Renderer::save`] has returned; `None` for another text.
+pub type Restore = fn(&str) -> Option<Box<dyn Renderer>>;
 
 /// A wait that has been granted. Only [`Hub::subscribe`](super::Hub::subscribe)
 /// makes one.
@@ -66,87 +78,119 @@ pub struct Wanted {
 }
 
 /// One subscriber, its output and what it has received.
-pub struct Waiter<'a> {
+pub struct Waiter {
     pub(super) subscriptions: Subscriptions,
-    pub(super) timeout: Duration,
+    /// When its time is over. This and the other times are those of the machine's
+    /// monotonic clock.
+    pub(super) deadline: Duration,
+    /// When it is told that nothing has happened.
+    pub(super) next_piece: Duration,
     pub(super) interval: Duration,
+    pub(super) output: Output<'static>,
     until: Until,
+    started: Duration,
     retry_after: Option<u32>,
     grant: Grant,
     renderer: Box<dyn Renderer>,
-    output: &'a mut Output<'static>,
-    /// When the output ends, however slowly the client reads.
-    deadline: Instant,
-    _slot: Option<Slot>,
+    /// Whether the head of the answer is written.
+    has_begun: bool,
+    /// Whether the output ends with what is unsent, and when at the latest.
+    ends: Option<Duration>,
+    slot: Option<Slot>,
 }
 
-/// The cause that ended a sleep of one subscriber.
+/// What became of one subscriber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found {
     Updates,
-    /// Its time is over.
+    /// It is time for a piece, and there is no update.
     Nothing,
     Terminated,
-    ClientGone,
 }
 
 /// Whether a subscriber waits on.
 pub(super) enum Next {
-    Continue,
+    /// It does, after these bytes.
+    Continue(Vec<u8>),
     /// The end, with what is left to be written.
     End(Vec<u8>),
 }
 
-impl<'a> Waiter<'a> {
-    /// A subscriber that begins to wait at `now` and reads from `output`.
+impl Waiter {
+    /// A subscriber that begins to wait at `now`, when the time of day is `wall`, and
+    /// reads from `output`.
     #[must_use]
-    pub fn new(wanted: Wanted, output: &'a mut Output<'static>, now: Cursor) -> Self {
-        let Wanted { until, timeout, interval, retry_after, grant, renderer, .. } = wanted;
+    pub fn new(wanted: Wanted, output: Output<'static>, now: Duration, wall: Cursor) -> Self {
+        let Wanted { until, timeout, interval, retry_after, grant, renderer, slot, .. } = wanted;
+        let deadline = now.saturating_add(timeout);
         Self {
-            subscriptions: Subscriptions::new(wanted.subscriptions, now),
-            timeout,
+            subscriptions: Subscriptions::new(wanted.subscriptions, wall),
+            deadline,
+            // A stream starts at once.
+            next_piece: if until == Until::Deadline { now } else { deadline },
             interval,
+            output,
             until,
+            started: now,
             retry_after,
             grant,
             renderer,
-            output,
-            // A slow reader has a last chance after the timeout.
-            deadline: Instant::now() + timeout + READ_TIMEOUT,
-            _slot: wanted.slot,
+            has_begun: false,
+            ends: None,
+            slot,
         }
     }
 
-    /// Until when to wait before the first piece. A stream starts at once.
-    pub(super) fn first_timeout(&self) -> Duration {
-        match self.until {
-            Until::FirstUpdate => self.timeout,
-            Until::Deadline => Duration::ZERO,
-        }
-    }
-
-    /// Until when to wait for the next piece.
-    pub(super) fn next_timeout(&self, now: Duration) -> Duration {
-        self.timeout.min(now + HEARTBEAT)
-    }
-
-    /// Reads the store for updates, as many as one piece holds.
-    pub(super) fn read(
+    /// Takes what was found, as much as one piece holds. Returns whether every topic was
+    /// reached.
+    pub(super) fn take(
         &mut self,
-        store: &dyn Store,
+        look: &Look,
         now: Duration,
         report: &mut dyn FnMut(&Error),
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let size = |topic: &Topic, message: &Message| self.renderer.size(topic, message);
-        self.subscriptions.read(store, now, &Budget::new(MAX_PIECE, &size), report)
+        self.subscriptions.take(look, now, Budget::new(MAX_PIECE, &size), report)
     }
 
-    /// Delivers what was found. The answer of a poll is left to be written, so
-    /// that the other streams of the process end before it.
-    pub(super) fn deliver(&mut self, found: Found, clock: &dyn Clock) -> Result<Next, Error> {
+    /// What is to be delivered at `now`, if anything.
+    pub(super) fn found(&self, is_whole: bool, now: Duration) -> Option<Found> {
+        match () {
+            () if !self.subscriptions.is_settled() => None,
+            () if self.subscriptions.has_updates() => Some(Found::Updates),
+            () if is_whole && now >= self.next_piece => Some(Found::Nothing),
+            () => None,
+        }
+    }
+
+    /// When to look for it again, if nothing happens.
+    pub(super) fn due(&self, now: Duration) -> Duration {
+        match self.ends {
+            Some(ends) => ends.min(self.output.patience()),
+            None if self.is_unsent() => {
+                self.output.patience().min(self.deadline.saturating_add(READ_TIMEOUT))
+            }
+            None => self.subscriptions.next_read(now).unwrap_or(self.next_piece),
+        }
+    }
+
+    /// Whether its client has not read all that there is for it.
+    pub(super) fn is_unsent(&self) -> bool {
+        !self.output.unsent().is_empty()
+    }
+
+    /// Whether all is said.
+    pub(super) fn is_ending(&self) -> bool {
+        self.ends.is_some()
+    }
+
+    /// Renders what was found. The answer of a poll is its end.
+    ///
+    /// # Errors
+    /// 401 when the token has expired, 403 for a topic that is not granted.
+    pub(super) fn deliver(&mut self, found: Found, now: Duration) -> Result<Next, Error> {
         match (self.until, found) {
-            (Until::Deadline, _) => self.stream(found, clock),
-            (Until::FirstUpdate, Found::ClientGone) => Ok(Next::End(Vec::new())),
+            (Until::Deadline, _) => self.stream(found, now),
             (Until::FirstUpdate, Found::Updates) => {
                 let updates = Piece::Updates(self.subscriptions.take_updates());
                 self.render(&updates).map(Next::End)
@@ -157,45 +201,142 @@ impl<'a> Waiter<'a> {
         }
     }
 
-    fn stream(&mut self, found: Found, clock: &dyn Clock) -> Result<Next, Error> {
-        let is_read = match found {
-            _ if !self.output.has_begun() && !self.start()? => false,
-            Found::Updates => {
+    fn stream(&mut self, found: Found, now: Duration) -> Result<Next, Error> {
+        let (mut bytes, mut goes_on) = (Vec::new(), true);
+        let is_start = !self.has_begun;
+        if is_start {
+            goes_on = self.start(&mut bytes)?;
+        }
+        match found {
+            Found::Updates if goes_on => {
                 let updates = Piece::Updates(self.subscriptions.take_updates());
-                self.send(&updates)?
+                bytes.extend(self.render(&updates)?);
             }
-            Found::Nothing => clock.elapsed() < HEARTBEAT || self.send(&Piece::Heartbeat)?,
-            Found::Terminated | Found::ClientGone => false,
-        };
-        Ok(if is_read { Next::Continue } else { Next::End(Vec::new()) })
+            Found::Nothing if !is_start && now >= self.started + HEARTBEAT => {
+                bytes.extend(self.render(&Piece::Heartbeat)?);
+            }
+            Found::Terminated => goes_on = false,
+            Found::Updates | Found::Nothing => {}
+        }
+        self.next_piece = self.deadline.min(now + HEARTBEAT);
+        goes_on &= now < self.deadline && !self.renderer.is_done();
+        Ok(if goes_on { Next::Continue(bytes) } else { Next::End(bytes) })
     }
 
     /// A stream without a cursor for each topic ends at once.
-    fn start(&mut self) -> Result<bool, Error> {
+    fn start(&mut self, bytes: &mut Vec<u8>) -> Result<bool, Error> {
         let cursors = self.subscriptions.all_cursors();
         let is_known = !cursors.is_empty();
-        let start = Piece::Start { cursors, retry_after: self.retry_after };
-        Ok(self.send(&start)? && is_known)
-    }
-
-    /// Whether the client still reads, and is to.
-    fn send(&mut self, piece: &Piece) -> Result<bool, Error> {
-        let bytes = self.render(piece)?;
-        Ok(self.output.send(&bytes, self.deadline).is_ok() && !self.renderer.is_done())
+        bytes.extend(self.render(&Piece::Start { cursors, retry_after: self.retry_after })?);
+        Ok(is_known)
     }
 
     /// Each piece is checked: a token may have expired.
     fn render(&mut self, piece: &Piece) -> Result<Vec<u8>, Error> {
         self.grant.check_subscribe(piece.topics(), Cursor::now())?;
         let body = self.renderer.render(piece);
-        if self.output.has_begun() {
+        if self.has_begun {
             return Ok(body);
         }
+        self.has_begun = true;
         let head = self.renderer.head().retry_after(self.retry_after);
         let response = match self.until {
             Until::FirstUpdate => head.body(body),
             Until::Deadline => head.start_stream(body),
         };
         Ok(response.with_cors(self.grant.allowed_origin()).bytes())
+    }
+
+    /// The answer to a request that cannot be served any longer. A stream only ends: its
+    /// client reconnects, and learns it then.
+    pub(super) fn refuse(&self, error: &Error) -> Vec<u8> {
+        match self.has_begun {
+            true => Vec::new(),
+            false => self.renderer.refuse(error).with_cors(self.grant.allowed_origin()).bytes(),
+        }
+    }
+
+    /// Ends the output with these bytes.
+    pub(super) fn end(&mut self, bytes: Vec<u8>, now: Duration) {
+        self.output.push(bytes, now);
+        self.ends = Some(now + ANSWER);
+    }
+
+    /// Cuts what is left at `until`.
+    pub(super) fn hurry(&mut self, until: Duration) {
+        self.ends = self.ends.map(|ends| ends.min(until));
+    }
+
+    /// How many descriptors another process gets with it.
+    pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let slot = self.slot.iter().flat_map(|slot| slot.names().iter().map(AsFd::as_fd));
+        [self.output.as_fd()].into_iter().chain(slot).collect()
+    }
+
+    /// Itself for another process, besides its descriptors and what is unsent.
+    pub(super) fn record(&self) -> Record {
+        Record {
+            subscriptions: self.subscriptions.positions(),
+            deadline: self.deadline,
+            next_piece: self.next_piece,
+            until: self.until,
+            started: self.started,
+            retry_after: self.retry_after,
+            grant: self.grant.clone(),
+            renderer: self.renderer.save(),
+            has_begun: self.has_begun,
+            ends: self.ends,
+        }
+    }
+}
+
+/// A subscriber on its way to another process.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Record {
+    subscriptions: Vec<Subscription>,
+    deadline: Duration,
+    next_piece: Duration,
+    until: Until,
+    started: Duration,
+    retry_after: Option<u32>,
+    grant: Grant,
+    renderer: String,
+    has_begun: bool,
+    ends: Option<Duration>,
+}
+
+impl Record {
+    /// The subscriber, with the descriptors that came with it; `None` if one is missing
+    /// or its protocol is not known here.
+    pub(super) fn waiter(
+        self,
+        mut descriptors: Vec<OwnedFd>,
+        unsent: Vec<u8>,
+        interval: Duration,
+        now: Duration,
+        restore: Restore,
+    ) -> Option<Waiter> {
+        if descriptors.is_empty() {
+            return None;
+        }
+        let mut output = Output::from(descriptors.remove(0));
+        if !unsent.is_empty() {
+            output.push(unsent, now);
+        }
+        Some(Waiter {
+            subscriptions: Subscriptions::new(self.subscriptions, Cursor::now()),
+            deadline: self.deadline,
+            next_piece: self.next_piece,
+            interval,
+            output,
+            until: self.until,
+            started: self.started,
+            retry_after: self.retry_after,
+            grant: self.grant,
+            renderer: restore(&self.renderer)?,
+            has_begun: self.has_begun,
+            ends: self.ends,
+            slot: (!descriptors.is_empty()).then(|| Slot::from(descriptors)),
+        })
     }
 }

@@ -1,18 +1,75 @@
-//! The waiting loop of polls and streams: arm the watch, read, sleep.
+//! The waiting loop of polls and streams, for one subscriber or a crowd: arm the watch,
+//! read, deliver, sleep.
 
+use std::os::fd::AsFd;
 use std::time::Duration;
 
+use super::crowd::{Crowd, Id};
+use super::joining::{self, Duty, Leader, Role, Said, Together};
+use super::look::Look;
 use super::waiter::{Found, Next, Waiter};
 use crate::error::Error;
-use crate::process::clock::{Clock, Wake};
+use crate::process::clock::{Clock, Interest, Wake};
+use crate::process::sandbox;
 use crate::store::{Store, Watch};
 
-/// The state that all waiters of a process share.
+/// How long a leader without a standby goes on after its own answer. Its client, which
+/// returns, may be the next.
+const STRETCH: Duration = Duration::from_millis(250);
+
+/// The same after SIGTERM: a server that stops waits for this process.
+const HASTE: Duration = Duration::from_millis(40);
+
+/// How long a client may take to read its last bytes after SIGTERM.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// The number of the listening socket among those that a sleep attends to.
+const LISTENER: Id = 0;
+
+/// All subscribers that wait in a process, and what they share.
 pub struct Shared<'a> {
     store: &'a dyn Store,
     clock: &'a mut dyn Clock,
     report: &'a mut dyn FnMut(&Error),
     watch: Option<Box<dyn Watch>>,
+    crowd: Crowd,
+    /// The last number that was given.
+    last: Id,
+    /// Between two reads of the store, when nothing wakes the process.
+    interval: Duration,
+    /// When the store is read for all, though nothing has happened.
+    next_look: Duration,
+    /// Whether the watch has woken the process, and nothing has come of it.
+    is_in_vain: bool,
+    together: Option<Together>,
+    leader: Option<Box<Leader>>,
+    own: Own,
+}
+
+/// The subscriber of this process.
+struct Own {
+    id: Id,
+    /// Its end, and when it came.
+    ended: Option<(Duration, Ended)>,
+    is_refused: bool,
+    /// Whether its output is that of this process.
+    has_streams: bool,
+    /// Whether SIGTERM has come.
+    is_terminated: bool,
+    /// When this process goes, whoever waits.
+    closes: Option<Duration>,
+}
+
+/// The end of a subscriber.
+pub struct Ended {
+    /// The answer of a poll, which is still to be written. It is empty after a stream, and
+    /// for a client that has gone.
+    pub answer: Vec<u8>,
+    /// Whether the answer is an error.
+    pub is_refused: bool,
+    /// To be dropped after the answer is written: the kernel takes some 7 ms to remove an
+    /// inotify instance.
+    pub watch: Option<Box<dyn Watch>>,
 }
 
 impl<'a> Shared<'a> {
@@ -22,111 +79,444 @@ impl<'a> Shared<'a> {
         store: &'a dyn Store,
         clock: &'a mut dyn Clock,
         report: &'a mut dyn FnMut(&Error),
+        together: Option<Together>,
     ) -> Self {
-        Self { store, clock, report, watch: None }
-    }
-
-    /// The watch, to be dropped after the answer is written: the kernel takes some
-    /// 7 ms to remove an inotify instance.
-    #[must_use]
-    pub fn into_watch(self) -> Option<Box<dyn Watch>> {
-        self.watch
-    }
-
-    /// Serves a waiter until its end. Returns the answer of a poll, which is still
-    /// to be written; it is empty after a stream and for a client that has gone.
-    ///
-    /// # Errors
-    /// The store's, and 401 when the token expires before a piece is delivered.
-    pub fn wait(&mut self, waiter: &mut Waiter) -> Result<Vec<u8>, Error> {
-        let mut until = waiter.first_timeout();
-        loop {
-            let found = self.find(waiter, until)?;
-            match waiter.deliver(found, self.clock)? {
-                Next::End(answer) => return Ok(answer),
-                Next::Continue if self.is_over(waiter) => return Ok(Vec::new()),
-                Next::Continue => {}
-            }
-            until = waiter.next_timeout(self.clock.elapsed());
+        let own = Own {
+            id: LISTENER,
+            ended: None,
+            is_refused: false,
+            has_streams: true,
+            is_terminated: false,
+            closes: None,
+        };
+        Self {
+            store,
+            clock,
+            report,
+            watch: None,
+            crowd: Crowd::default(),
+            last: LISTENER,
+            interval: Duration::ZERO,
+            next_look: Duration::ZERO,
+            is_in_vain: false,
+            together,
+            leader: None,
+            own,
         }
     }
 
-    /// Whether the time is over, or SIGTERM or the client ended it: a stream that
-    /// always has updates never sleeps.
-    fn is_over(&mut self, waiter: &Waiter) -> bool {
-        let wake = self.clock.sleep(None, Duration::ZERO);
-        let is_ended = matches!(wake, Wake::Terminated | Wake::ClientGone);
-        is_ended || self.clock.elapsed() >= waiter.timeout
+    /// Serves the subscriber of this process until its end, and those that join.
+    pub fn wait(mut self, own: Waiter) -> Ended {
+        self.interval = own.interval;
+        self.next_look = self.clock.now() + self.interval;
+        self.own.id = self.insert(own);
+        while !self.is_over() {
+            self.serve();
+            if self.is_over() {
+                break;
+            }
+            if self.watch.is_none() && !self.crowd.is_dirty() && self.has_time() {
+                self.settle();
+                continue;
+            }
+            self.sleep();
+        }
+        self.end()
     }
 
-    /// Waits for updates: arm, read, sleep.
+    fn insert(&mut self, waiter: Waiter) -> Id {
+        self.last += 1;
+        self.clock.attend(waiter.output.as_fd(), self.last, Interest::End);
+        self.crowd.insert(self.last, waiter);
+        self.last
+    }
+
+    fn end(self) -> Ended {
+        let ended = self.own.ended.map(|(_, ended)| ended);
+        let nothing = Ended { answer: Vec::new(), is_refused: false, watch: None };
+        Ended { watch: self.watch, ..ended.unwrap_or(nothing) }
+    }
+
+    /// Whether this process goes: its own answer has ended, and nobody else waits here.
+    fn is_over(&mut self) -> bool {
+        let Some((since, _)) = self.own.ended else { return false };
+        if self.crowd.len() == 0 {
+            return true;
+        }
+        if self.own.closes.is_none() {
+            if self.leader.as_mut().is_some_and(|it| it.hand_over(&self.crowd, self.clock)) {
+                return true;
+            }
+            let patience = if self.own.is_terminated { HASTE } else { STRETCH };
+            if self.clock.now() >= since + patience {
+                self.close();
+            }
+        }
+        self.own.closes.is_some_and(|closes| self.clock.now() >= closes)
+    }
+
+    /// Ends all answers, each where it stands.
+    fn close(&mut self) {
+        let now = self.clock.now();
+        self.own.closes = Some(now + GRACE);
+        if let Some(leader) = &mut self.leader {
+            leader.retire(self.clock);
+        }
+        for id in self.crowd.ids() {
+            self.terminate(id);
+        }
+    }
+
+    /// Whether the subscriber of this process has time to wait.
+    fn has_time(&self) -> bool {
+        let own = self.crowd.get(self.own.id);
+        own.is_some_and(|own| !own.is_ending() && own.deadline > self.clock.now())
+    }
+
+    /// Before the first sleep: joins those that wait in another process, or makes the
+    /// watch.
+    fn settle(&mut self) {
+        if let Some(together) = self.together.clone().filter(|_| self.can_join()) {
+            let role = match self.crowd.get(self.own.id) {
+                Some(own) => joining::join(&together, own),
+                None => Role::Alone,
+            };
+            match role {
+                Role::Alone => {}
+                Role::Leader(leader) => self.lead(leader),
+                Role::Standby(standby) => return self.stand_by(standby, &together),
+            }
+        }
+        self.watch = Some(self.store.watch());
+        self.plan_look();
+        self.crowd.touch_all();
+    }
+
+    fn plan_look(&mut self) {
+        let pause = self.watch.as_ref().map_or(Duration::MAX, |watch| watch.poll_interval());
+        self.next_look = self.clock.now().saturating_add(self.interval.min(pause));
+    }
+
+    fn can_join(&self) -> bool {
+        let own = self.crowd.get(self.own.id);
+        own.is_some_and(|own| !own.is_unsent() && own.subscriptions.is_quiet())
+            && !self.own.is_terminated
+    }
+
+    fn lead(&mut self, leader: Box<Leader>) {
+        leader.attend(self.clock, LISTENER);
+        self.leader = Some(leader);
+    }
+
+    /// The subscriber of this process waits in the leader. Its descriptors are closed
+    /// here, so that its answer ends when the leader says so.
+    fn stand_by(&mut self, standby: joining::Standby, together: &Together) {
+        if let Some((waiter, _)) = self.crowd.remove(self.own.id) {
+            self.clock.ignore(waiter.output.as_fd());
+        }
+        sandbox::detach_standard_streams();
+        self.own.has_streams = false;
+        let nothing = Ended { answer: Vec::new(), is_refused: false, watch: None };
+        let ended = Some((self.clock.now(), nothing));
+        match standby.wait(together, self.interval, self.clock) {
+            Duty::Over => self.own.ended = ended,
+            Duty::Lost => {
+                (self.report)(&lost());
+                self.own.ended = ended;
+            }
+            Duty::Leads(succession) => {
+                self.last = succession.last;
+                self.own.id = succession.own.unwrap_or(LISTENER);
+                self.own.is_terminated = succession.is_terminated;
+                if succession.own.is_none() {
+                    self.own.ended = ended;
+                }
+                for (id, waiter) in succession.waiters {
+                    self.clock.attend(waiter.output.as_fd(), id, Interest::End);
+                    self.crowd.insert(id, waiter);
+                    self.flush(id);
+                }
+                self.lead(Box::new(succession.leader));
+                self.watch = Some(self.store.watch());
+                self.plan_look();
+                if self.own.is_terminated {
+                    self.close();
+                }
+            }
+        }
+    }
+
+    /// Reads the store for as many as one look serves, and delivers what it has for them.
     ///
     /// The watch is armed before the read, so an event between the read and the
     /// sleep ends the sleep. A wake-up is only a hint: the store is read after
     /// each, and at every interval without any. There is no watch before the
     /// first read.
-    fn find(&mut self, waiter: &mut Waiter, until: Duration) -> Result<Found, Error> {
-        let mut is_woken = false;
-        loop {
+    fn serve(&mut self) {
+        let batch = self.crowd.batch();
+        if batch.is_empty() {
+            return;
+        }
+        let look = {
+            let wanted = self.crowd.wanted(&batch);
             if let Some(watch) = &mut self.watch {
-                watch.arm();
+                watch.arm(&wanted.topics());
             }
-            waiter.read(self.store, self.clock.elapsed(), self.report)?;
-            let (topics, is_settled) = (&waiter.subscriptions, waiter.subscriptions.is_settled());
-            if is_settled && topics.has_updates() {
-                return Ok(Found::Updates);
+            Look::at(self.store, &wanted)
+        };
+        if let Err(error) = &look {
+            (self.report)(error);
+        }
+        for id in batch {
+            self.serve_one(id, look.as_ref());
+        }
+    }
+
+    fn serve_one(&mut self, id: Id, look: Result<&Look, &Error>) {
+        let now = self.clock.now();
+        let Some(waiter) = self.crowd.get_mut(id) else { return };
+        let taken = match look {
+            Ok(look) => waiter.take(look, now, self.report),
+            Err(error) => return self.refuse(id, error),
+        };
+        match taken {
+            Err(error) => {
+                (self.report)(&error);
+                self.refuse(id, &error);
             }
-            if is_settled && self.clock.elapsed() >= until {
-                return Ok(Found::Nothing);
-            }
-            if self.watch.is_none() && waiter.timeout > Duration::ZERO {
-                self.watch = Some(self.store.watch(&topics.topics())?);
-                continue;
-            }
-            if let Some(watch) = self.watch.as_mut().filter(|_| is_woken && is_settled) {
-                watch.report_false_wakeup();
-            }
-            let wake = self.sleep(waiter, until);
-            is_woken = wake == Wake::Changed;
-            match wake {
-                Wake::ClientGone => return Ok(Found::ClientGone),
-                Wake::Terminated if waiter.subscriptions.has_updates() => {
-                    return Ok(Found::Updates);
+            Ok(is_whole) => match waiter.found(is_whole, now) {
+                Some(found) => {
+                    self.is_in_vain &= found != Found::Updates;
+                    self.deliver(id, found);
                 }
-                Wake::Terminated => return Ok(Found::Terminated),
-                Wake::Due | Wake::Changed => {}
+                None => {
+                    self.is_in_vain &= waiter.subscriptions.is_settled();
+                    if !is_whole && waiter.subscriptions.is_settled() {
+                        self.crowd.touch(id);
+                    }
+                    self.crowd.plan(id, now);
+                }
+            },
+        }
+    }
+
+    fn deliver(&mut self, id: Id, found: Found) {
+        let now = self.clock.now();
+        let Some(waiter) = self.crowd.get_mut(id) else { return };
+        match waiter.deliver(found, now) {
+            Ok(Next::Continue(bytes)) => {
+                waiter.output.push(bytes, now);
+                self.flush(id);
+                // There may be more than one piece holds.
+                if found == Found::Updates {
+                    self.crowd.touch(id);
+                }
+            }
+            Ok(Next::End(bytes)) => self.finish(id, bytes),
+            Err(error) => self.refuse(id, &error),
+        }
+    }
+
+    fn refuse(&mut self, id: Id, error: &Error) {
+        let Some(waiter) = self.crowd.get(id) else { return };
+        let bytes = waiter.refuse(error);
+        self.own.is_refused |= id == self.own.id;
+        self.finish(id, bytes);
+    }
+
+    /// Ends an answer with these bytes. If nobody else waits here, they are left to be
+    /// written, so that the other streams of the process end before them.
+    fn finish(&mut self, id: Id, bytes: Vec<u8>) {
+        let now = self.clock.now();
+        let is_last = id == self.own.id && self.own.has_streams && self.crowd.len() == 1;
+        let Some(waiter) = self.crowd.get_mut(id) else { return };
+        if is_last && !waiter.is_unsent() {
+            return self.remove(id, bytes);
+        }
+        waiter.end(bytes, now);
+        if self.own.is_terminated || self.own.closes.is_some() {
+            waiter.hurry(now + GRACE);
+        }
+        self.flush(id);
+    }
+
+    /// Tells a subscriber that this is all.
+    fn terminate(&mut self, id: Id) {
+        let Some(waiter) = self.crowd.get_mut(id) else { return };
+        if waiter.is_ending() {
+            let haste = self.clock.now() + GRACE;
+            waiter.hurry(haste);
+            return self.crowd.plan(id, haste);
+        }
+        match waiter.subscriptions.has_updates() {
+            true if !waiter.is_unsent() => self.deliver(id, Found::Updates),
+            _ => self.deliver(id, Found::Terminated),
+        }
+        // A stream goes on after its updates.
+        if self.crowd.get(id).is_some_and(|waiter| !waiter.is_ending()) {
+            self.deliver(id, Found::Terminated);
+        }
+    }
+
+    /// Writes what the client reads without delay.
+    fn flush(&mut self, id: Id) {
+        let now = self.clock.now();
+        let Some(waiter) = self.crowd.get_mut(id) else { return };
+        match waiter.output.flush(now) {
+            Ok(true) if waiter.is_ending() => return self.remove(id, Vec::new()),
+            Ok(true) => {}
+            Ok(false) => self.clock.attend(waiter.output.as_fd(), id, Interest::Write),
+            Err(_) => return self.remove(id, Vec::new()),
+        }
+        self.crowd.plan(id, now);
+    }
+
+    /// The client has read, or has gone.
+    fn ready(&mut self, id: Id, is_gone: bool) {
+        let Some(waiter) = self.crowd.get(id) else { return };
+        match waiter.is_unsent() {
+            _ if is_gone => self.remove(id, Vec::new()),
+            false => self.clock.attend(waiter.output.as_fd(), id, Interest::End),
+            true => {
+                self.flush(id);
+                let Some(waiter) = self.crowd.get(id).filter(|waiter| !waiter.is_unsent()) else {
+                    return;
+                };
+                self.clock.attend(waiter.output.as_fd(), id, Interest::End);
+                self.crowd.touch(id);
             }
         }
     }
 
-    /// Sleeps until the next read, and ignores the watch while that is to rest. A
-    /// change during the rest ends the sleep afterwards.
-    fn sleep(&mut self, waiter: &Waiter, until: Duration) -> Wake {
-        let rest = self.watch.as_ref().map_or(Duration::ZERO, |watch| watch.cooldown());
-        if !rest.is_zero() {
-            let wake = self.clock.sleep(None, until.min(self.clock.elapsed() + rest));
-            if wake != Wake::Due {
-                return wake;
-            }
+    /// Lets a subscriber go, with what is left to be written.
+    fn remove(&mut self, id: Id, answer: Vec<u8>) {
+        let Some((waiter, abandoned)) = self.crowd.remove(id) else { return };
+        self.clock.ignore(waiter.output.as_fd());
+        if let Some(watch) = &mut self.watch {
+            abandoned.iter().for_each(|topic| watch.forget(topic));
         }
-        loop {
-            let wake = self.sleep_watching(waiter, until);
-            let watch = self.watch.as_mut().filter(|_| wake == Wake::Changed);
-            if watch.is_none_or(|watch| watch.concerns_us()) {
-                return wake;
+        if let Some(leader) = &mut self.leader {
+            leader.release(id, self.clock);
+        }
+        if id == self.own.id {
+            let ended = Ended { answer, is_refused: self.own.is_refused, watch: None };
+            self.own.ended = Some((self.clock.now(), ended));
+        }
+    }
+
+    /// Sleeps until somebody is due or something happens, and ignores the watch while
+    /// that is to rest. A change during the rest ends the sleep afterwards.
+    fn sleep(&mut self) {
+        let now = self.clock.now();
+        let mut until = self.until(now);
+        let fd = match &mut self.watch {
+            Some(watch) if until > now => {
+                if std::mem::take(&mut self.is_in_vain) {
+                    watch.report_false_wakeup();
+                }
+                let rest = watch.cooldown();
+                if rest.is_zero() {
+                    watch.fd(until - now)
+                } else {
+                    until = until.min(now + rest);
+                    None
+                }
+            }
+            _ => None,
+        };
+        let wakes = self.clock.sleep(fd, until);
+        wakes.into_iter().for_each(|wake| self.woken(wake));
+        self.look_after();
+    }
+
+    /// When to wake though nothing happens.
+    fn until(&self, now: Duration) -> Duration {
+        if self.crowd.is_dirty() {
+            return now;
+        }
+        let due = self.crowd.next_due().unwrap_or(Duration::MAX);
+        let end = match (&self.own.ended, self.own.closes) {
+            (Some(_), Some(closes)) => closes,
+            (Some((since, _)), None) if self.own.is_terminated => *since + HASTE,
+            (Some((since, _)), None) => *since + STRETCH,
+            (None, _) => Duration::MAX,
+        };
+        due.min(end).min(self.next_look)
+    }
+
+    fn woken(&mut self, wake: Wake) {
+        match wake {
+            Wake::Terminated => self.stop(),
+            Wake::Changed => {
+                let changes = self.watch.as_mut().map(|watch| watch.changes());
+                self.is_in_vain = changes.is_some_and(|changes| self.crowd.touch_changed(&changes));
+            }
+            Wake::Ready { id: LISTENER, .. } => {
+                if let Some(leader) = &mut self.leader {
+                    leader.accept(&self.crowd, self.clock, &mut self.last);
+                }
+            }
+            Wake::Ready { id, is_gone } => match &mut self.leader {
+                Some(leader) if leader.knows(id) => self.hear(id),
+                _ => self.ready(id, is_gone),
+            },
+        }
+    }
+
+    /// A process has said something.
+    fn hear(&mut self, id: Id) {
+        let Some(leader) = &mut self.leader else { return };
+        match leader.hear(id, self.interval, self.clock) {
+            Said::Nothing => {}
+            Said::Terminated(waiter) => self.terminate(waiter),
+            Said::Joins(newcomer) => {
+                let (waiter, process) = newcomer.split();
+                let waiter = self.insert(waiter);
+                if let Some(leader) = &mut self.leader {
+                    leader.welcome(id, waiter, process, self.clock);
+                }
             }
         }
     }
 
-    fn sleep_watching(&mut self, waiter: &Waiter, until: Duration) -> Wake {
-        let now = self.clock.elapsed();
-        let pause = self.watch.as_ref().map_or(Duration::MAX, |watch| watch.poll_interval());
-        let next_read = waiter.subscriptions.next_read(now, until, waiter.interval);
-        let next_read = next_read.min(now.saturating_add(pause));
-        let within = next_read.saturating_sub(now);
-        let fd = self.watch.as_mut().and_then(|watch| watch.fd(within));
-        self.clock.sleep(fd, next_read)
+    /// SIGTERM: the server stops, or the client of this process has gone.
+    fn stop(&mut self) {
+        self.own.is_terminated = true;
+        if self.own.ended.is_none() {
+            self.terminate(self.own.id);
+            let standby = self.leader.as_ref().is_some_and(|leader| leader.has_standby());
+            if !standby && self.crowd.len() > 0 {
+                self.close();
+            }
+        }
     }
+
+    /// Looks after those whose time has come.
+    fn look_after(&mut self) {
+        let now = self.clock.now();
+        for id in self.crowd.take_due(now) {
+            let Some(waiter) = self.crowd.get(id) else { continue };
+            if waiter.is_unsent() || waiter.is_ending() {
+                // It reads nothing, or too slowly.
+                self.remove(id, Vec::new());
+            } else {
+                self.crowd.touch(id);
+            }
+        }
+        if now >= self.next_look {
+            self.crowd.touch_all();
+            self.plan_look();
+        }
+    }
+}
+
+/// One line, by the process that would have been next.
+fn lost() -> Error {
+    Error::unavailable(
+        "the subscriber's process was killed",
+        "the process in which subscribers wait together was killed",
+        "their clients reconnect, and nothing is lost",
+    )
 }
 
 #[cfg(test)]
@@ -139,7 +529,7 @@ mod tests {
 
     use super::*;
     use crate::auth::grant::Grant;
-    use crate::cgi::Head;
+    use crate::cgi::{Head, Response};
     use crate::event::{Cursor, Message, Since, Topic};
     use crate::hub::subscription::Subscription;
     use crate::hub::subscriptions::{UNSETTLED_LIMIT, UNSETTLED_PAUSE};
@@ -160,7 +550,7 @@ mod tests {
     struct ScriptWatch(Rc<RefCell<Vec<&'static str>>>);
 
     impl Watch for ScriptWatch {
-        fn arm(&mut self) {
+        fn arm(&mut self, _: &[&Topic]) {
             self.0.borrow_mut().push("arm");
         }
 
@@ -187,8 +577,8 @@ mod tests {
             Ok(wanted.iter().map(read).collect())
         }
 
-        fn watch(&self, _: &[Topic]) -> Result<Box<dyn Watch>, Error> {
-            Ok(Box::new(ScriptWatch(self.said.clone())))
+        fn watch(&self) -> Box<dyn Watch> {
+            Box::new(ScriptWatch(self.said.clone()))
         }
     }
 
@@ -201,7 +591,7 @@ mod tests {
     }
 
     impl Clock for FakeClock {
-        fn elapsed(&self) -> Duration {
+        fn now(&self) -> Duration {
             self.time
         }
 
@@ -209,11 +599,15 @@ mod tests {
             Cursor::at(1000, 500_000_000)
         }
 
-        fn sleep(&mut self, _: Option<BorrowedFd<'_>>, until: Duration) -> Wake {
+        fn sleep(&mut self, _: Option<BorrowedFd<'_>>, until: Duration) -> Vec<Wake> {
             self.sleeps.push(until.saturating_sub(self.time));
             self.time = self.time.max(until);
-            self.wakes.pop_front().unwrap_or(Wake::Due)
+            self.wakes.pop_front().into_iter().collect()
         }
+
+        fn attend(&mut self, _: BorrowedFd<'_>, _: u64, _: Interest) {}
+
+        fn ignore(&mut self, _: BorrowedFd<'_>) {}
     }
 
     fn woken_by(wake: Wake) -> FakeClock {
@@ -272,6 +666,14 @@ mod tests {
         fn is_done(&self) -> bool {
             self.pieces.borrow().len() >= self.enough
         }
+
+        fn refuse(&self, error: &Error) -> Response {
+            panic!("{error:?}")
+        }
+
+        fn save(&self) -> String {
+            unreachable!("nobody else is there")
+        }
     }
 
     fn pieces_of(
@@ -294,9 +696,8 @@ mod tests {
         };
         let null: &'static File =
             Box::leak(Box::new(File::options().write(true).open("/dev/null").unwrap()));
-        let mut output = Output::new(null.as_fd());
-        let mut waiter = Waiter::new(wanted, &mut output, clock.wall());
-        Shared::new(store, clock, &mut no_report).wait(&mut waiter).unwrap();
+        let waiter = Waiter::new(wanted, Output::new(null.as_fd()), clock.now(), clock.wall());
+        Shared::new(store, clock, &mut no_report, None).wait(waiter);
         pieces.take()
     }
 
@@ -414,7 +815,7 @@ mod tests {
 
     #[test]
     fn disconnected_client_gets_nothing() {
-        let mut clock = woken_by(Wake::ClientGone);
+        let mut clock = woken_by(Wake::Ready { id: 1, is_gone: true });
         let subscriptions = vec![Subscription { topic: topic(), since: Since::Now }];
         let store = script(&[settled(at(900))]);
         assert_eq!(pieces_of(&store, &mut clock, Until::FirstUpdate, subscriptions, 1), []);

@@ -1,7 +1,7 @@
 //! Standard output, with deadlines for a slow reader.
 
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -29,21 +29,92 @@ const PIPE_BUF: usize = 4096;
 /// would write line by line, and wake the server twice; to duplicate the descriptor
 /// takes one more, and none may be left.
 pub struct Output<'fd> {
-    to: BorrowedFd<'fd>,
+    to: Target<'fd>,
     begun: bool,
+    unsent: Vec<u8>,
+    /// How much of `unsent` is written.
+    written: usize,
+    /// When the reader last read something, or had nothing to read.
+    progress: Duration,
+}
+
+enum Target<'fd> {
+    Borrowed(BorrowedFd<'fd>),
+    /// Handed over by another process.
+    Owned(OwnedFd),
+}
+
+impl AsFd for Output<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.to {
+            Target::Borrowed(fd) => *fd,
+            Target::Owned(fd) => fd.as_fd(),
+        }
+    }
+}
+
+impl From<OwnedFd> for Output<'static> {
+    /// An output that another process has handed over.
+    fn from(fd: OwnedFd) -> Self {
+        Self::to(Target::Owned(fd))
+    }
 }
 
 impl<'fd> Output<'fd> {
     /// Nothing has been written yet.
     #[must_use]
     pub fn new(to: BorrowedFd<'fd>) -> Self {
-        Self { to, begun: false }
+        Self::to(Target::Borrowed(to))
+    }
+
+    fn to(to: Target<'fd>) -> Self {
+        Self { to, begun: false, unsent: Vec::new(), written: 0, progress: Duration::ZERO }
     }
 
     /// Whether something has been written.
     #[must_use]
     pub fn has_begun(&self) -> bool {
         self.begun
+    }
+
+    /// What the reader has left unread.
+    #[must_use]
+    pub fn unsent(&self) -> &[u8] {
+        &self.unsent[self.written..]
+    }
+
+    /// Adds to what is to be written.
+    pub fn push(&mut self, bytes: Vec<u8>, now: Duration) {
+        self.begun = true;
+        if self.unsent().is_empty() {
+            (self.unsent, self.written, self.progress) = (bytes, 0, now);
+        } else {
+            self.unsent.extend(bytes);
+        }
+    }
+
+    /// Writes as much as the reader takes now, without waiting for it. Returns whether
+    /// that is all.
+    ///
+    /// # Errors
+    /// The error of write(2), EPIPE if the reader is gone.
+    pub fn flush(&mut self, now: Duration) -> io::Result<bool> {
+        while !self.unsent().is_empty() {
+            if !self.is_writable(Duration::ZERO, None) {
+                return Ok(false);
+            }
+            let end = self.unsent.len().min(self.written + PIPE_BUF);
+            self.write_all(&self.unsent[self.written..end])?;
+            (self.written, self.progress) = (end, now);
+        }
+        (self.unsent, self.written) = (Vec::new(), 0);
+        Ok(true)
+    }
+
+    /// When a reader that reads nothing is cut off.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        self.progress + READ_TIMEOUT
     }
 
     /// Writes an answer, or a part of a stream, until `until` at the latest.
@@ -63,7 +134,7 @@ impl<'fd> Output<'fd> {
 
     fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            match retry_on_intr(|| rustix::io::write(self.to, bytes))? {
+            match retry_on_intr(|| rustix::io::write(self.as_fd(), bytes))? {
                 0 => return Err(ErrorKind::WriteZero.into()),
                 written => bytes = &bytes[written..],
             }
@@ -98,7 +169,8 @@ impl<'fd> Output<'fd> {
     /// Waits until the output is writable, or `or` is readable. If poll(2) fails,
     /// write(2) reports the state of the reader.
     fn is_writable(&self, timeout: Duration, or: Option<BorrowedFd<'_>>) -> bool {
-        let mut fds = vec![PollFd::new(&self.to, PollFlags::OUT)];
+        let to = self.as_fd();
+        let mut fds = vec![PollFd::new(&to, PollFlags::OUT)];
         fds.extend(or.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         let polled = poll(&mut fds, Timespec::try_from(timeout).ok().as_ref());
         polled.is_err() || fds.first().is_some_and(|fd| !fd.revents().is_empty())
@@ -129,6 +201,23 @@ mod tests {
         assert_eq!(sent.unwrap_err().kind(), ErrorKind::TimedOut);
         drop(writer);
         slow.join().unwrap();
+    }
+
+    #[test]
+    fn slow_reader_gets_what_it_takes() {
+        let (mut reader, writer) = UnixStream::pair().unwrap();
+        let mut output = Output::from(OwnedFd::from(writer));
+        output.push(vec![0; LARGE], Duration::from_secs(7));
+        assert!(!output.flush(Duration::from_secs(8)).unwrap());
+        assert_eq!(output.patience(), Duration::from_secs(8) + READ_TIMEOUT);
+        let left = output.unsent().len();
+        assert!(left > 0 && left < LARGE);
+        let mut read = 0;
+        while !output.flush(Duration::from_secs(9)).unwrap() {
+            read += reader.read(&mut [0; 65_536]).unwrap();
+        }
+        drop(output);
+        assert_eq!(read + reader.read_to_end(&mut Vec::new()).unwrap(), LARGE);
     }
 
     #[test]

@@ -13,12 +13,12 @@ use landlock::{
 
 use libc::rlimit64;
 use rustix::io::fcntl_getfd;
-use rustix::stdio::{stderr, stdin, stdout};
+use rustix::stdio::{dup2_stdin, dup2_stdout, stderr, stdin, stdout};
 
 use crate::error::Error;
 use crate::process::sys;
 
-/// The limit of open descriptors. Half of them are in use: the three standard
+/// The limit of open descriptors, but for those of a crowd. Half of them are in use: the three standard
 /// streams, the directory, an event file and its replacement, signals, inotify.
 const DESCRIPTORS: u64 = 16;
 
@@ -34,6 +34,17 @@ pub fn open_standard_streams() {
     }
 }
 
+/// Puts /dev/null in the place of standard input and output, which another process has
+/// from now on.
+pub fn detach_standard_streams() {
+    if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
+        let _ = dup2_stdin(&null);
+        let _ = dup2_stdout(&null);
+    } else {
+        sys::close_standard_streams(&[libc::STDIN_FILENO, libc::STDOUT_FILENO]);
+    }
+}
+
 /// Resets the signals that the process relies on, which a server or a shell may have
 /// changed. SIGHUP and SIGINT stay as they are, because nohup(1) and `&` set them.
 pub fn expect_signals() {
@@ -41,22 +52,23 @@ pub fn expect_signals() {
 }
 
 /// Closes inherited descriptors, limits new ones, and forbids new processes and core
-/// files with the data of a client. Call it before any file is opened.
+/// files with the data of a client. Call it before any file is opened. A process that
+/// `may_lead` a crowd can raise the limit of descriptors again.
 ///
 /// # Errors
 /// 503, after every limit was tried.
-pub fn limit_resources() -> Result<(), Error> {
+pub fn limit_resources(may_lead: bool) -> Result<(), Error> {
     // Inherited descriptors could use up all numbers below the limit.
-    let descriptors = sys::close_inherited().and_then(|()| limit_descriptors());
+    let descriptors = sys::close_inherited().and_then(|()| limit_descriptors(may_lead));
     let processes = sys::limit(libc::RLIMIT_NPROC, Some(NOTHING));
     let core = sys::limit(libc::RLIMIT_CORE, Some(NOTHING));
     descriptors.and(processes).and(core).map(|_| ()).map_err(failed("limit its resources"))
 }
 
-fn limit_descriptors() -> io::Result<rlimit64> {
+fn limit_descriptors(may_lead: bool) -> io::Result<rlimit64> {
     let rlimit64 { rlim_cur, rlim_max } = sys::limit(libc::RLIMIT_NOFILE, None)?;
-    let lower =
-        rlimit64 { rlim_cur: rlim_cur.min(DESCRIPTORS), rlim_max: rlim_max.min(DESCRIPTORS) };
+    let most = if may_lead { rlim_max } else { rlim_max.min(DESCRIPTORS) };
+    let lower = rlimit64 { rlim_cur: rlim_cur.min(DESCRIPTORS), rlim_max: most };
     sys::limit(libc::RLIMIT_NOFILE, Some(lower))
 }
 

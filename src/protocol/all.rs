@@ -2,6 +2,7 @@
 
 use super::{Protocol, novcomet};
 use crate::cgi::Request;
+use crate::hub::Renderer;
 
 /// The last one speaks everything that the others do not.
 static ALL: [&(dyn Protocol + Sync); 1] = [&novcomet::NovComet];
@@ -11,4 +12,10 @@ static ALL: [&(dyn Protocol + Sync); 1] = [&novcomet::NovComet];
 pub fn of(request: &Request) -> &'static (dyn Protocol + Sync) {
     let [first @ .., last] = &ALL;
     *first.iter().find(|protocol| protocol.speaks(request)).unwrap_or(last)
+}
+
+/// The renderer that another process has saved.
+#[must_use]
+pub fn restore(saved: &str) -> Option<Box<dyn Renderer>> {
+    ALL.iter().find_map(|protocol| protocol.restore(saved))
 }

@@ -8,7 +8,7 @@ mod sse;
 use crate::auth::Access;
 use crate::cgi::{Request, Response};
 use crate::error::Error;
-use crate::hub::{Hub, Wanted};
+use crate::hub::{Hub, Renderer, Wanted};
 
 /// The limits of a request, as configured.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +30,9 @@ pub trait Protocol {
 
     /// The answer to a request that cannot be served.
     fn refuse(&self, error: &Error) -> Response;
+
+    /// The renderer of what one of this protocol has saved; `None` for another's.
+    fn restore(&self, saved: &str) -> Option<Box<dyn Renderer>>;
 }
 
 /// An action that a request asks for.

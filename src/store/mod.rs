@@ -76,7 +76,7 @@ impl Reading {
 
     /// Keeps the messages that fit into `budget`; `None` if there are some and the
     /// first does not fit.
-    fn within(mut self, topic: &Topic, budget: &mut Budget) -> Option<Self> {
+    pub(crate) fn within(mut self, topic: &Topic, budget: &mut Budget) -> Option<Self> {
         if budget.cut(topic, &mut self.messages) {
             self.standing = self.messages.last()?.id;
         }
@@ -118,11 +118,8 @@ pub trait Store {
         Ok(reading.unwrap_or_else(|| Reading::quiet(since.cursor().unwrap_or(Cursor::SMALLEST))))
     }
 
-    /// Makes a watch on these topics, which is not armed.
-    ///
-    /// # Errors
-    /// 503 if the store cannot be used.
-    fn watch(&self, topics: &[Topic]) -> Result<Box<dyn Watch>, Error>;
+    /// Makes a watch that is on no topic yet.
+    fn watch(&self) -> Box<dyn Watch>;
 
     /// The directory that a publish writes to, if there is one.
     fn directory(&self) -> Option<BorrowedFd<'_>> {
@@ -133,8 +130,14 @@ pub trait Store {
 /// Wakes a waiting process when it should read again. It may wake too often, or miss a
 /// change.
 pub trait Watch {
-    /// Forgets the changes until now and reports later ones.
-    fn arm(&mut self);
+    /// Reports later changes of these topics, too. It comes before each read of them,
+    /// because a topic may have been replaced.
+    fn arm(&mut self, topics: &[&Topic]);
+
+    /// Reports this topic no more.
+    fn forget(&mut self, topic: &Topic) {
+        let _ = topic;
+    }
 
     /// A descriptor that is readable after a change since `arm`, or since the read after
     /// it, if the caller sleeps `within` at most; `None` if the store cannot wake.
@@ -145,10 +148,10 @@ pub trait Watch {
         Duration::MAX
     }
 
-    /// Whether the change that made [`fd`](Self::fd) readable may be in these topics.
-    /// If not, the store need not be read, and the sleep goes on.
-    fn concerns_us(&mut self) -> bool {
-        true
+    /// The topics that may have changed, once [`fd`](Self::fd) is readable, which it
+    /// then is no more.
+    fn changes(&mut self) -> Changes {
+        Changes::Any
     }
 
     /// Reports that the last wake-up brought no news of these topics.
@@ -160,11 +163,20 @@ pub trait Watch {
     }
 }
 
+/// The topics that a wake-up is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Changes {
+    /// Any of those that are watched.
+    Any,
+    /// These, which may be none.
+    Of(Vec<Topic>),
+}
+
 /// A watch that never wakes. The store is polled at this interval.
 struct Polled(Duration);
 
 impl Watch for Polled {
-    fn arm(&mut self) {}
+    fn arm(&mut self, _: &[&Topic]) {}
 
     fn fd(&mut self, _: Duration) -> Option<BorrowedFd<'_>> {
         None

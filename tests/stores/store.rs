@@ -372,14 +372,13 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn new(store: &'a dyn Store, names: &[String]) -> Self {
         let topics: Vec<_> = names.iter().map(|name| (topic(name), Cursor::SMALLEST)).collect();
-        let names: Vec<_> = topics.iter().map(|(topic, _)| topic.clone()).collect();
-        Self { store, watch: store.watch(&names).unwrap(), topics }
+        Self { store, watch: store.watch(), topics }
     }
 
     /// The new messages, each with the number of its topic.
     fn next(&mut self) -> Vec<(usize, Message)> {
         loop {
-            self.watch.arm();
+            self.watch.arm(&self.topics.iter().map(|(topic, _)| topic).collect::<Vec<_>>());
             let found = self.look();
             if !found.is_empty() {
                 return found;
@@ -460,8 +459,8 @@ fn reading_and_watching_write_nothing(kind: Kind) {
     let backend = Backend::start(kind);
     let store = backend.open();
     store.read(&topic("a"), Since::Earliest, WHOLE).unwrap();
-    let mut watch = store.watch(&[topic("a")]).unwrap();
-    watch.arm();
+    let mut watch = store.watch();
+    watch.arm(&[&topic("a")]);
     store.read(&topic("a"), Since::Earliest, WHOLE).unwrap();
     watch.fd(HOUR);
     assert!(backend.is_untouched());

@@ -164,13 +164,15 @@ impl Waiter {
         Answer::parse(&self.take().wait_with_output().unwrap())
     }
 
-    /// Returns when the process is in ppoll(2), the only place where it waits.
+    /// Returns when the process is in epoll_pwait(2), the only place where it waits for an
+    /// event, or in ppoll(2), where it waits for a reader.
     pub fn await_sleep(&self) {
-        eventually("the process sleeps in ppoll(2)", || self.sleeps());
+        eventually("the process sleeps", || self.sleeps());
     }
 
     pub fn sleeps(&self) -> bool {
-        self.read_proc("syscall").split(' ').next() == Some(PPOLL)
+        let call = self.read_proc("syscall");
+        call.split(' ').next().is_some_and(|number| SLEEPS.contains(&number))
     }
 
     pub fn read_proc(&self, file: &str) -> String {
@@ -197,9 +199,9 @@ impl Waiter {
 }
 
 #[cfg(target_arch = "x86_64")]
-const PPOLL: &str = "271";
+const SLEEPS: [&str; 3] = ["271", "281", "441"];
 #[cfg(not(target_arch = "x86_64"))]
-const PPOLL: &str = "73";
+const SLEEPS: [&str; 3] = ["73", "22", "441"];
 
 impl Drop for Waiter {
     fn drop(&mut self) {

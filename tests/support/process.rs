@@ -17,6 +17,13 @@ pub fn running(program: &Path) -> Vec<u32> {
     pids().filter(|&pid| runs(pid, program)).collect()
 }
 
+/// The names in the abstract namespace (unix(7)) with this prefix and no other part.
+pub fn bound_names(prefix: &str) -> usize {
+    let names = fs::read_to_string("/proc/net/unix").expect("/proc is mounted");
+    let names = names.lines().filter_map(|line| line.split_once('@')?.1.strip_prefix(prefix));
+    names.filter(|rest| !rest.contains('/')).count()
+}
+
 /// Kills all processes that run a program below `root` or have it as an argument.
 pub fn kill_all_of(root: &Path) {
     let victims: Vec<_> = pids().filter(|&pid| belongs(pid, root)).collect();

@@ -1,9 +1,12 @@
 //! The answer of a poll.
 
+use super::Saved;
 use super::json::{JSON, message_size, timeout_json, updates_json};
-use crate::cgi::Head;
+use crate::cgi::{Head, Response};
+use crate::error::Error;
 use crate::event::{Message, Topic};
 use crate::hub::{Piece, Renderer};
+use crate::protocol::problem::problem;
 
 /// One object of JSON.
 pub struct Poll;
@@ -24,5 +27,13 @@ impl Renderer for Poll {
 
     fn size(&self, _: &Topic, message: &Message) -> usize {
         message_size(message)
+    }
+
+    fn refuse(&self, error: &Error) -> Response {
+        problem(error)
+    }
+
+    fn save(&self) -> String {
+        Saved::<()>::Poll.text()
     }
 }

@@ -1,11 +1,15 @@
 //! The answer of a stream: events, or the JSON of polls in events. An `id` has the
 //! cursors of all topics.
 
+use serde::{Deserialize, Serialize};
+
+use super::Saved;
 use super::json::{message_size, timeout_json, updates_json};
-use crate::cgi::Head;
+use crate::cgi::{Head, Response};
 use crate::error::Error;
 use crate::event::{Cursor, Message, Since, Topic};
 use crate::hub::{Piece, Renderer, Subscription, Update};
+use crate::protocol::problem::problem;
 use crate::protocol::sse;
 
 /// How long a client waits before it reconnects, in seconds.
@@ -25,7 +29,7 @@ const CURSOR: usize = "hof6g6si4m-".len();
 const GREETING: &str = "novcomet: events as they happen; a colon alone is a sign of life";
 
 /// How the events of a stream look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Format {
     /// One block for each event; `named` by its topic, or for `onmessage`.
     Events {
@@ -57,6 +61,7 @@ pub fn resume(id: &str, subscribed: &mut [Subscription]) -> Result<(), Error> {
 }
 
 /// The renderer of a stream; knows the client's cursors.
+#[derive(Serialize, Deserialize)]
 pub struct EventStream {
     format: Format,
     /// How many topics it has.
@@ -157,6 +162,14 @@ impl Renderer for EventStream {
 
     fn is_done(&self) -> bool {
         self.ids >= IDS
+    }
+
+    fn refuse(&self, error: &Error) -> Response {
+        problem(error)
+    }
+
+    fn save(&self) -> String {
+        Saved::Stream(self).text()
     }
 }
 

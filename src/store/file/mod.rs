@@ -53,7 +53,7 @@ impl FileStore {
 
     /// Encodes `/` and `%`, so no topic leaves the directory. Every other name is
     /// unchanged, as in the PHP version of 2011.
-    fn name(topic: &Topic) -> Result<PathBuf, Error> {
+    pub(super) fn name(topic: &Topic) -> Result<PathBuf, Error> {
         let encoded = match cfg!(planted_traversal) {
             true => topic.as_str().to_owned(),
             false => topic.as_str().replace('%', "%25").replace('/', "%2F"),
@@ -144,10 +144,8 @@ impl Store for FileStore {
         Ok(wanted.iter().map(|&(topic, since)| read(topic, since)).collect())
     }
 
-    fn watch(&self, topics: &[Topic]) -> Result<Box<dyn Watch>, Error> {
-        let path = |topic| Ok(self.path.join(Self::name(topic)?));
-        let paths = topics.iter().map(path).collect::<Result<_, _>>()?;
-        Ok(Box::new(DirectoryWatch::new(self.path.clone(), paths)))
+    fn watch(&self) -> Box<dyn Watch> {
+        Box::new(DirectoryWatch::new(self.path.clone()))
     }
 
     fn directory(&self) -> Option<BorrowedFd<'_>> {

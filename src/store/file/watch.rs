@@ -1,5 +1,6 @@
 //! A watch on a directory, by inotify or dnotify.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::mem::MaybeUninit;
@@ -9,11 +10,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
+use super::FileStore;
+use crate::event::Topic;
 use crate::process::sys;
-use crate::store::Watch;
+use crate::store::{Changes, Watch};
 
 /// A file appears by creation or by a rename, or the directory itself goes away.
 const DIRECTORY: WatchFlags = WatchFlags::CREATE
@@ -42,7 +45,8 @@ const QUEUED: usize = 4096;
 /// Watches the event files of some topics.
 pub struct DirectoryWatch {
     directory: PathBuf,
-    files: Vec<PathBuf>,
+    /// The topics, by the names of their files.
+    topics: BTreeMap<PathBuf, Topic>,
     mechanism: Mechanism,
     bucket: Bucket,
 }
@@ -51,7 +55,11 @@ pub struct DirectoryWatch {
 /// (`fs.inotify.max_user_instances`). dnotify has no such limit, but wakes for the whole
 /// directory.
 enum Mechanism {
-    Inotify(OwnedFd),
+    Inotify {
+        queue: OwnedFd,
+        /// The files with a watch of their own, by its number.
+        files: BTreeMap<i32, PathBuf>,
+    },
     Dnotify {
         signals: OwnedFd,
         directory: Option<File>,
@@ -61,25 +69,34 @@ enum Mechanism {
 }
 
 impl DirectoryWatch {
-    /// A watch on `files` in `directory`. The files need not exist.
-    pub fn new(directory: PathBuf, files: Vec<PathBuf>) -> Self {
+    /// A watch on files in `directory`. The files need not exist.
+    pub fn new(directory: PathBuf) -> Self {
         let mechanism = Mechanism::inotify().unwrap_or_else(|_| Mechanism::dnotify());
-        Self { directory, files, mechanism, bucket: Bucket::new() }
+        Self { directory, topics: BTreeMap::new(), mechanism, bucket: Bucket::new() }
     }
+}
 
-    /// Adds every watch again, because a replaced file has another inode. The directory
-    /// comes first, so that no file appears unnoticed in between.
-    fn add_watches(&self, inotify: &OwnedFd) -> Result<(), Errno> {
-        add_watch(inotify, &self.directory, DIRECTORY)?.ok();
-        for file in &self.files {
-            if let Err(Errno::ACCESS) = add_watch(inotify, file, FILE)? {
-                // A file without read permission is watched through its directory.
-                let changes = WatchFlags::ATTRIB | WatchFlags::MODIFY;
-                add_watch(inotify, &self.directory, DIRECTORY | changes)?.ok();
+/// Adds the watches of `names` again, because a replaced file has another inode. The
+/// directory comes first, so that no file appears unnoticed in between.
+fn add_watches(
+    queue: &OwnedFd,
+    files: &mut BTreeMap<i32, PathBuf>,
+    directory: &Path,
+    names: Vec<PathBuf>,
+) -> Result<(), Errno> {
+    add_watch(queue, directory, DIRECTORY)?.ok();
+    for name in names {
+        match add_watch(queue, &directory.join(&name), FILE)? {
+            Ok(watch) => drop(files.insert(watch, name)),
+            // A file without read permission is watched through its directory.
+            Err(Errno::ACCESS) => {
+                let changes = WatchFlags::ATTRIB | WatchFlags::MODIFY | WatchFlags::MASK_ADD;
+                add_watch(queue, directory, DIRECTORY | changes)?.ok();
             }
+            Err(_) => {}
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// The outer error means that `fs.inotify.max_user_watches` is used up.
@@ -96,15 +113,22 @@ fn add_watch(
 }
 
 impl Watch for DirectoryWatch {
-    fn arm(&mut self) {
-        if let Mechanism::Inotify(inotify) = &self.mechanism {
-            drain(inotify);
-            if self.add_watches(inotify).is_err() {
+    /// A topic that no file can be named after has no events.
+    fn arm(&mut self, topics: &[&Topic]) {
+        let mut names = Vec::with_capacity(topics.len());
+        for &topic in topics {
+            let Ok(name) = FileStore::name(topic) else { continue };
+            if !self.topics.contains_key(&name) {
+                self.topics.insert(name.clone(), topic.clone());
+            }
+            names.push(name);
+        }
+        if let Mechanism::Inotify { queue, files } = &mut self.mechanism {
+            if add_watches(queue, files, &self.directory, names).is_err() {
                 self.mechanism = Mechanism::dnotify();
             }
         }
-        if let Mechanism::Dnotify { signals, directory } = &mut self.mechanism {
-            drain(signals);
+        if let Mechanism::Dnotify { directory, .. } = &mut self.mechanism {
             let there = fs::metadata(&self.directory).ok();
             let held = directory.as_ref().and_then(|held| held.metadata().ok());
             if there.map(|it| (it.dev(), it.ino())) != held.map(|it| (it.dev(), it.ino())) {
@@ -115,17 +139,38 @@ impl Watch for DirectoryWatch {
         }
     }
 
+    fn forget(&mut self, topic: &Topic) {
+        let Ok(name) = FileStore::name(topic) else { return };
+        self.topics.remove(&name);
+        if let Mechanism::Inotify { queue, files } = &mut self.mechanism {
+            files.retain(|&watch, file| {
+                let is_other = *file != name;
+                if !is_other {
+                    // The kernel has removed that of a deleted file.
+                    let _ = inotify::remove_watch(&*queue, watch);
+                }
+                is_other
+            });
+        }
+    }
+
     fn fd(&mut self, _: Duration) -> Option<BorrowedFd<'_>> {
         match &self.mechanism {
-            Mechanism::Inotify(fd) | Mechanism::Dnotify { signals: fd, .. } => Some(fd.as_fd()),
+            Mechanism::Inotify { queue: fd, .. } | Mechanism::Dnotify { signals: fd, .. } => {
+                Some(fd.as_fd())
+            }
             Mechanism::Nothing => None,
         }
     }
 
-    fn concerns_us(&mut self) -> bool {
+    fn changes(&mut self) -> Changes {
         match &self.mechanism {
-            Mechanism::Inotify(inotify) => has_relevant_event(inotify, &self.files),
-            _ => true,
+            Mechanism::Inotify { queue, files } => changed(queue, files, &self.topics),
+            Mechanism::Dnotify { signals, .. } => {
+                drain(signals);
+                Changes::Any
+            }
+            Mechanism::Nothing => Changes::Any,
         }
     }
 
@@ -174,7 +219,8 @@ impl Bucket {
 
 impl Mechanism {
     fn inotify() -> Result<Self, Errno> {
-        inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map(Self::Inotify)
+        let queue = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        Ok(Self::Inotify { queue, files: BTreeMap::new() })
     }
 
     /// The kernel sends SIGIO when the queue of real-time signals is full.
@@ -186,21 +232,27 @@ impl Mechanism {
     }
 }
 
-/// Reads the queue, and returns whether an event is about these files. An event in the
-/// directory has a name. An event of a file itself or of the directory itself, and the
-/// overflow of the queue, have none.
-fn has_relevant_event(inotify: &OwnedFd, files: &[PathBuf]) -> bool {
+/// Reads the queue. An event in the directory has a name, and one of a file the number of
+/// its watch. An event of the directory itself, and the overflow of the queue, have
+/// neither, and may be about any topic.
+fn changed(
+    queue: &OwnedFd,
+    files: &BTreeMap<i32, PathBuf>,
+    topics: &BTreeMap<PathBuf, Topic>,
+) -> Changes {
     let mut queued = [MaybeUninit::uninit(); QUEUED];
-    let mut events = inotify::Reader::new(inotify, &mut queued);
-    let mut is_relevant = false;
+    let mut events = inotify::Reader::new(queue, &mut queued);
+    let (mut changed, mut is_any) = (BTreeSet::new(), false);
     while let Ok(event) = events.next() {
-        let name = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()));
-        is_relevant |= name.is_none_or(|name| files.iter().any(|it| it.file_name() == Some(name)));
+        let named = event.file_name().map(|name| Path::new(OsStr::from_bytes(name.to_bytes())));
+        let file = named.or_else(|| files.get(&event.wd()).map(PathBuf::as_path));
+        is_any |= file.is_none() && !event.events().contains(ReadFlags::IGNORED);
+        changed.extend(file.and_then(|file| topics.get(file)));
     }
-    is_relevant
+    if is_any { Changes::Any } else { Changes::Of(changed.into_iter().cloned().collect()) }
 }
 
-/// Empties the queue. Both kinds of descriptor are non-blocking.
+/// Empties the queue, which is non-blocking.
 fn drain(fd: &OwnedFd) {
     let mut queued = [MaybeUninit::<u8>::uninit(); QUEUED];
     while rustix::io::read(fd, &mut queued).is_ok() {}
@@ -216,31 +268,44 @@ mod tests {
         let directory =
             std::env::temp_dir().join(format!("novcomet-{name}-{}", std::process::id()));
         fs::create_dir(&directory).unwrap();
-        let watch = DirectoryWatch::new(directory.clone(), vec![directory.join("a.comet")]);
-        matches!(watch.mechanism, Mechanism::Inotify(_)).then_some((directory, watch))
+        let watch = DirectoryWatch::new(directory.clone());
+        matches!(watch.mechanism, Mechanism::Inotify { .. }).then_some((directory, watch))
     }
+
+    fn topic() -> Topic {
+        Topic::new("a").unwrap()
+    }
+
+    fn of_it() -> Changes {
+        Changes::Of(vec![topic()])
+    }
+
+    const NOTHING: Changes = Changes::Of(Vec::new());
 
     #[test]
     fn other_names_concern_no_watch() {
         let Some((directory, mut watch)) = watched("names") else { return };
         let touch = |name: &str| drop(File::create(directory.join(name)).unwrap());
-        watch.arm();
+        watch.arm(&[&topic()]);
         for name in [".novcomet-7-1.5", "b.comet", "a.comet.bak", "aa.comet"] {
             touch(name);
-            assert!(!watch.concerns_us(), "{name}");
+            assert_eq!(watch.changes(), NOTHING, "{name}");
         }
         let rename = |to: &str| fs::rename(directory.join("b.comet"), directory.join(to)).unwrap();
         rename("c.comet");
-        assert!(!watch.concerns_us());
+        assert_eq!(watch.changes(), NOTHING);
         touch("b.comet");
         rename("a.comet");
-        assert!(watch.concerns_us() && !watch.concerns_us(), "once");
+        assert_eq!((watch.changes(), watch.changes()), (of_it(), NOTHING), "once");
         // The file gets its own watch at the next arming.
-        watch.arm();
+        watch.arm(&[&topic()]);
         touch("a.comet");
-        assert!(watch.concerns_us(), "an event of the file itself");
+        assert_eq!(watch.changes(), of_it(), "an event of the file itself");
+        watch.forget(&topic());
+        touch("a.comet");
+        assert_eq!(watch.changes(), NOTHING, "forgotten");
         fs::remove_dir_all(&directory).unwrap();
-        assert!(watch.concerns_us(), "an event of the directory itself");
+        assert_eq!(watch.changes(), Changes::Any, "an event of the directory itself");
     }
 
     /// The kernel keeps 16,384 events (`fs.inotify.max_queued_events`).
@@ -249,14 +314,14 @@ mod tests {
         let Some((directory, mut watch)) = watched("queue") else { return };
         let most = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
         let most: usize = most.trim().parse().unwrap();
-        watch.arm();
+        watch.arm(&[&topic()]);
         let names = ["b.comet", "c.comet"].map(|name| directory.join(name));
         File::create(&names[0]).unwrap();
         // The kernel merges equal events in a row into one.
         for number in 0..=most {
             fs::rename(&names[number % 2], &names[(number + 1) % 2]).unwrap();
         }
-        assert!(watch.concerns_us());
+        assert_eq!(watch.changes(), Changes::Any);
         fs::remove_dir_all(&directory).unwrap();
     }
 }

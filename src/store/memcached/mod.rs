@@ -189,8 +189,8 @@ impl Store for MemcachedStore {
         self.look_at(wanted, budget).map_err(|error| failed(&self.last_asked(), &error))
     }
 
-    fn watch(&self, _: &[Topic]) -> Result<Box<dyn Watch>, Error> {
-        Ok(Box::new(Polled(self.poll)))
+    fn watch(&self) -> Box<dyn Watch> {
+        Box::new(Polled(self.poll))
     }
 }
 

@@ -154,8 +154,8 @@ impl Cluster {
     ///
     /// # Errors
     /// Those of the stream, and `NotFound` if no stream could be read.
-    pub fn block(&mut self, keys: &[Vec<u8>], milliseconds: u128) -> io::Result<OwnedFd> {
-        let known = |key: &Vec<u8>| Some((key.clone(), self.positions.get(key)?.clone()));
+    pub fn block(&mut self, keys: &[&Vec<u8>], milliseconds: u128) -> io::Result<OwnedFd> {
+        let known = |key: &&Vec<u8>| Some(((*key).clone(), self.positions.get(*key)?.clone()));
         let (keys, positions): (Vec<_>, Vec<_>) = keys.iter().filter_map(known).unzip();
         let first = keys.first().ok_or(ErrorKind::NotFound)?;
         let address = self.address_of(first);
@@ -169,15 +169,36 @@ impl Cluster {
         connection.as_fd().try_clone_to_owned()
     }
 
-    /// Reads and ignores the reply to [`block`](Self::block). Without one at `until` it
-    /// drops the connection.
-    pub fn unblock(&mut self, key: &[u8], until: Instant) {
+    /// Reads the reply to [`block`](Self::block), and returns the streams with new
+    /// entries. Without a reply at `until` it drops the connection. `None` if the reply
+    /// does not say which.
+    pub fn unblock(&mut self, key: &[u8], until: Instant) -> Option<Vec<Vec<u8>>> {
         let address = self.address_of(key);
-        let Some(connection) = self.connections.get_mut(&address) else { return };
+        let connection = self.connections.get_mut(&address)?;
         connection.wait_until(until);
-        if connection.receive().is_err() {
-            self.connections.remove(&address);
+        match connection.receive() {
+            Ok(reply) => changed_streams(reply),
+            Err(_) => {
+                self.connections.remove(&address);
+                None
+            }
         }
+    }
+}
+
+/// XREAD replies with pairs of a key and its entries, or with nothing.
+fn changed_streams(reply: OwnedFrame) -> Option<Vec<Vec<u8>>> {
+    let key = |pair| match pair {
+        OwnedFrame::Array(pair) => match pair.into_iter().next() {
+            Some(OwnedFrame::BulkString(key)) => Some(key),
+            _ => None,
+        },
+        _ => None,
+    };
+    match reply {
+        OwnedFrame::Array(streams) => streams.into_iter().map(key).collect(),
+        OwnedFrame::Null => Some(Vec::new()),
+        _ => None,
     }
 }
 

@@ -189,9 +189,9 @@ impl Store for RedisStore {
         self.look_at(wanted, budget).map_err(self.failed())
     }
 
-    fn watch(&self, topics: &[Topic]) -> Result<Box<dyn Watch>, Error> {
-        let keys = topics.iter().map(|topic| self.key(topic)).collect();
-        Ok(Box::new(StreamWatch::new(Rc::clone(&self.cluster), keys, self.poll)))
+    fn watch(&self) -> Box<dyn Watch> {
+        let (cluster, prefix) = (Rc::clone(&self.cluster), self.prefix.clone());
+        Box::new(StreamWatch::new(cluster, prefix, self.poll))
     }
 }
 

@@ -1,12 +1,14 @@
 //! A watch by XREAD BLOCK.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::cluster::Cluster;
-use crate::store::Watch;
+use crate::event::Topic;
+use crate::store::{Changes, Watch};
 
 /// How late the server may report that no entry was added.
 const GRACE: Duration = Duration::from_millis(150);
@@ -16,41 +18,85 @@ const GRACE: Duration = Duration::from_millis(150);
 /// sleep, so a server that does not reply then is gone.
 pub struct StreamWatch {
     cluster: Rc<RefCell<Cluster>>,
-    keys: Vec<Vec<u8>>,
+    prefix: String,
+    /// The keys of the topics.
+    keys: BTreeMap<Vec<u8>, Topic>,
     poll: Duration,
-    blocked: Option<OwnedFd>,
+    blocked: Option<Blocked>,
     /// The time of the last XREAD.
     since: Instant,
     /// The server replied at once and without news, so it is polled from now on.
     is_noisy: bool,
 }
 
+/// An XREAD without its reply.
+struct Blocked {
+    /// The connection, on which nothing else can be asked meanwhile.
+    connection: OwnedFd,
+    key: Vec<u8>,
+    /// When the server replies at the latest.
+    until: Instant,
+}
+
 impl StreamWatch {
-    pub fn new(cluster: Rc<RefCell<Cluster>>, keys: Vec<Vec<u8>>, poll: Duration) -> Self {
-        Self { cluster, keys, poll, blocked: None, since: Instant::now(), is_noisy: false }
+    pub fn new(cluster: Rc<RefCell<Cluster>>, prefix: String, poll: Duration) -> Self {
+        let (keys, since) = (BTreeMap::new(), Instant::now());
+        Self { cluster, prefix, keys, poll, blocked: None, since, is_noisy: false }
+    }
+
+    fn key(&self, topic: &Topic) -> Vec<u8> {
+        [self.prefix.as_str(), topic.as_str()].concat().into_bytes()
     }
 
     /// One XREAD cannot name streams of several servers.
     fn is_polled(&self) -> bool {
         self.is_noisy || self.keys.len() > 1 && self.cluster.borrow().is_sharded()
     }
+
+    fn block(&mut self, within: Duration) -> Option<Blocked> {
+        let milliseconds = within.as_millis().clamp(1, u128::from(u32::MAX));
+        self.since = Instant::now();
+        let keys: Vec<_> = self.keys.keys().collect();
+        let key = keys.first()?.to_vec();
+        let connection = self.cluster.borrow_mut().block(&keys, milliseconds).ok()?;
+        let until = Duration::from_millis(u64::try_from(milliseconds).unwrap_or(u64::MAX));
+        Some(Blocked { connection, key, until: self.since + until })
+    }
 }
 
 impl Watch for StreamWatch {
-    fn arm(&mut self) {
-        if self.blocked.take().is_some() {
-            self.cluster.borrow_mut().unblock(&self.keys[0], Instant::now() + GRACE);
-        }
+    /// A server that is asked meanwhile replies at its own time: the connection is given
+    /// up if that is far away.
+    fn arm(&mut self, topics: &[&Topic]) {
+        let keys: Vec<_> = topics.iter().map(|&topic| (self.key(topic), topic.clone())).collect();
+        self.keys.extend(keys);
+        let Some(blocked) = self.blocked.take() else { return };
+        let soon = Instant::now() + GRACE;
+        let patience = if blocked.until <= soon { soon } else { Instant::now() };
+        self.cluster.borrow_mut().unblock(&blocked.key, patience);
+    }
+
+    fn forget(&mut self, topic: &Topic) {
+        let key = self.key(topic);
+        self.keys.remove(&key);
+        self.cluster.borrow_mut().forget(&key);
     }
 
     /// After a failure here the next read opens a new connection.
     fn fd(&mut self, within: Duration) -> Option<BorrowedFd<'_>> {
         if !self.is_polled() && !self.keys.is_empty() && self.blocked.is_none() {
-            let within = within.as_millis().clamp(1, u128::from(u32::MAX));
-            self.since = Instant::now();
-            self.blocked = self.cluster.borrow_mut().block(&self.keys, within).ok();
+            self.blocked = self.block(within);
         }
-        self.blocked.as_ref().map(AsFd::as_fd)
+        self.blocked.as_ref().map(|blocked| blocked.connection.as_fd())
+    }
+
+    fn changes(&mut self) -> Changes {
+        let Some(blocked) = self.blocked.take() else { return Changes::Any };
+        let until = Instant::now() + GRACE;
+        let changed = self.cluster.borrow_mut().unblock(&blocked.key, until);
+        let topics =
+            |keys: Vec<_>| keys.iter().filter_map(|key| self.keys.get(key).cloned()).collect();
+        changed.map_or(Changes::Any, |keys| Changes::Of(topics(keys)))
     }
 
     /// A server that refuses XREAD, or replies to it without an entry, would otherwise be

@@ -29,6 +29,11 @@ impl Kind {
         })
     }
 
+    /// The path of another file of its package, wherever that was unpacked.
+    pub fn packaged(self, path: &str) -> PathBuf {
+        self.program().ancestors().nth(3).unwrap().join(path)
+    }
+
     /// The configuration of a private server, which includes the shipped file.
     pub fn configuration(self) -> String {
         let file = match self {

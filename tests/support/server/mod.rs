@@ -16,6 +16,8 @@ pub use http::{Exchange, Incoming, Reply};
 pub use kind::Kind;
 pub use stream::Stream;
 
+use novcomet::process::slots::prefix;
+
 use super::dir::{TempDir, copy_program, make_dir, make_file};
 use super::host::{free_port, shared_memory};
 use super::wait::comes_true;
@@ -109,7 +111,7 @@ impl Setup {
         let log = || fs::read_to_string(root.join("error.log")).unwrap_or_default();
         let running =
             started.unwrap_or_else(|| panic!("{} does not start: {}", program.display(), log()));
-        Server { running, kind: self.kind, store, root }
+        Server { running, kind: self.kind, store, url, root }
     }
 }
 
@@ -201,6 +203,7 @@ pub struct Server {
     running: Running,
     kind: Kind,
     store: Arc<TempDir>,
+    url: String,
     root: TempDir,
 }
 
@@ -285,15 +288,27 @@ impl Server {
 
     /// Sends a subscription and waits until its process waits for events.
     pub fn subscriber(&self, query: &str) -> Exchange {
-        let before = self.waiters();
+        let mut before = usize::MAX;
+        self.eventually("nothing moves", || {
+            before = self.waiters();
+            before < usize::MAX
+        });
         let exchange = self.send(&format!("GET /comet.cgi?{query}"));
         self.await_waiters(before + 1);
         exchange
     }
 
-    /// The number of subscribers that wait for events.
+    /// The number of subscribers that wait for events: of their slots, once no process
+    /// works any more.
     pub fn waiters(&self) -> usize {
-        process::asleep(&self.program())
+        let program = self.program();
+        let is_calm = || process::asleep(&program) == process::running(&program).len();
+        let waiters = process::bound_names(&prefix(&self.url));
+        if is_calm() && process::bound_names(&prefix(&self.url)) == waiters {
+            waiters
+        } else {
+            usize::MAX
+        }
     }
 
     /// Waits until no CGI process is left, asleep or not.

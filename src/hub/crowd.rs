@@ -1,0 +1,161 @@
+//! The subscribers of one process, and whose turn it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::look::Wanted;
+use super::waiter::Waiter;
+use crate::event::Topic;
+use crate::store::Changes;
+
+/// The number of a subscriber in its process.
+pub(super) type Id = u64;
+
+/// The subscribers of one process.
+#[derive(Default)]
+pub(super) struct Crowd {
+    waiters: BTreeMap<Id, Waiter>,
+    of_topic: BTreeMap<Topic, BTreeSet<Id>>,
+    /// When each is to be looked after, though nothing happens.
+    due: BTreeMap<Id, Duration>,
+    agenda: BTreeSet<(Duration, Id)>,
+    /// Those for which the store is to be read.
+    dirty: BTreeSet<Id>,
+    /// How many descriptors they hold.
+    descriptors: usize,
+}
+
+impl Crowd {
+    /// Takes a subscriber in, for whom the store is then read.
+    pub fn insert(&mut self, id: Id, waiter: Waiter) {
+        for (topic, _) in waiter.subscriptions.wanted() {
+            self.of_topic.entry(topic.clone()).or_default().insert(id);
+        }
+        self.descriptors += waiter.descriptors().len();
+        self.dirty.insert(id);
+        self.waiters.insert(id, waiter);
+    }
+
+    /// Lets a subscriber go. Returns the topics that nobody else subscribes to.
+    pub fn remove(&mut self, id: Id) -> Option<(Waiter, Vec<Topic>)> {
+        let waiter = self.waiters.remove(&id)?;
+        self.cancel(id);
+        self.dirty.remove(&id);
+        self.descriptors -= waiter.descriptors().len();
+        let mut abandoned = Vec::new();
+        for (topic, _) in waiter.subscriptions.wanted() {
+            let Some(ids) = self.of_topic.get_mut(topic) else { continue };
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.of_topic.remove(topic);
+                abandoned.push(topic.clone());
+            }
+        }
+        Some((waiter, abandoned))
+    }
+
+    pub fn get(&self, id: Id) -> Option<&Waiter> {
+        self.waiters.get(&id)
+    }
+
+    pub fn get_mut(&mut self, id: Id) -> Option<&mut Waiter> {
+        self.waiters.get_mut(&id)
+    }
+
+    pub fn ids(&self) -> Vec<Id> {
+        self.waiters.keys().copied().collect()
+    }
+
+    pub fn len(&self) -> usize {
+        self.waiters.len()
+    }
+
+    pub fn descriptors(&self) -> usize {
+        self.descriptors
+    }
+
+    /// Whether the store is to be read at once.
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// The store is to be read for this one. A client that has not read all that there
+    /// is for it comes later.
+    pub fn touch(&mut self, id: Id) {
+        let waits = |waiter: &Waiter| !waiter.is_unsent() && !waiter.is_ending();
+        if self.get(id).is_some_and(waits) {
+            self.dirty.insert(id);
+        }
+    }
+
+    pub fn touch_all(&mut self) {
+        self.ids().into_iter().for_each(|id| self.touch(id));
+    }
+
+    /// The store is to be read for those that subscribe to what changed. Returns whether
+    /// there are any.
+    pub fn touch_changed(&mut self, changes: &Changes) -> bool {
+        match changes {
+            Changes::Any => self.touch_all(),
+            Changes::Of(topics) => {
+                let ids = topics.iter().filter_map(|topic| self.of_topic.get(topic)).flatten();
+                let ids: Vec<_> = ids.copied().collect();
+                ids.into_iter().for_each(|id| self.touch(id));
+            }
+        }
+        self.is_dirty()
+    }
+
+    /// Takes those for which one look at the store is enough.
+    pub fn batch(&mut self) -> Vec<Id> {
+        let mut wanted = Wanted::default();
+        let is_taken = |&&id: &&Id| {
+            let waiter = self.waiters.get(&id);
+            waiter.is_none_or(|waiter| wanted.add(waiter.subscriptions.wanted()))
+        };
+        let batch: Vec<_> = self.dirty.iter().take_while(is_taken).copied().collect();
+        for id in &batch {
+            self.dirty.remove(id);
+        }
+        batch
+    }
+
+    /// What these want to know of the store.
+    pub fn wanted(&self, batch: &[Id]) -> Wanted<'_> {
+        let mut wanted = Wanted::default();
+        for waiter in batch.iter().filter_map(|id| self.waiters.get(id)) {
+            wanted.add(waiter.subscriptions.wanted());
+        }
+        wanted
+    }
+
+    /// Looks after this one at the time it says itself.
+    pub fn plan(&mut self, id: Id, now: Duration) {
+        let Some(due) = self.get(id).map(|waiter| waiter.due(now)) else { return };
+        self.cancel(id);
+        self.due.insert(id, due);
+        self.agenda.insert((due, id));
+    }
+
+    fn cancel(&mut self, id: Id) {
+        if let Some(due) = self.due.remove(&id) {
+            self.agenda.remove(&(due, id));
+        }
+    }
+
+    /// When the first is to be looked after.
+    pub fn next_due(&self) -> Option<Duration> {
+        self.agenda.first().map(|(due, _)| *due)
+    }
+
+    /// Takes those whose time has come.
+    pub fn take_due(&mut self, now: Duration) -> Vec<Id> {
+        let mut ids = Vec::new();
+        while let Some(&(due, id)) = self.agenda.first().filter(|(due, _)| *due <= now) {
+            self.agenda.remove(&(due, id));
+            self.due.remove(&id);
+            ids.push(id);
+        }
+        ids
+    }
+}

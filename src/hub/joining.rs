@@ -1,0 +1,563 @@
+//! How subscribers come to wait in one process, and how that process ends before them.
+//! DESIGN.md has the protocol and its races.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::crowd::{Crowd, Id};
+use super::waiter::{Record, Restore, Waiter};
+use crate::process::clock::{Clock, Interest, Wake, monotonic};
+use crate::process::peer::{Listener, MAX_MESSAGE, Peer, Received};
+use crate::process::sys;
+
+/// How long a newcomer waits for the leader. A leader that is stopped or busy costs it
+/// this time, and nothing else.
+const READY_WITHIN: Duration = Duration::from_millis(100);
+
+/// How long a standby may take to take over.
+const TAKEN_WITHIN: Duration = Duration::from_millis(250);
+
+/// How long a process that is told to end waits for the leader to end its answer.
+const LEAVE_WITHIN: Duration = Duration::from_millis(40);
+
+/// Descriptors that a leader needs besides those of its subscribers: its own, and those
+/// of newcomers.
+const RESERVED: usize = 64;
+
+/// How long a newcomer that was told to come may take.
+const PENDING: Duration = Duration::from_secs(1);
+
+/// The first byte of a message. The leader is ready for the newcomer.
+const READY: u8 = b'r';
+/// A part of what a subscriber has not read. The subscriber follows.
+const UNSENT: u8 = b'u';
+/// A subscriber, with its descriptors: from now on it is the receiver's. The next byte
+/// has flags.
+const WAITER: u8 = b'w';
+/// To the standby: those were all; with the listening socket.
+const ALL: u8 = b'l';
+/// From the standby: it has taken over.
+const TAKEN: u8 = b'k';
+/// To a process: its subscriber needs it no more.
+const EXIT: u8 = b'x';
+/// From a process: it is told to end, and so is its answer.
+const TERMINATE: u8 = b't';
+/// To a process: it is the standby.
+const STANDBY: u8 = b's';
+/// To a process that stays: another is the standby.
+const MEMBER: u8 = b'm';
+
+/// The subscriber of the process that receives it.
+const YOURS: u8 = 1;
+/// Its process is still there; the last descriptor is the connection to it.
+const WITH_PROCESS: u8 = 2;
+
+/// Where and how subscribers wait together.
+#[derive(Clone)]
+pub struct Together {
+    /// The name of their leader in the abstract namespace.
+    pub name: String,
+    /// Makes the renderers of subscribers that join.
+    pub restore: Restore,
+    /// Whether a process stays until its subscriber's answer has ended.
+    pub stays: bool,
+}
+
+/// What a process is among those that wait.
+pub(super) enum Role {
+    /// It waits for its own subscriber.
+    Alone,
+    /// It waits for all, and others may join.
+    Leader(Box<Leader>),
+    /// Its subscriber waits in the leader.
+    Standby(Standby),
+}
+
+/// Joins the leader, or becomes it.
+pub(super) fn join(together: &Together, own: &Waiter) -> Role {
+    if raise_descriptors().is_err() {
+        return Role::Alone;
+    }
+    // The leader may end, or another newcomer become it, between two calls.
+    for _ in 0..3 {
+        match Peer::connect(&together.name) {
+            Ok(peer) => match enter(&peer, own, together.stays) {
+                Ok(()) => return Role::Standby(Standby { peer }),
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+                Err(_) => return Role::Alone,
+            },
+            Err(Errno::CONNREFUSED) => match Listener::bind(&together.name) {
+                Ok(listener) => return Role::Leader(Box::new(Leader::new(listener, together))),
+                Err(Errno::ADDRINUSE) => {}
+                Err(_) => return Role::Alone,
+            },
+            Err(_) => return Role::Alone,
+        }
+    }
+    Role::Alone
+}
+
+/// Hands its subscriber to a leader that is ready. The leader has no descriptor before
+/// that, so it cannot write too early; the newcomer writes nothing after it.
+fn enter(peer: &Peer, own: &Waiter, stays: bool) -> io::Result<()> {
+    match peer.receive_within(&mut Vec::new(), READY_WITHIN) {
+        Received::Message(message, _) if message == [READY] => {
+            send_waiter(peer, own, None, stays.into())
+        }
+        Received::Nothing => Err(io::ErrorKind::TimedOut.into()),
+        Received::Message(..) => Err(io::ErrorKind::InvalidData.into()),
+        Received::End => Err(io::ErrorKind::BrokenPipe.into()),
+    }
+}
+
+/// The kernel refuses to pass more descriptors at once than the sender may have open.
+fn raise_descriptors() -> io::Result<()> {
+    let limit = sys::limit(libc::RLIMIT_NOFILE, None)?;
+    let most = libc::rlimit64 { rlim_cur: limit.rlim_max, ..limit };
+    sys::limit(libc::RLIMIT_NOFILE, Some(most)).map(|_| ())
+}
+
+/// Of a newcomer: whether its process stays. Of a standby to be: [`YOURS`] and
+/// [`WITH_PROCESS`].
+fn send_waiter(peer: &Peer, waiter: &Waiter, process: Option<&Peer>, flags: u8) -> io::Result<()> {
+    let record = serde_json::to_vec(&waiter.record())?;
+    for part in waiter.output.unsent().chunks(MAX_MESSAGE / 2) {
+        peer.send_within(&[&[UNSENT], part].concat(), &[], TAKEN_WITHIN)?;
+    }
+    let mut descriptors = waiter.descriptors();
+    descriptors.extend(process.map(AsFd::as_fd));
+    peer.send_within(&[&[WAITER, flags], record.as_slice()].concat(), &descriptors, TAKEN_WITHIN)
+}
+
+/// What comes over one connection, put together.
+#[derive(Default)]
+struct Inbox {
+    unsent: Vec<u8>,
+}
+
+/// The most bytes that a client has not read, of one piece and its head.
+const MAX_UNSENT: usize = 4_194_304;
+
+impl Inbox {
+    fn part(&mut self, bytes: &[u8]) -> Option<()> {
+        self.unsent.extend(bytes);
+        (self.unsent.len() <= MAX_UNSENT).then_some(())
+    }
+
+    fn waiter(
+        &mut self,
+        record: &[u8],
+        descriptors: Vec<OwnedFd>,
+        interval: Duration,
+        restore: Restore,
+    ) -> Option<Waiter> {
+        let unsent = std::mem::take(&mut self.unsent);
+        let record: Record = serde_json::from_slice(record).ok()?;
+        record.waiter(descriptors, unsent, interval, monotonic(), restore)
+    }
+}
+
+/// The other processes, as the leader sees them.
+pub(super) struct Leader {
+    together: Together,
+    /// `None` once nobody can join.
+    listener: Option<Listener>,
+    /// Those that were told to come, and when.
+    pending: BTreeMap<Id, (Peer, Inbox, Duration)>,
+    /// Those whose subscribers wait here.
+    processes: BTreeMap<Id, Process>,
+    /// The process of each subscriber that has one.
+    of_waiter: BTreeMap<Id, Id>,
+    buffer: Vec<u8>,
+}
+
+struct Process {
+    peer: Peer,
+    waiter: Id,
+    stays: bool,
+}
+
+/// What another process has said.
+pub(super) enum Said {
+    /// A subscriber joins.
+    Joins(Box<Newcomer>),
+    /// The answer of this one is to end.
+    Terminated(Id),
+    Nothing,
+}
+
+/// A subscriber that joins, and its process.
+pub(super) struct Newcomer {
+    waiter: Waiter,
+    peer: Peer,
+    stays: bool,
+}
+
+impl Leader {
+    fn new(listener: Listener, together: &Together) -> Self {
+        sys::set_process_name(c"comet: leader");
+        Self {
+            together: together.clone(),
+            listener: Some(listener),
+            pending: BTreeMap::new(),
+            processes: BTreeMap::new(),
+            of_waiter: BTreeMap::new(),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Attends to newcomers, under this number, and to the processes that another leader
+    /// has left.
+    pub fn attend(&self, clock: &mut dyn Clock, id: Id) {
+        if let Some(listener) = &self.listener {
+            clock.attend(listener.as_fd(), id, Interest::Read);
+        }
+        for (&id, process) in &self.processes {
+            clock.attend(process.peer.as_fd(), id, Interest::Read);
+        }
+    }
+
+    /// Lets nobody join any more: the next newcomer is another leader.
+    pub fn retire(&mut self, clock: &mut dyn Clock) {
+        if let Some(listener) = self.listener.take() {
+            clock.ignore(listener.as_fd());
+        }
+        for (peer, ..) in std::mem::take(&mut self.pending).values() {
+            clock.ignore(peer.as_fd());
+        }
+    }
+
+    /// Tells newcomers to come, as long as there is room for their descriptors. Another
+    /// waits by itself.
+    pub fn accept(&mut self, crowd: &Crowd, clock: &mut dyn Clock, next: &mut Id) {
+        let now = clock.now();
+        self.pending.retain(|_, (peer, _, since)| {
+            let is_late = now > *since + PENDING;
+            if is_late {
+                clock.ignore(peer.as_fd());
+            }
+            !is_late
+        });
+        while let Some(peer) = self.listener.as_ref().and_then(Listener::accept) {
+            if !self.has_room(crowd) || peer.send(&[READY], &[]).is_err() {
+                continue;
+            }
+            *next += 1;
+            clock.attend(peer.as_fd(), *next, Interest::Read);
+            self.pending.insert(*next, (peer, Inbox::default(), now));
+        }
+    }
+
+    fn has_room(&self, crowd: &Crowd) -> bool {
+        let limit = sys::limit(libc::RLIMIT_NOFILE, None).map_or(0, |limit| limit.rlim_cur);
+        let coming = (self.pending.len() + 1) * 4;
+        let used = crowd.descriptors() + self.processes.len() + coming + RESERVED;
+        u64::try_from(used).is_ok_and(|used| used < limit)
+    }
+
+    /// Whether this number is that of another process.
+    pub fn knows(&self, id: Id) -> bool {
+        self.pending.contains_key(&id) || self.processes.contains_key(&id)
+    }
+
+    /// Hears what a process says.
+    pub fn hear(&mut self, id: Id, interval: Duration, clock: &mut dyn Clock) -> Said {
+        if let Some(process) = self.processes.get(&id) {
+            return match process.peer.receive(&mut self.buffer) {
+                Received::Message(message, _) if message == [TERMINATE] => {
+                    Said::Terminated(process.waiter)
+                }
+                Received::Nothing => Said::Nothing,
+                // Its subscriber waits on: the leader has all of it.
+                Received::Message(..) | Received::End => {
+                    self.forget(id, clock);
+                    Said::Nothing
+                }
+            };
+        }
+        let newcomer = self.hear_newcomer(id, interval, clock);
+        newcomer.map_or(Said::Nothing, |newcomer| Said::Joins(Box::new(newcomer)))
+    }
+
+    fn hear_newcomer(
+        &mut self,
+        id: Id,
+        interval: Duration,
+        clock: &mut dyn Clock,
+    ) -> Option<Newcomer> {
+        let (peer, mut inbox, since) = self.pending.remove(&id)?;
+        let newcomer = match peer.receive(&mut self.buffer) {
+            Received::Nothing => Some(None),
+            Received::End => None,
+            Received::Message(message, descriptors) => match message.as_slice() {
+                [UNSENT, part @ ..] => inbox.part(part).map(|()| None),
+                [WAITER, stays, record @ ..] => inbox
+                    .waiter(record, descriptors, interval, self.together.restore)
+                    .map(|waiter| Some((waiter, *stays != 0))),
+                _ => None,
+            },
+        };
+        match newcomer {
+            Some(Some((waiter, stays))) => return Some(Newcomer { waiter, peer, stays }),
+            Some(None) => drop(self.pending.insert(id, (peer, inbox, since))),
+            None => clock.ignore(peer.as_fd()),
+        }
+        None
+    }
+
+    /// The process `id` of a newcomer, who is now the subscriber `waiter`, is the standby,
+    /// and relieves the one before.
+    pub fn welcome(
+        &mut self,
+        id: Id,
+        waiter: Id,
+        (peer, stays): (Peer, bool),
+        clock: &mut dyn Clock,
+    ) {
+        let before = self.processes.last_key_value().map(|(&id, process)| (id, process.stays));
+        let _ = peer.send(&[STANDBY], &[]);
+        self.add(id, Process { peer, waiter, stays });
+        match before {
+            Some((before, true)) => self.tell(before, MEMBER),
+            Some((before, false)) => self.dismiss(before, clock),
+            None => {}
+        }
+    }
+
+    fn tell(&self, id: Id, message: u8) {
+        if let Some(process) = self.processes.get(&id) {
+            let _ = process.peer.send(&[message], &[]);
+        }
+    }
+
+    fn add(&mut self, id: Id, process: Process) {
+        self.of_waiter.insert(process.waiter, id);
+        self.processes.insert(id, process);
+    }
+
+    /// Lets the process of a subscriber end, whose answer has.
+    pub fn release(&mut self, waiter: Id, clock: &mut dyn Clock) {
+        if let Some(&id) = self.of_waiter.get(&waiter) {
+            self.dismiss(id, clock);
+        }
+    }
+
+    fn dismiss(&mut self, id: Id, clock: &mut dyn Clock) {
+        self.tell(id, EXIT);
+        self.forget(id, clock);
+    }
+
+    fn forget(&mut self, id: Id, clock: &mut dyn Clock) {
+        if let Some(process) = self.processes.remove(&id) {
+            self.of_waiter.remove(&process.waiter);
+            clock.ignore(process.peer.as_fd());
+        }
+    }
+
+    /// Whether there is a process that can take over.
+    pub fn has_standby(&self) -> bool {
+        !self.processes.is_empty()
+    }
+
+    /// Hands all subscribers to the process that came last. From the beginning of this on
+    /// the leader writes nothing. Until the standby says that it has taken over, and
+    /// can still say so, it writes nothing either. If this fails, the leader goes on.
+    pub fn hand_over(&mut self, crowd: &Crowd, clock: &mut dyn Clock) -> bool {
+        while let Some(&standby) = self.processes.keys().next_back() {
+            let has_taken = self.try_hand_over(standby, crowd).is_ok();
+            self.forget(standby, clock);
+            if has_taken {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn try_hand_over(&mut self, standby: Id, crowd: &Crowd) -> io::Result<()> {
+        let Some(Process { peer, waiter: yours, .. }) = self.processes.get(&standby) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let until = monotonic() + TAKEN_WITHIN;
+        let of = |id: Id| self.processes.get(self.of_waiter.get(&id)?);
+        for id in crowd.ids() {
+            let Some(waiter) = crowd.get(id) else { continue };
+            let process = of(id).filter(|_| id != *yours).map(|process| &process.peer);
+            let flags = if id == *yours { YOURS } else { 0 }
+                | if process.is_some() { WITH_PROCESS } else { 0 };
+            send_waiter(peer, waiter, process, flags)?;
+            if monotonic() > until {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
+        let listener = self.listener.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        peer.send_within(&[ALL], &[listener.as_fd()], TAKEN_WITHIN)?;
+        let within = until.saturating_sub(monotonic());
+        let first = peer.receive_within(&mut self.buffer, within);
+        // Now the standby has said it, or cannot any more.
+        peer.shut();
+        let is_taken = |said: &Received| matches!(said, Received::Message(it, _) if *it == [TAKEN]);
+        match is_taken(&first) || is_taken(&peer.receive(&mut self.buffer)) {
+            true => Ok(()),
+            false => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+}
+
+/// A process whose subscriber waits in another, and that can take over from it.
+pub(super) struct Standby {
+    peer: Peer,
+}
+
+/// How the time of a standby ends.
+pub(super) enum Duty {
+    /// Its subscriber has its answer, or another process has its place.
+    Over,
+    /// The leader was killed, and this process was the next.
+    Lost,
+    /// It leads.
+    Leads(Box<Succession>),
+}
+
+/// What a leader leaves to the next.
+pub(super) struct Succession {
+    pub leader: Leader,
+    pub waiters: BTreeMap<Id, Waiter>,
+    /// Its own subscriber, unless that has ended.
+    pub own: Option<Id>,
+    /// The last number that is taken.
+    pub last: Id,
+    /// Whether this process is told to end as well.
+    pub is_terminated: bool,
+}
+
+impl Standby {
+    /// Sleeps until it is needed, or not needed any more.
+    pub fn wait(self, together: &Together, interval: Duration, clock: &mut dyn Clock) -> Duty {
+        sys::set_process_name(c"comet: member");
+        clock.attend(self.peer.as_fd(), 0, Interest::Read);
+        let mut heir = Heir::default();
+        let (mut until, mut is_terminated, mut is_first) = (Duration::MAX, false, false);
+        let mut buffer = Vec::new();
+        loop {
+            for wake in clock.sleep(None, until) {
+                if wake == Wake::Terminated && !is_terminated {
+                    is_terminated = true;
+                    until = clock.now() + LEAVE_WITHIN;
+                    let _ = self.peer.send(&[TERMINATE], &[]);
+                }
+            }
+            loop {
+                match self.peer.receive(&mut buffer) {
+                    Received::Message(message, _) if message == [STANDBY] => {
+                        sys::set_process_name(c"comet: standby");
+                        is_first = true;
+                    }
+                    Received::Message(message, _) if message == [MEMBER] => {
+                        sys::set_process_name(c"comet: member");
+                        is_first = false;
+                    }
+                    Received::Message(message, descriptors) => {
+                        match heir.hear(&message, descriptors, together, interval) {
+                            Heard::More => {}
+                            Heard::Exit => return Duty::Over,
+                            Heard::All(listener) => {
+                                clock.ignore(self.peer.as_fd());
+                                if self.peer.send(&[TAKEN], &[]).is_err() {
+                                    return Duty::Over;
+                                }
+                                return heir.leads(listener, together, is_terminated);
+                            }
+                        }
+                    }
+                    Received::Nothing => break,
+                    Received::End if is_first => return Duty::Lost,
+                    Received::End => return Duty::Over,
+                }
+            }
+            if clock.now() >= until {
+                return Duty::Over;
+            }
+        }
+    }
+}
+
+/// What has come of a succession so far.
+#[derive(Default)]
+struct Heir {
+    inbox: Inbox,
+    waiters: BTreeMap<Id, Waiter>,
+    processes: BTreeMap<Id, Process>,
+    own: Option<Id>,
+    last: Id,
+}
+
+enum Heard {
+    More,
+    Exit,
+    All(Listener),
+}
+
+impl Heir {
+    fn hear(
+        &mut self,
+        message: &[u8],
+        mut descriptors: Vec<OwnedFd>,
+        together: &Together,
+        interval: Duration,
+    ) -> Heard {
+        match message {
+            [EXIT] => return Heard::Exit,
+            [ALL] => return descriptors.pop().map_or(Heard::Exit, |fd| Heard::All(fd.into())),
+            [UNSENT, part @ ..] => drop(self.inbox.part(part)),
+            [WAITER, flags, record @ ..] => {
+                let process = match flags & WITH_PROCESS {
+                    0 => None,
+                    _ => descriptors.pop().map(Peer::from),
+                };
+                let waiter = self.inbox.waiter(record, descriptors, interval, together.restore);
+                if let Some(waiter) = waiter {
+                    self.last += 1;
+                    let id = self.last;
+                    self.waiters.insert(id, waiter);
+                    if flags & YOURS != 0 {
+                        self.own = Some(id);
+                    }
+                    // Numbers of processes and of subscribers differ.
+                    if let Some(peer) = process {
+                        self.last += 1;
+                        let process = Process { peer, waiter: id, stays: together.stays };
+                        self.processes.insert(self.last, process);
+                    }
+                }
+            }
+            _ => {}
+        }
+        Heard::More
+    }
+
+    fn leads(self, listener: Listener, together: &Together, is_terminated: bool) -> Duty {
+        let mut leader = Leader::new(listener, together);
+        self.processes.into_iter().for_each(|(id, process)| leader.add(id, process));
+        if let Some((&id, _)) = leader.processes.last_key_value() {
+            leader.tell(id, STANDBY);
+        }
+        Duty::Leads(Box::new(Succession {
+            leader,
+            waiters: self.waiters,
+            own: self.own,
+            last: self.last,
+            is_terminated,
+        }))
+    }
+}
+
+impl Newcomer {
+    /// Its subscriber, and its process.
+    pub fn split(self) -> (Waiter, (Peer, bool)) {
+        (self.waiter, (self.peer, self.stays))
+    }
+}

@@ -1,0 +1,103 @@
+//! One look at the store, for all subscribers that are served by it.
+
+use std::collections::BTreeMap;
+
+use super::waiter::MAX_PIECE;
+use crate::error::Error;
+use crate::event::{Message, Since, Topic};
+use crate::store::{Budget, Reading, Store};
+
+/// The most topics of one look, counted for each position in them. A request names at
+/// most so many.
+pub const MAX_TOPICS: usize = 64;
+
+/// The bytes of a message besides its text: about those of its line in a log.
+const OVERHEAD: usize = 42;
+
+/// Positions to read from, each once.
+#[derive(Default)]
+pub struct Wanted<'t> {
+    known: BTreeMap<&'t Topic, Vec<Since>>,
+    /// The same, in the order of the subscribers.
+    all: Vec<(&'t Topic, Since)>,
+}
+
+impl<'t> Wanted<'t> {
+    /// Adds these positions, unless there would be too many. At least the first are
+    /// taken.
+    pub fn add(&mut self, positions: impl Iterator<Item = (&'t Topic, Since)> + Clone) -> bool {
+        let is_new = |&(topic, since): &(&Topic, Since)| {
+            !self.known.get(topic).is_some_and(|known| known.contains(&since))
+        };
+        let new = positions.clone().filter(is_new).count();
+        if !self.all.is_empty() && self.all.len() + new > MAX_TOPICS {
+            return false;
+        }
+        for (topic, since) in positions {
+            let known = self.known.entry(topic).or_default();
+            if !known.contains(&since) {
+                known.push(since);
+                self.all.push((topic, since));
+            }
+        }
+        true
+    }
+
+    /// The topics, each once.
+    pub fn topics(&self) -> Vec<&'t Topic> {
+        self.known.keys().copied().collect()
+    }
+
+    /// "From now on" comes first: a later read would be another now. Then the oldest.
+    fn in_order(&self) -> Vec<(&'t Topic, Since)> {
+        let mut all = self.all.clone();
+        all.sort_by_key(|(_, since)| since.cursor());
+        all
+    }
+}
+
+/// What was found, by topic and position.
+pub struct Look {
+    found: BTreeMap<Topic, Vec<(Since, Result<Reading, Error>)>>,
+}
+
+impl Look {
+    /// Reads the store, as much as one piece holds: the rest is found by a later look.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn at(store: &dyn Store, wanted: &Wanted) -> Result<Self, Error> {
+        let wanted = wanted.in_order();
+        let size = |_: &Topic, message: &Message| message.data.len() + OVERHEAD;
+        let readings = store.look(&wanted, &mut Budget::new(MAX_PIECE, &size))?;
+        let mut found = BTreeMap::<_, Vec<_>>::new();
+        for ((topic, since), reading) in wanted.into_iter().zip(readings) {
+            if let Some(reading) = reading {
+                found.entry(topic.clone()).or_default().push((since, reading));
+            }
+        }
+        Ok(Self { found })
+    }
+
+    /// The reading of a topic, as far as it fits into `budget`; `None` if it was not
+    /// reached, and then no later topic is either: it must not pass this one.
+    pub fn reading(
+        &self,
+        topic: &Topic,
+        since: Since,
+        budget: &mut Budget,
+    ) -> Option<Result<Reading, Error>> {
+        let found = self.found.get(topic);
+        let found = found.and_then(|all| all.iter().find(|(known, _)| *known == since));
+        match found {
+            Some((_, Err(error))) => Some(Err(error.clone())),
+            Some((_, Ok(reading))) if !budget.is_spent() => {
+                reading.clone().within(topic, budget).map(Ok)
+            }
+            _ => {
+                budget.spend();
+                None
+            }
+        }
+    }
+}
