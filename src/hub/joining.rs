@@ -226,9 +226,26 @@ impl Leader {
         if let Some(listener) = self.listener.take() {
             clock.ignore(listener.as_fd());
         }
-        for (peer, ..) in std::mem::take(&mut self.pending).values() {
-            clock.ignore(peer.as_fd());
+    }
+
+    /// Lets no newcomer in that was told to come, but for those that have handed over their
+    /// subscribers: these would be lost with the leader.
+    pub fn last_newcomers(&mut self, interval: Duration, clock: &mut dyn Clock) -> Vec<Waiter> {
+        let ids: Vec<_> = self.pending.keys().copied().collect();
+        let mut waiters = Vec::new();
+        for id in ids {
+            if let Some((peer, ..)) = self.pending.get(&id) {
+                peer.shut();
+            }
+            while self.pending.contains_key(&id) {
+                let newcomer = self.hear_newcomer(id, interval, clock);
+                if let Some(Newcomer { waiter, peer, .. }) = newcomer {
+                    clock.ignore(peer.as_fd());
+                    waiters.push(waiter);
+                }
+            }
         }
+        waiters
     }
 
     /// Tells newcomers to come, as long as there is room for their descriptors. Another
@@ -395,14 +412,28 @@ impl Leader {
         }
         let listener = self.listener.as_ref().ok_or(io::ErrorKind::NotFound)?;
         peer.send_within(&[ALL], &[listener.as_fd()], TAKEN_WITHIN)?;
-        let within = until.saturating_sub(monotonic());
-        let first = peer.receive_within(&mut self.buffer, within);
-        // Now the standby has said it, or cannot any more.
+        if peer.hears(TAKEN, until, &mut self.buffer) {
+            return Ok(());
+        }
+        // From now on the standby cannot say it, but it may have.
         peer.shut();
-        let is_taken = |said: &Received| matches!(said, Received::Message(it, _) if *it == [TAKEN]);
-        match is_taken(&first) || is_taken(&peer.receive(&mut self.buffer)) {
+        match peer.hears(TAKEN, until, &mut self.buffer) {
             true => Ok(()),
             false => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+}
+
+impl Peer {
+    /// Whether this message comes in time. Others are passed over.
+    fn hears(&self, wanted: u8, until: Duration, buffer: &mut Vec<u8>) -> bool {
+        loop {
+            let within = until.saturating_sub(monotonic());
+            match self.receive_within(buffer, within) {
+                Received::Message(message, _) if message == [wanted] => return true,
+                Received::Message(..) => {}
+                Received::Nothing | Received::End => return false,
+            }
         }
     }
 }

@@ -140,6 +140,10 @@ impl<'a> Shared<'a> {
     /// Whether this process goes: its own answer has ended, and nobody else waits here.
     fn is_over(&mut self) -> bool {
         let Some((since, _)) = self.own.ended else { return false };
+        let has_standby = self.leader.as_ref().is_some_and(|leader| leader.has_standby());
+        if self.crowd.len() == 0 || has_standby {
+            self.admit_last();
+        }
         if self.crowd.len() == 0 {
             return true;
         }
@@ -155,6 +159,14 @@ impl<'a> Shared<'a> {
         self.own.closes.is_some_and(|closes| self.clock.now() >= closes)
     }
 
+    /// Takes in those that are on their way, before this process goes.
+    fn admit_last(&mut self) {
+        let Some(leader) = &mut self.leader else { return };
+        for waiter in leader.last_newcomers(self.interval, self.clock) {
+            self.insert(waiter);
+        }
+    }
+
     /// Ends all answers, each where it stands.
     fn close(&mut self) {
         let now = self.clock.now();
@@ -162,6 +174,7 @@ impl<'a> Shared<'a> {
         if let Some(leader) = &mut self.leader {
             leader.retire(self.clock);
         }
+        self.admit_last();
         for id in self.crowd.ids() {
             self.terminate(id);
         }
