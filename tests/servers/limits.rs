@@ -210,8 +210,10 @@ fn subscriber_of_swept_topic_keeps_its_cursor() {
 // Limits of waiting requests.
 
 /// A call as a server makes it.
+/// Each waits in its own process, so that a process is a subscriber.
 fn visitor(store: &Store, address: &str, query: &str) -> Call {
-    store.query(query).method("GET").variable("REMOTE_ADDR", address)
+    let call = store.query(query).method("GET").variable("REMOTE_ADDR", address);
+    call.variable("NOVCOMET_TOGETHER", "off")
 }
 
 /// Whether the answer has a Retry-After of 5 to 15 s.
