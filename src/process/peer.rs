@@ -153,7 +153,13 @@ impl Peer {
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut into = [IoSliceMut::new(buffer)];
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-        let received = match recvmsg(&self.0, &mut into, &mut control, flags) {
+        let mut received = recvmsg(&self.0, &mut into, &mut control, flags);
+        // The other end closed without reading all that we sent. That is told once, and
+        // before what it has sent itself.
+        if received.as_ref().is_err_and(|&errno| errno == Errno::CONNRESET) {
+            received = recvmsg(&self.0, &mut into, &mut control, flags);
+        }
+        let received = match received {
             Ok(received) => received,
             Err(Errno::AGAIN | Errno::INTR) => return Received::Nothing,
             Err(_) => return Received::End,
@@ -251,6 +257,17 @@ mod tests {
         assert!(one.send(b"k", &[]).is_err());
         assert!(matches!(other.receive(&mut Vec::new()), Received::Message(..)));
         assert!(matches!(other.receive(&mut Vec::new()), Received::End));
+    }
+
+    #[test]
+    fn last_words_are_heard_though_ours_were_not() {
+        let (one, other) = pair();
+        one.send(b"t", &[]).unwrap();
+        other.send(b"x", &[]).unwrap();
+        drop(other);
+        let last = one.receive(&mut Vec::new());
+        assert!(matches!(last, Received::Message(said, _) if said == b"x"));
+        assert!(matches!(one.receive(&mut Vec::new()), Received::End));
     }
 
     #[test]
