@@ -2,9 +2,17 @@
 //! processes.
 
 use std::fs;
+use std::time::Duration;
 
+use novcomet::process::peer::{Listener, Peer, Received};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+
+use crate::support::binary::Store;
+use crate::support::host::{is_root, not_run};
 use crate::support::process;
 use crate::support::server::{Exchange, Kind, Server, stories};
+use crate::support::tokens::{HS256, Keys, claims};
 
 stories! {
     crowd_waits_in_two_processes
@@ -13,6 +21,8 @@ stories! {
     leader_without_standby_answers_all
     killed_leader_ends_its_answers
     stop_answers_every_subscriber
+    expiry_and_format_are_each_subscribers_own
+    other_user_can_neither_join_nor_lead
     setting_switches_it_off
 }
 
@@ -161,5 +171,123 @@ fn setting_switches_it_off(kind: Kind) {
     server.publish("all", "x");
     for exchange in crowd {
         assert!(exchange.reply().body.contains(r#""data":"x"}"#));
+    }
+}
+
+fn expiry_and_format_are_each_subscribers_own(kind: Kind) {
+    let keys = Keys::new();
+    keys.give_to_the_server("hs");
+    let server = Server::setup(kind)
+        .option("NOVCOMET_PRIVATE", "secret")
+        .option("NOVCOMET_TOKEN_KEY", &keys.path("hs"))
+        .start();
+    let draft = |seconds| ("HS256", "hs", HS256, claims(seconds, r#"{"subscribe":["secret"]}"#));
+    let tokens = keys.sign(&[draft(4), draft(60)]);
+    let subscribe = |token: &str, format| {
+        let header = format!("Authorization: Bearer {token}");
+        let mut stream =
+            server.stream(&format!("subscribed[secret]=0&stream={format}"), &[&header]);
+        stream.next();
+        stream
+    };
+    let mut lines = subscribe(&tokens[0], "1");
+    let mut json = subscribe(&tokens[1], "json");
+    let poll = server.subscriber("subscribed[public]=0");
+    assert_eq!(named(&server, "comet: leader"), 1);
+    server.publish("secret", "one");
+    assert_eq!(lines.event().unwrap().field("data").as_deref(), Some("one"));
+    assert!(json.event().unwrap().field("data").unwrap().contains(r#""data":"one"}"#));
+    assert_eq!(lines.event(), None, "its token has expired");
+    server.publish("secret", "two");
+    assert!(json.event().unwrap().field("data").unwrap().contains(r#""data":"two"}"#));
+    server.publish("public", "three");
+    let reply = poll.reply();
+    assert!(reply.body.contains(r#""m":{"public":[{"#), "{reply:?}");
+    assert_eq!(reply.header("Content-Type"), Some("application/json; charset=utf-8"));
+}
+
+/// The name that a leader listens at, by the inodes of its sockets.
+fn name_of(pid: u32) -> String {
+    let links = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let links = links.filter_map(|entry| fs::read_link(entry.path()).ok());
+    let sockets: Vec<_> = links.map(|link| link.display().to_string()).collect();
+    let names = fs::read_to_string("/proc/net/unix").unwrap();
+    let of_it = |line: &str| {
+        let inode = line.split_ascii_whitespace().nth(6)?;
+        let (_, name) = line.split_once("@novcomet/together/")?;
+        let is_its = sockets.contains(&format!("socket:[{inode}]"));
+        is_its.then(|| format!("novcomet/together/{name}"))
+    };
+    names.lines().find_map(of_it).expect("it listens")
+}
+
+/// The tests run as root, and the server's programs as another user.
+fn other_user_can_neither_join_nor_lead(kind: Kind) {
+    if !is_root() {
+        return not_run("another user beside a crowd", "root");
+    }
+    let server = server(kind);
+    let crowd = subscribers(&server, 0..2);
+    let name = name_of(pid_of(&server, "comet: leader"));
+    assert_eq!(Peer::connect(&name).unwrap_err(), Errno::ACCESS, "we do not trust it");
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+    connect(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes()).unwrap()).unwrap();
+    let stranger = Peer::from(socket);
+    let minute = Duration::from_secs(60);
+    assert!(matches!(stranger.receive_within(&mut Vec::new(), minute), Received::End));
+    server.publish("all", "x");
+    for exchange in crowd {
+        assert!(exchange.reply().body.contains(r#""data":"x"}"#));
+    }
+    server.await_nobody();
+    let _squatted = Listener::bind(&name).unwrap();
+    let crowd = subscribers(&server, 0..3);
+    assert_eq!(named(&server, "comet.cgi"), 3, "each waits alone");
+    server.publish("all", "y");
+    for exchange in crowd {
+        assert!(exchange.reply().body.contains(r#""data":"y"}"#));
+    }
+    assert_eq!(server.complaints(), [""; 0]);
+}
+
+#[test]
+fn nonsense_from_a_process_harms_nobody() {
+    let store = Store::new();
+    let subscribe = || store.query("subscribed[a]=0").method("GET").waiting();
+    let leader = subscribe();
+    let name = name_of(leader.0.id());
+    let mut silent = Vec::new();
+    let minute = Duration::from_secs(60);
+    for round in 0..200 {
+        let peer = Peer::connect(&name).unwrap();
+        let ready = peer.receive_within(&mut Vec::new(), minute);
+        assert!(matches!(ready, Received::Message(said, _) if said == b"r"), "{round}");
+        let null = fs::File::open("/dev/null").unwrap();
+        let sent: [(&[u8], bool); 7] = [
+            (b"z", false),
+            (b"w", true),
+            (b"w\0{}", true),
+            (b"w\0[[[[[[", false),
+            (b"u", true),
+            (b"k", false),
+            (b"", false),
+        ];
+        let (message, with_descriptor) = sent[round % sent.len()];
+        let descriptors =
+            if with_descriptor { vec![std::os::fd::AsFd::as_fd(&null)] } else { vec![] };
+        // An empty message and none are the same.
+        let _ = peer.send(message, &descriptors);
+        if round % 3 == 0 {
+            silent.push(peer);
+        }
+    }
+    let second = subscribe();
+    assert!(store.query("publish=a&data=x").answer().body == "true");
+    for waiter in [leader, second] {
+        let answer = waiter.take().wait_with_output().unwrap();
+        let text = String::from_utf8(answer.stdout).unwrap();
+        assert!(text.contains(r#""data":"x"}"#), "{text}");
+        assert_eq!(answer.stderr, b"");
     }
 }

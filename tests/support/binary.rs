@@ -164,7 +164,7 @@ impl Waiter {
         Answer::parse(&self.take().wait_with_output().unwrap())
     }
 
-    /// Returns when the process is in epoll_pwait(2), the only place where it waits for an
+    /// Returns when the process is in `epoll_pwait(2)`, the only place where it waits for an
     /// event, or in ppoll(2), where it waits for a reader.
     pub fn await_sleep(&self) {
         eventually("the process sleeps", || self.sleeps());
