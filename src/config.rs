@@ -45,6 +45,9 @@ pub const KEEP_FREE: u8 = 5;
 /// used once would fill the directory.
 pub const STALE: Duration = Duration::from_secs(30 * 86_400);
 
+/// Whether subscribers wait in one process, if they can.
+pub const TOGETHER: bool = true;
+
 /// The highest limit of waiters. When all slots are taken, a request tries every
 /// slot, and this number takes 0.1 s.
 const MOST_WAITERS: u32 = 100_000;
@@ -134,7 +137,7 @@ impl Config {
             max_topics: env.count("NOVCOMET_MAX_TOPICS", MAX_TOPICS)?,
             keep_free: env.percent("NOVCOMET_KEEP_FREE", KEEP_FREE)?,
             stale: env.age_or_never("NOVCOMET_STALE", STALE)?,
-            together: env.word("NOVCOMET_TOGETHER", TOGETHER, together)?.unwrap_or(true),
+            together: env.word("NOVCOMET_TOGETHER", AUTO, together)?.unwrap_or(TOGETHER),
         })
     }
 
@@ -313,7 +316,7 @@ const HIDDEN: &str = "(not shown)";
 
 const SECONDS: &str = "a number of seconds above 0";
 const WAITERS: &str = "a number from 1 to 100000, or 0 for any number of waiters";
-const TOGETHER: &str = "auto or off";
+const AUTO: &str = "auto or off";
 const SANDBOX: &str = "off, on or require";
 const PUBLISH: &str = "any, same-site, post, token or none";
 const SUBSCRIBE: &str = "any, token or none";

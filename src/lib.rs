@@ -144,7 +144,7 @@ fn run(variable: impl Fn(&str) -> Option<OsString> + Copy, own: Own) -> Option<u
 
 /// The answer to a request.
 struct Answer {
-    /// What is still to be written. It is empty after a stream, and for a client that
+    /// The bytes that are still to be written. There are none after a stream, and for a client that
     /// has gone.
     bytes: Vec<u8>,
     /// Whether it is an error.

@@ -89,7 +89,9 @@ impl Crowd {
     }
 
     pub fn touch_all(&mut self) {
-        self.ids().into_iter().for_each(|id| self.touch(id));
+        for id in self.ids() {
+            self.touch(id);
+        }
     }
 
     /// The store is to be read for those that subscribe to what changed. Returns whether
@@ -100,7 +102,9 @@ impl Crowd {
             Changes::Of(topics) => {
                 let ids = topics.iter().filter_map(|topic| self.of_topic.get(topic)).flatten();
                 let ids: Vec<_> = ids.copied().collect();
-                ids.into_iter().for_each(|id| self.touch(id));
+                for id in ids {
+                    self.touch(id);
+                }
             }
         }
         self.is_dirty()

@@ -133,7 +133,7 @@ fn send_waiter(peer: &Peer, waiter: &Waiter, process: Option<&Peer>, flags: u8) 
     peer.send_within(&[&[WAITER, flags], record.as_slice()].concat(), &descriptors, TAKEN_WITHIN)
 }
 
-/// What comes over one connection, put together.
+/// The parts of a subscriber that came over one connection.
 #[derive(Default)]
 struct Inbox {
     unsent: Vec<u8>,
@@ -516,7 +516,7 @@ impl Standby {
     }
 }
 
-/// What has come of a succession so far.
+/// The part of a succession that has arrived.
 #[derive(Default)]
 struct Heir {
     inbox: Inbox,

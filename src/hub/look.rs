@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::waiter::MAX_PIECE;
+use super::update::MAX_PIECE;
 use crate::error::Error;
 use crate::event::{Message, Since, Topic};
 use crate::store::{Budget, Reading, Store};
@@ -56,10 +56,12 @@ impl<'t> Wanted<'t> {
     }
 }
 
-/// What was found, by topic and position.
+/// The readings, by topic and position.
 pub struct Look {
-    found: BTreeMap<Topic, Vec<(Since, Result<Reading, Error>)>>,
+    found: BTreeMap<Topic, Vec<Found>>,
 }
+
+type Found = (Since, Result<Reading, Error>);
 
 impl Look {
     /// Reads the store, as much as one piece holds: the rest is found by a later look.

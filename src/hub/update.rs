@@ -2,6 +2,10 @@
 
 use crate::event::{Cursor, Message, Topic};
 
+/// How much one piece holds, in bytes as they are sent and for all its topics. A
+/// process that had more would be large, and slow to write; the rest follows.
+pub const MAX_PIECE: usize = 262_144;
+
 /// The new events of one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Update {

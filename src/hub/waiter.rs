@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::look::Look;
 use super::subscription::Subscription;
 use super::subscriptions::Subscriptions;
-use super::update::Piece;
+use super::update::{MAX_PIECE, Piece};
 use crate::auth::grant::Grant;
 use crate::cgi::{Head, Response};
 use crate::error::Error;
@@ -16,10 +16,6 @@ use crate::event::{Cursor, Message, Topic};
 use crate::process::output::{ANSWER, Output, READ_TIMEOUT};
 use crate::process::slots::Slot;
 use crate::store::Budget;
-
-/// How much one piece holds, in bytes as they are sent and for all its topics. A
-/// process that had more would be large, and slow to write; the rest follows.
-pub const MAX_PIECE: usize = 262_144;
 
 /// How often a stream without events sends a heartbeat. Servers and proxies cut a
 /// connection that is silent for 30 s or more.
@@ -153,7 +149,7 @@ impl Waiter {
         self.subscriptions.take(look, now, Budget::new(MAX_PIECE, &size), report)
     }
 
-    /// What is to be delivered at `now`, if anything.
+    /// The news to deliver at `now`, if there are any.
     pub(super) fn found(&self, is_whole: bool, now: Duration) -> Option<Found> {
         match () {
             () if !self.subscriptions.is_settled() => None,

@@ -56,7 +56,7 @@ struct Own {
     has_streams: bool,
     /// Whether SIGTERM has come.
     is_terminated: bool,
-    /// When this process goes, whoever waits.
+    /// When this process exits, even if others wait.
     closes: Option<Duration>,
 }
 
@@ -106,6 +106,7 @@ impl<'a> Shared<'a> {
     }
 
     /// Serves the subscriber of this process until its end, and those that join.
+    #[must_use]
     pub fn wait(mut self, own: Waiter) -> Ended {
         self.interval = own.interval;
         self.next_look = self.clock.now() + self.interval;
@@ -292,25 +293,23 @@ impl<'a> Shared<'a> {
             Ok(look) => waiter.take(look, now, self.report),
             Err(error) => return self.refuse(id, error),
         };
-        match taken {
+        let is_whole = match taken {
+            Ok(is_whole) => is_whole,
             Err(error) => {
                 (self.report)(&error);
-                self.refuse(id, &error);
+                return self.refuse(id, &error);
             }
-            Ok(is_whole) => match waiter.found(is_whole, now) {
-                Some(found) => {
-                    self.is_in_vain &= found != Found::Updates;
-                    self.deliver(id, found);
-                }
-                None => {
-                    self.is_in_vain &= waiter.subscriptions.is_settled();
-                    if !is_whole && waiter.subscriptions.is_settled() {
-                        self.crowd.touch(id);
-                    }
-                    self.crowd.plan(id, now);
-                }
-            },
+        };
+        if let Some(found) = waiter.found(is_whole, now) {
+            self.is_in_vain &= found != Found::Updates;
+            return self.deliver(id, found);
         }
+        let is_settled = waiter.subscriptions.is_settled();
+        self.is_in_vain &= is_settled;
+        if is_settled && !is_whole {
+            self.crowd.touch(id);
+        }
+        self.crowd.plan(id, now);
     }
 
     fn deliver(&mut self, id: Id, found: Found) {
@@ -406,7 +405,9 @@ impl<'a> Shared<'a> {
         let Some((waiter, abandoned)) = self.crowd.remove(id) else { return };
         self.clock.ignore(waiter.output.as_fd());
         if let Some(watch) = &mut self.watch {
-            abandoned.iter().for_each(|topic| watch.forget(topic));
+            for topic in &abandoned {
+                watch.forget(topic);
+            }
         }
         if let Some(leader) = &mut self.leader {
             leader.release(id, self.clock);
@@ -429,7 +430,7 @@ impl<'a> Shared<'a> {
                 }
                 let rest = watch.cooldown();
                 if rest.is_zero() {
-                    watch.fd(until - now)
+                    watch.fd(until.saturating_sub(now))
                 } else {
                     until = until.min(now + rest);
                     None
@@ -438,7 +439,9 @@ impl<'a> Shared<'a> {
             _ => None,
         };
         let wakes = self.clock.sleep(fd, until);
-        wakes.into_iter().for_each(|wake| self.woken(wake));
+        for wake in wakes {
+            self.woken(wake);
+        }
         self.look_after();
     }
 
@@ -710,7 +713,8 @@ mod tests {
         let null: &'static File =
             Box::leak(Box::new(File::options().write(true).open("/dev/null").unwrap()));
         let waiter = Waiter::new(wanted, Output::new(null.as_fd()), clock.now(), clock.wall());
-        Shared::new(store, clock, &mut no_report, None).wait(waiter);
+        let ended = Shared::new(store, clock, &mut no_report, None).wait(waiter);
+        assert!(!ended.is_refused);
         pieces.take()
     }
 

@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::BorrowedFd;
 
 use rustix::fs::{FileType, fstat, stat};
-use rustix::process::{geteuid, getpgrp, getppid};
+use rustix::process::{Pid, geteuid, getpgrp, getppid};
 use rustix::stdio::stdin;
 
 /// The numbers that the kernel gives to processes must be this many before one that was
@@ -28,7 +28,7 @@ pub fn name(configuration: &impl Hash, directory: Option<BorrowedFd<'_>>) -> Opt
     geteuid().as_raw().hash(&mut hasher);
     getpgrp().as_raw_pid().hash(&mut hasher);
     if is_of_cgid() {
-        getppid().map(|pid| pid.as_raw_pid()).hash(&mut hasher);
+        getppid().map(Pid::as_raw_pid).hash(&mut hasher);
     }
     if let Some(directory) = directory {
         let directory = fstat(directory).ok()?;

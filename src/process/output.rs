@@ -214,7 +214,7 @@ mod tests {
         assert!(left > 0 && left < LARGE);
         let mut read = 0;
         while !output.flush(Duration::from_secs(9)).unwrap() {
-            read += reader.read(&mut [0; 65_536]).unwrap();
+            read += reader.read(&mut vec![0; 65_536]).unwrap();
         }
         drop(output);
         assert_eq!(read + reader.read_to_end(&mut Vec::new()).unwrap(), LARGE);

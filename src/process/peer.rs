@@ -248,7 +248,7 @@ mod tests {
         assert!(matches!(other.receive(&mut Vec::new()), Received::End));
     }
 
-    /// What was sent before the end counts, and nothing after it.
+    /// A message counts if it was sent before the end.
     #[test]
     fn shut_peer_receives_what_was_sent() {
         let (one, other) = pair();

@@ -37,7 +37,7 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// The sockets whose names are the slot: whoever holds them, has it.
+    /// The sockets whose names are the slot. A process that holds them has the slot.
     #[must_use]
     pub fn names(&self) -> &[OwnedFd] {
         &self.names

@@ -5,13 +5,12 @@ mod action;
 mod json;
 mod parse;
 mod poll;
+mod saved;
 mod stream;
 
 pub use action::Command;
 pub use parse::{MAX_TOPICS, parse};
 pub use stream::{EventStream, Format, resume};
-
-use serde::{Deserialize, Serialize};
 
 use super::problem::problem;
 use super::{Action, Bounds, Protocol};
@@ -19,6 +18,7 @@ use crate::cgi::{Request, Response};
 use crate::error::Error;
 use crate::hub::Renderer;
 use poll::Poll;
+use saved::Saved;
 
 /// The protocol.
 pub struct NovComet;
@@ -41,21 +41,5 @@ impl Protocol for NovComet {
             Saved::Poll => Box::new(Poll),
             Saved::Stream(stream) => Box::<EventStream>::new(stream),
         })
-    }
-}
-
-/// A renderer on its way to another process.
-#[derive(Serialize, Deserialize)]
-enum Saved<Stream> {
-    #[serde(rename = "novcomet-poll")]
-    Poll,
-    #[serde(rename = "novcomet-stream")]
-    Stream(Stream),
-}
-
-impl<Stream: Serialize> Saved<Stream> {
-    fn text(&self) -> String {
-        // It has no map with keys that JSON cannot name, the only error.
-        serde_json::to_string(self).unwrap_or_default()
     }
 }

@@ -1,7 +1,7 @@
 //! The answer of a poll.
 
-use super::Saved;
 use super::json::{JSON, message_size, timeout_json, updates_json};
+use super::saved::Saved;
 use crate::cgi::{Head, Response};
 use crate::error::Error;
 use crate::event::{Message, Topic};

@@ -3,8 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Saved;
 use super::json::{message_size, timeout_json, updates_json};
+use super::saved::Saved;
 use crate::cgi::{Head, Response};
 use crate::error::Error;
 use crate::event::{Cursor, Message, Since, Topic};

@@ -6,6 +6,7 @@ mod dir_entry;
 mod event_file;
 mod fault;
 mod log;
+mod name;
 mod publisher;
 mod quota;
 mod watch;
@@ -22,6 +23,7 @@ use crate::event::{Cursor, Since, Topic};
 use dir_entry::DirEntry;
 use event_file::EventFile;
 use fault::{failed, lock_held};
+use name::file_name;
 use publisher::create;
 use quota::Quota;
 use watch::DirectoryWatch;
@@ -29,9 +31,6 @@ use watch::DirectoryWatch;
 /// The longest time of a publish while other publishers hold the topic. A publish takes
 /// less than 40 µs.
 const PUBLISH_LIMIT: Duration = Duration::from_secs(2);
-
-/// The longest file name that Linux takes, in bytes (`NAME_MAX`).
-const NAME_MAX: usize = 255;
 
 /// A directory of event files.
 pub struct FileStore {
@@ -49,21 +48,6 @@ impl FileStore {
         let directory = open(&path, how, Mode::empty())
             .map_err(|error| failed("use the directory", &path)(error.into()))?;
         Ok(Self { path, directory, retention, limits })
-    }
-
-    /// Encodes `/` and `%`, so no topic leaves the directory. Every other name is
-    /// unchanged, as in the PHP version of 2011.
-    pub(super) fn name(topic: &Topic) -> Result<PathBuf, Error> {
-        let encoded = match cfg!(planted_traversal) {
-            true => topic.as_str().to_owned(),
-            false => topic.as_str().replace('%', "%25").replace('/', "%2F"),
-        };
-        let name = encoded + ".comet";
-        if name.len() > NAME_MAX {
-            let why = "a topic with so many slashes or percent signs is too long for a file name";
-            return Err(Error::bad_request(why));
-        }
-        Ok(name.into())
     }
 
     fn quota(&self) -> Quota<'_> {
@@ -96,7 +80,7 @@ impl FileStore {
         since: Since,
         budget: &mut Budget,
     ) -> Result<Option<Reading>, Error> {
-        let path = self.path.join(Self::name(topic)?);
+        let path = self.path.join(file_name(topic)?);
         let entry = DirEntry { directory: CWD, name: &path, path: &path };
         while !budget.is_spent() {
             let Some(found) = entry.stat()? else {
@@ -119,7 +103,7 @@ impl FileStore {
 
 impl Store for FileStore {
     fn publish(&self, topic: &Topic, data: Option<&str>) -> Result<Cursor, Error> {
-        let name = Self::name(topic)?;
+        let name = file_name(topic)?;
         let path = self.path.join(&name);
         let entry = DirEntry { directory: self.directory.as_fd(), name: &name, path: &path };
         // One deadline for all files that may replace one another meanwhile.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
-use super::FileStore;
+use super::name::file_name;
 use crate::event::Topic;
 use crate::process::sys;
 use crate::store::{Changes, Watch};
@@ -117,7 +117,7 @@ impl Watch for DirectoryWatch {
     fn arm(&mut self, topics: &[&Topic]) {
         let mut names = Vec::with_capacity(topics.len());
         for &topic in topics {
-            let Ok(name) = FileStore::name(topic) else { continue };
+            let Ok(name) = file_name(topic) else { continue };
             if !self.topics.contains_key(&name) {
                 self.topics.insert(name.clone(), topic.clone());
             }
@@ -140,7 +140,7 @@ impl Watch for DirectoryWatch {
     }
 
     fn forget(&mut self, topic: &Topic) {
-        let Ok(name) = FileStore::name(topic) else { return };
+        let Ok(name) = file_name(topic) else { return };
         self.topics.remove(&name);
         if let Mechanism::Inotify { queue, files } = &mut self.mechanism {
             files.retain(|&watch, file| {

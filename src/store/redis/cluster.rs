@@ -176,13 +176,11 @@ impl Cluster {
         let address = self.address_of(key);
         let connection = self.connections.get_mut(&address)?;
         connection.wait_until(until);
-        match connection.receive() {
-            Ok(reply) => changed_streams(reply),
-            Err(_) => {
-                self.connections.remove(&address);
-                None
-            }
+        let reply = connection.receive();
+        if reply.is_err() {
+            self.connections.remove(&address);
         }
+        reply.ok().and_then(changed_streams)
     }
 }
 

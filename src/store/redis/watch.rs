@@ -57,7 +57,7 @@ impl StreamWatch {
         let milliseconds = within.as_millis().clamp(1, u128::from(u32::MAX));
         self.since = Instant::now();
         let keys: Vec<_> = self.keys.keys().collect();
-        let key = keys.first()?.to_vec();
+        let key = (*keys.first()?).clone();
         let connection = self.cluster.borrow_mut().block(&keys, milliseconds).ok()?;
         let until = Duration::from_millis(u64::try_from(milliseconds).unwrap_or(u64::MAX));
         Some(Blocked { connection, key, until: self.since + until })
