@@ -7,11 +7,12 @@ mod idle;
 mod memory;
 mod size;
 pub mod start;
+mod stop;
 mod throughput;
 pub mod wake;
 
 /// The rows by name, in the order of docs/performance.md.
-pub const ALL: [(&str, fn()); 9] = [
+pub const ALL: [(&str, fn()); 10] = [
     ("start", start::row),
     ("wake", wake::row),
     ("crowd", crowd::row),
@@ -19,6 +20,7 @@ pub const ALL: [(&str, fn()); 9] = [
     ("memory", memory::row),
     ("throughput", throughput::row),
     ("held", held::row),
+    ("stop", stop::row),
     ("size", size::row),
     ("growth", growth::row),
 ];
