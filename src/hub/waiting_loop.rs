@@ -231,12 +231,12 @@ impl<'a> Shared<'a> {
                 if succession.own.is_none() {
                     self.own.ended = ended;
                 }
+                self.lead(Box::new(succession.leader));
                 for (id, waiter) in succession.waiters {
                     self.clock.attend(waiter.output.as_fd(), id, Interest::End);
                     self.crowd.insert(id, waiter);
                     self.flush(id);
                 }
-                self.lead(Box::new(succession.leader));
                 self.watch = Some(self.store.watch());
                 self.plan_look();
                 if self.own.is_terminated {
@@ -329,12 +329,13 @@ impl<'a> Shared<'a> {
     fn finish(&mut self, id: Id, bytes: Vec<u8>) {
         let now = self.clock.now();
         let is_last = id == self.own.id && self.own.has_streams && self.crowd.len() == 1;
-        let Some(waiter) = self.crowd.get_mut(id) else { return };
+        let Some(waiter) = self.crowd.get(id) else { return };
         if is_last && !waiter.is_unsent() {
             return self.remove(id, bytes);
         }
-        waiter.end(bytes, now);
-        if self.own.is_terminated || self.own.closes.is_some() {
+        self.crowd.end(id, bytes, now);
+        let is_hurried = self.own.is_terminated || self.own.closes.is_some();
+        if let Some(waiter) = self.crowd.get_mut(id).filter(|_| is_hurried) {
             waiter.hurry(now + GRACE);
         }
         self.flush(id);
@@ -472,8 +473,9 @@ impl<'a> Shared<'a> {
             Said::Joins(newcomer) => {
                 let (waiter, process) = newcomer.split();
                 let waiter = self.insert(waiter);
+                self.last += 1;
                 if let Some(leader) = &mut self.leader {
-                    leader.welcome(id, waiter, process, self.clock);
+                    leader.welcome(self.last, waiter, process, self.clock);
                 }
             }
         }
