@@ -10,8 +10,8 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ExitStatus, Stdio};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,8 +21,13 @@ use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
-use crate::support::binary::Store;
+use novcomet::process::slots::prefix;
+
+use crate::support::binary::{Store, Waiter};
+use crate::support::host::is_root;
+use crate::support::process::bound_names;
 use crate::support::turn::MACHINE;
+use crate::support::wait::eventually;
 
 /// How much later than its time a client may have its answer, on a busy machine.
 const GRACE: Duration = Duration::from_secs(2);
@@ -30,6 +35,8 @@ const GRACE: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(15);
 /// The last message of each topic.
 const END: &str = "end";
+/// A message of this many quotation marks is more than a pipe holds: in JSON each takes two bytes.
+const MUCH: usize = 65_000;
 /// The topic of all clients. Each has one of its own, too.
 const ALL: &str = "all";
 
@@ -94,14 +101,23 @@ struct Request {
     wait: Duration,
     is_refused: bool,
     is_complete: bool,
+    /// Its client reads nothing for now.
+    is_idle: bool,
 }
 
 /// A process of a request.
 struct Process {
     child: Child,
-    /// Its name and its status, when it has ended.
-    ended: Option<(String, ExitStatus)>,
+    ended: Option<Ended>,
     is_stopped: bool,
+}
+
+/// The end of a process.
+#[derive(Debug)]
+struct Ended {
+    name: String,
+    status: ExitStatus,
+    noticed: Instant,
 }
 
 struct Client {
@@ -126,6 +142,8 @@ struct World {
     published: Vec<usize>,
     /// When a stopped process last went on, or was killed.
     resumed: Instant,
+    /// Signals come at system calls.
+    is_exact: bool,
 }
 
 impl World {
@@ -149,6 +167,7 @@ impl World {
             processes: Vec::new(),
             published: vec![0; clients + 1],
             resumed: Instant::now(),
+            is_exact: false,
         }
     }
 
@@ -165,8 +184,10 @@ impl World {
     }
 
     fn publish_text(&self, number: usize, text: &str) {
-        let query = format!("publish={}&data={text}", Self::topic(number));
-        assert_eq!(self.store.query(&query).answer().body, "true", "{}", self.name);
+        let call = self.store.query(&format!("publish={}", Self::topic(number)));
+        let call = call.variable("CONTENT_TYPE", "text/plain").form(text);
+        let body = call.answer().body;
+        assert!(body.starts_with(r#"{"s":1,"k":"#), "{}: {body}", self.name);
     }
 
     /// A client asks, by a process that `by` starts.
@@ -213,6 +234,7 @@ impl World {
             wait,
             is_refused: false,
             is_complete: false,
+            is_idle: false,
         });
         self.processes.push(Process { child, ended: None, is_stopped: false });
     }
@@ -226,7 +248,8 @@ impl World {
             if left.is_zero() {
                 return;
             }
-            let outputs = self.requests.iter().filter_map(|request| request.output.as_ref());
+            let requests = self.requests.iter().filter(|request| !request.is_idle);
+            let outputs = requests.filter_map(|request| request.output.as_ref());
             let mut fds: Vec<_> =
                 outputs.map(|output| PollFd::new(output, PollFlags::IN)).collect();
             let _ = poll(&mut fds, Timespec::try_from(left).ok().as_ref());
@@ -270,12 +293,13 @@ impl World {
         for index in 0..self.requests.len() {
             self.read(index);
         }
+        self.reap();
         self.assert_punctual();
     }
 
     fn read(&mut self, index: usize) {
         let request = &mut self.requests[index];
-        let Some(output) = &mut request.output else { return };
+        let Some(output) = request.output.as_mut().filter(|_| !request.is_idle) else { return };
         let mut buffer = [0; 65_536];
         let is_over = match output.read(&mut buffer) {
             Ok(0) => true,
@@ -400,15 +424,16 @@ impl World {
         }
     }
 
-    /// Whether its process was killed, or told to end before it listened to that, or a process
-    /// that may have led was killed.
-    fn may_be_cut(&mut self, process: usize, _begun: Instant) -> bool {
+    /// Whether its process was killed, or told to end before it listened to that, or the leader
+    /// was killed after the request had begun. A standby that takes over is the leader before it
+    /// has the name.
+    fn may_be_cut(&mut self, process: usize, begun: Instant) -> bool {
         self.reap();
+        let is_exact = self.is_exact;
         self.processes.iter().enumerate().any(|(index, it)| match &it.ended {
-            Some((name, status)) => {
-                let led =
-                    name == "comet: leader" || name == "comet: standby" || name == "comet: member";
-                status.signal() == Some(9) && (led || index == process)
+            Some(Ended { name, status, noticed }) => {
+                let led = name == "comet: leader" || is_exact && name == "comet: standby";
+                status.signal() == Some(9) && (led && begun <= *noticed || index == process)
                     || status.signal() == Some(15) && index == process
             }
             None => false,
@@ -422,7 +447,7 @@ impl World {
                 // The name of a process that has ended can be read until it is waited for.
                 let name = comm(process.child.id());
                 let Some(status) = process.child.try_wait().unwrap() else { continue };
-                process.ended = Some((name, status));
+                process.ended = Some(Ended { name, status, noticed: Instant::now() });
             }
         }
     }
@@ -615,4 +640,441 @@ impl World {
             self.requests[index].output = None;
         }
     }
+}
+
+// Faults at each system call.
+
+/// A signal at a system call of one of the processes.
+struct Injection {
+    /// The process: 0 leads first, 1 joins it, and 3 takes over.
+    victim: usize,
+    by_socket: bool,
+    call: String,
+    number: usize,
+    signal: Signal,
+}
+
+const STRACE: [&str; 6] = ["strace", "-D", "-f", "-qqq", "-o", "/dev/null"];
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(ToString::to_string).collect()
+}
+
+/// Every client gets each message once and in order, though a process is killed, stopped or told
+/// to end at a system call of joining, waiting or handing over.
+#[test]
+fn fault_at_each_call_loses_no_message() {
+    let _turn = MACHINE.alone();
+    let begin = Instant::now();
+    let mut injections = Vec::new();
+    for victim in [0, 1, 3] {
+        for by_socket in [false, true] {
+            for (call, number) in calls_of(victim, by_socket) {
+                for signal in [Signal::KILL, Signal::STOP, Signal::TERM] {
+                    let call = call.clone();
+                    injections.push(Injection { victim, by_socket, call, number, signal });
+                }
+            }
+        }
+    }
+    let (all, count) = (injections.len(), size("TOGETHER_CALLS", 50));
+    let mut random = Random::new(size("TOGETHER_SEED", std::process::id().try_into().unwrap()));
+    while injections.len() > count {
+        injections.swap_remove(random.below(injections.len()));
+    }
+    for injection in &injections {
+        scene_with(injection);
+    }
+    say(&format!(
+        "{} of {all} signals at system calls in {:.1?}\n",
+        injections.len(),
+        begin.elapsed()
+    ));
+}
+
+/// The system calls from the first for waiting together, each by its name and number.
+fn calls_of(victim: usize, by_socket: bool) -> Vec<(String, usize)> {
+    let mut world = World::new("no fault", 4);
+    world.by_socket = by_socket;
+    let trace = world.store.0.join("trace");
+    scene(&mut world, victim, &words(&["strace", "-D", "-qqq", "-o", trace.to_str().unwrap()]));
+    world.calm();
+    let mut counts = BTreeMap::new();
+    let trace = fs::read_to_string(&trace).unwrap();
+    let calls = trace.lines().filter_map(|line| Some((line, line.split_once('(')?.0)));
+    let calls = calls.filter(|(_, name)| !name.contains(' ')).map(|(line, name)| {
+        let number = counts.entry(name).or_insert(0);
+        *number += 1;
+        (line.contains("novcomet/together"), name.to_owned(), *number)
+    });
+    let calls: Vec<_> = calls.skip_while(|(is_first, ..)| !is_first).collect();
+    assert!(calls.len() > 10, "{trace}");
+    calls.into_iter().map(|(_, name, number)| (name, number)).collect()
+}
+
+fn scene_with(injection: &Injection) {
+    let Injection { victim, by_socket, call, number, signal } = injection;
+    let name = [(Signal::KILL, "KILL"), (Signal::STOP, "STOP"), (Signal::TERM, "TERM")];
+    let name = name.iter().find(|(known, _)| known == signal).unwrap().1;
+    let fault = format!("inject={call}:signal={name}:when={number}");
+    let trace = format!("trace={call}");
+    let mut world = World::new(&format!("victim {victim}, socket {by_socket}, {fault}"), 4);
+    (world.by_socket, world.is_exact) = (*by_socket, true);
+    let by = [&STRACE[..], &["-e", &trace, "-e", &fault]].concat();
+    scene(&mut world, *victim, &words(&by));
+    if *signal == Signal::STOP {
+        // Longer than anybody waits for another process.
+        world.pump(Duration::from_millis(300));
+    }
+    world.calm();
+}
+
+/// One leads and three join; the first answer ends, and the last takes over; the first client
+/// returns, and takes over from that.
+fn scene(world: &mut World, victim: usize, by: &[String]) {
+    let wait = Duration::from_secs(3);
+    for client in 0..4 {
+        let by = if client == victim { by } else { &[] };
+        world.ask(client, client % 2 == 1, wait, by);
+        world.await_join(client);
+    }
+    world.publish(1);
+    world.publish(2);
+    world.await_end(0);
+    world.return_of(0, false, wait);
+    world.publish(0);
+    world.pump(Duration::from_millis(3));
+    world.return_of(0, true, wait);
+    world.return_of(2, true, wait);
+    // The answer of the one that leads ends.
+    let leader = world.processes[3].child.id();
+    let _ = kill_process(Pid::from_raw(leader.try_into().unwrap()).unwrap(), Signal::TERM);
+    world.publish(4);
+    world.pump(Duration::from_millis(5));
+    world.publish(3);
+}
+
+impl World {
+    /// A client that has its answer asks again.
+    fn return_of(&mut self, client: usize, is_stream: bool, wait: Duration) {
+        if self.clients[client].request.is_none() {
+            self.ask(client, is_stream, wait, &[]);
+            self.await_join(self.processes.len() - 1);
+        }
+    }
+
+    /// Awaits that a process waits with others, for a time in which it would.
+    fn await_join(&mut self, process: usize) {
+        let until = Instant::now() + Duration::from_millis(150);
+        while Instant::now() < until {
+            let it = &self.processes[process];
+            if it.ended.is_some() || comm(it.child.id()).starts_with("comet: ") {
+                return;
+            }
+            self.pump(Duration::from_millis(1));
+        }
+    }
+
+    fn await_end(&mut self, request: usize) {
+        let until = Instant::now() + Duration::from_millis(150);
+        while Instant::now() < until && !self.requests[request].is_complete {
+            self.pump(Duration::from_millis(1));
+        }
+    }
+}
+
+// One fault each.
+
+/// Clients that all wait, by poll.
+fn waiting(name: &str, count: usize) -> World {
+    let mut world = World::new(name, count);
+    for client in 0..count {
+        world.ask(client, false, Duration::from_secs(60), &[]);
+        world.await_that("it joins", |world| {
+            comm(world.processes[client].child.id()).starts_with("comet: ")
+        });
+    }
+    world
+}
+
+/// It waits by itself after 100 ms.
+#[test]
+fn stopped_leader_costs_newcomer_100_ms() {
+    let _turn = MACHINE.shared();
+    let mut world = waiting("stopped leader", 2);
+    world.clients.extend(World::new("", 1).clients.drain(..));
+    world.published.push(0);
+    world.signal(0, Signal::STOP);
+    for time in [0, 300] {
+        let begin = Instant::now();
+        world.ask(2, false, Duration::from_millis(time), &[]);
+        world.await_that("an answer", |world| world.clients[2].request.is_none());
+        let took = begin.elapsed();
+        assert!(took < Duration::from_millis(time + 300), "{time}: {took:?}");
+    }
+    world.calm();
+}
+
+#[test]
+fn killed_standby_cuts_nobody() {
+    let _turn = MACHINE.shared();
+    let mut world = waiting("killed standby", 3);
+    world.signal(2, Signal::KILL);
+    world.await_that("the standby has ended", |world| world.named("comet: standby").is_none());
+    world.publish(0);
+    world.await_that("all answers", |world| {
+        world.clients.iter().all(|client| client.request.is_none())
+    });
+    assert!(world.requests.iter().all(|request| !request.received.is_empty()));
+    world.calm();
+}
+
+/// The leader's subscriber has its answer while its standby is stopped. The others are told where
+/// they stand.
+#[test]
+fn stopped_standby_holds_no_output() {
+    let _turn = MACHINE.shared();
+    let mut world = waiting("stopped standby", 4);
+    world.signal(3, Signal::STOP);
+    world.publish(1);
+    world.await_that("all but one end", |world| {
+        world.requests[..3].iter().all(|request| request.output.is_none())
+    });
+    let body = |index: usize| String::from_utf8_lossy(&world.requests[index].received).into_owned();
+    assert!(body(1).contains(r#"{"s":0,"k":"#) && body(3).contains(r#"{"s":0,"k":"#));
+    world.calm();
+}
+
+/// A number of names that are bound is that of the waiting clients, whoever leads.
+#[test]
+fn slots_are_exact_across_leaders() {
+    let _turn = MACHINE.shared();
+    let mut world = World::new("slots", 9);
+    world.variables[0].1 = "4".into();
+    let count = |world: &World| {
+        let url = format!("file://{}", world.store.0.display());
+        bound_names(&prefix(&url))
+    };
+    for round in 0..12 {
+        for client in 0..9 {
+            if world.clients[client].request.is_none() {
+                world.ask(client, false, Duration::from_secs(60), &[]);
+            }
+        }
+        let is_over = |world: &World| {
+            let open = world.requests.iter().filter(|request| request.output.is_some()).count();
+            open == 4
+        };
+        world.await_that("four wait", is_over);
+        world.await_that("they have all slots", |world| count(world) == 4);
+        let refused = world.requests.iter().rev().take(9).filter(|request| request.is_refused);
+        assert!(refused.count() >= 4, "round {round}");
+        // One of them ends, often the leader.
+        let open = world.requests.iter().find(|request| request.output.is_some()).unwrap();
+        let client = open.client;
+        world.publish(client + 1);
+        world.await_that("its end", |world| world.clients[client].request.is_none());
+    }
+    world.publish(0);
+    world.await_that("the end of all", |world| {
+        world.requests.iter().all(|request| request.output.is_none())
+    });
+    world.await_that("no slot is taken", |world| count(world) == 0);
+}
+
+fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+fn resident(pid: u32) -> usize {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+}
+
+/// The processor time of a process, in milliseconds.
+fn cpu(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
+    text.split(' ').next().unwrap().parse::<u64>().unwrap() / 1_000_000
+}
+
+/// The leader keeps nothing of those that have gone.
+#[test]
+fn leader_holds_nothing_of_2000_that_have_gone() {
+    const BATCH: usize = 50;
+    let _turn = MACHINE.shared();
+    let mut world = waiting("2,000 joins", 1);
+    let leader = world.processes[0].child.id();
+    world.clients.extend(World::new("", BATCH).clients.drain(..));
+    world.published.resize(BATCH + 1, 0);
+    let mut held = Vec::new();
+    for _ in 0..40 {
+        for client in 1..=BATCH {
+            world.ask(client, client % 2 == 0, Duration::from_millis(20), &[]);
+        }
+        world.await_that("their ends", |world| {
+            world.clients[1..].iter().all(|client| client.request.is_none())
+        });
+        world.requests.truncate(1);
+        for process in world.processes.drain(1..) {
+            drop(Waiter(process.child));
+        }
+        held.push((descriptors(leader), resident(leader)));
+    }
+    let (first, last) = (held[4], held[39]);
+    say(&format!("descriptors and kB resident after 250 and 2,000 joins: {first:?}, {last:?}\n"));
+    assert!(last.0 <= 10 && last.1 <= first.1 + 500, "{held:?}");
+}
+
+/// The name of the leader of this world.
+fn leaders_name(world: &World) -> String {
+    let links = fs::read_dir(format!("/proc/{}/fd", world.processes[0].child.id())).unwrap();
+    let inode = |link: io::Result<fs::DirEntry>| {
+        let link = fs::read_link(link.ok()?.path()).ok()?;
+        Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
+    };
+    let inodes: Vec<_> = links.filter_map(inode).collect();
+    let all = fs::read_to_string("/proc/net/unix").unwrap();
+    let of_leader = |line: &&str| {
+        inodes.iter().any(|inode| line.contains(&format!(" {inode} @novcomet/together/")))
+    };
+    all.lines().find(of_leader).unwrap().split_once('@').unwrap().1.to_owned()
+}
+
+/// Connects, sends this and stays until it is killed.
+fn stranger(name: &str, message: &str, user: Option<u32>) -> Waiter {
+    let script = r#"socket(S,1,5,0) or die; connect(S,pack("Sa*",1,"\0".$ARGV[0])) or die "$!";
+        if (length $ARGV[1]) { send(S,$ARGV[1],0x4000); } $|=1; print "x"; sleep 60;"#;
+    let mut command = Command::new("perl");
+    command.args(["-e", script, name, message]).stdout(Stdio::piped());
+    if let Some(user) = user {
+        command.uid(user).gid(user);
+    }
+    let mut child = command.spawn().unwrap();
+    let _ = child.stdout.as_mut().unwrap().read(&mut [0]).unwrap();
+    Waiter(child)
+}
+
+/// Whatever has happened, the leader sleeps until the next event.
+#[test]
+fn leader_sleeps_after_each_event() {
+    let _turn = MACHINE.alone();
+    let mut world = waiting("an idle leader", 4);
+    let leader = world.processes[0].child.id();
+    let name = leaders_name(&world);
+    let assert_idle = |what: &str| {
+        let before = cpu(leader);
+        thread::sleep(Duration::from_millis(200));
+        let took = cpu(leader) - before;
+        assert!(took < 20, "after {what}: {took} ms");
+    };
+    assert_idle("joins");
+    let mut strangers = Vec::new();
+    for message in ["", "?", "u", "w", "w\u{1}{}", "w\u{1}nonsense", "t", "k", "x"] {
+        strangers.push(stranger(&name, message, None));
+        assert_idle(message);
+        if is_root() {
+            strangers.push(stranger(&name, message, Some(60_001)));
+            assert_idle("another user");
+        }
+    }
+    drop(strangers);
+    assert_idle("strangers");
+    world.signal(3, Signal::TERM);
+    world.await_that("the standby's end", |world| world.clients[3].request.is_none());
+    assert_idle("SIGTERM to the standby");
+    // One reads nothing, and one has gone before it has read all.
+    for client in [1, 2] {
+        let request = world.clients[client].request.unwrap();
+        world.requests[request].is_idle = true;
+        world.publish_text(client + 1, &"\"".repeat(MUCH));
+    }
+    assert_idle("a slow client");
+    world.requests[2].output = None;
+    assert_idle("slow and gone clients");
+    world.requests.clear();
+    assert_eq!(comm(leader), "comet: leader");
+}
+
+/// A client that reads nothing delays nobody. It gets all when it reads, whoever leads then, or
+/// is cut after 10 s.
+#[test]
+fn slow_reader_delays_nobody() {
+    let _turn = MACHINE.shared();
+    let mut world = waiting("slow readers", 4);
+    let text = "\"".repeat(MUCH);
+    for client in [1, 2] {
+        world.requests[client].is_idle = true;
+        world.publish_text(client + 1, &text);
+    }
+    let begin = Instant::now();
+    world.publish(4);
+    world.await_that("a quick client's answer", |world| world.clients[3].request.is_none());
+    world.ask(3, false, Duration::from_secs(60), &[]);
+    world.await_that("it joins", |world| world.named("comet: standby") == Some(4));
+    world.publish(1);
+    world.await_that("the leader's answer", |world| world.clients[0].request.is_none());
+    world.await_that("the next leads", |world| world.named("comet: leader") == Some(4));
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    let mut received = Vec::new();
+    let mut output = world.requests[1].output.take().unwrap();
+    await_reading(&mut output, &mut received);
+    let received = String::from_utf8(received).unwrap();
+    let (_, body) = received.split_once("\r\n\r\n").unwrap();
+    let news: News = serde_json::from_str(body).unwrap();
+    assert_eq!(news.m["t1"][0].data, text);
+    let output = world.requests[2].output.take().unwrap();
+    let mut fds = [PollFd::new(&output, PollFlags::empty())];
+    let _ = poll(&mut fds, Timespec::try_from(2 * PATIENCE).ok().as_ref());
+    assert_eq!(fds[0].revents(), PollFlags::HUP, "it is cut");
+    let took = begin.elapsed().as_secs_f64();
+    assert!((9.5..13.0).contains(&took), "{took}");
+    world.requests.clear();
+}
+
+/// Reads to the end.
+fn await_reading(output: &mut File, received: &mut Vec<u8>) {
+    eventually("the output ends", || match output.read_to_end(received) {
+        Ok(_) => true,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::WouldBlock);
+            false
+        }
+    });
+}
+
+/// `TOGETHER_CROWD` sets the size.
+#[test]
+fn hand_over_of_a_crowd_is_quick() {
+    let _turn = MACHINE.alone();
+    let count = size("TOGETHER_CROWD", 500);
+    let mut world = World::new("a crowd", count);
+    for client in 0..count {
+        world.ask(client, client % 2 == 1, Duration::from_secs(300), &[]);
+        if client == 0 || client % 32 == 0 || client == count - 1 {
+            world.await_that("all join", |world| {
+                world.processes.iter().filter(|process| process.ended.is_none()).count() <= 2
+            });
+        }
+    }
+    let standby = world.named("comet: standby").unwrap();
+    let pid = world.processes[standby].child.id();
+    let leader = world.processes[0].child.id();
+    // The kernel's records of the leader's last moments are gone with it.
+    let begin = Instant::now();
+    let _ = kill_process(Pid::from_raw(leader.try_into().unwrap()).unwrap(), Signal::TERM);
+    while comm(pid) != "comet: leader" {
+        assert!(begin.elapsed() < PATIENCE);
+        thread::sleep(Duration::from_micros(100));
+    }
+    let handed = begin.elapsed();
+    world.publish(0);
+    world.await_that("all hear of it", |world| {
+        world.clients[1..].iter().all(|client| client.heard[0] == 1)
+    });
+    say(&format!(
+        "{count} handed over in {handed:.1?}, and all answered after {:.1?}\n",
+        begin.elapsed()
+    ));
+    assert!(handed < Duration::from_millis(250), "{handed:?}");
 }
