@@ -7,4 +7,5 @@ mod load {
     mod exact;
     mod faults;
     mod soak;
+    mod together;
 }

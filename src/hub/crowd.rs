@@ -54,6 +54,14 @@ impl Crowd {
         Some((waiter, abandoned))
     }
 
+    /// Ends the output of a subscriber with these bytes.
+    pub fn end(&mut self, id: Id, bytes: Vec<u8>, now: Duration) {
+        let Some(waiter) = self.waiters.get_mut(&id) else { return };
+        self.descriptors -= waiter.descriptors().len();
+        waiter.end(bytes, now);
+        self.descriptors += waiter.descriptors().len();
+    }
+
     pub fn get(&self, id: Id) -> Option<&Waiter> {
         self.waiters.get(&id)
     }

@@ -35,9 +35,11 @@ const PENDING: Duration = Duration::from_secs(1);
 const READY: u8 = b'r';
 /// A part of what a subscriber has not read. The subscriber follows.
 const UNSENT: u8 = b'u';
-/// A subscriber, with its descriptors: from now on it is the receiver's. The next byte
-/// has flags.
+/// A subscriber, with its descriptors. It is the receiver's once that has answered. The
+/// next byte has flags.
 const WAITER: u8 = b'w';
+/// To the standby: it is to take over, and answers that it is ready.
+const HEIR: u8 = b'h';
 /// To the standby: those were all; with the listening socket.
 const ALL: u8 = b'l';
 /// From the standby: it has taken over.
@@ -101,17 +103,15 @@ pub(super) fn join(together: &Together, own: &Waiter) -> Role {
     Role::Alone
 }
 
-/// Hands its subscriber to a leader that is ready. The leader has no descriptor before
-/// that, so it cannot write too early; the newcomer writes nothing after it.
+/// Hands its subscriber to a leader that is ready. The leader may leave it unread, and
+/// writes nothing before it has said that this process is the standby; the newcomer
+/// writes nothing after that.
 fn enter(peer: &Peer, own: &Waiter, stays: bool) -> io::Result<()> {
-    match peer.receive_within(&mut Vec::new(), READY_WITHIN) {
-        Received::Message(message, _) if message == [READY] => {
-            send_waiter(peer, own, None, stays.into())
-        }
-        Received::Nothing => Err(io::ErrorKind::TimedOut.into()),
-        Received::Message(..) => Err(io::ErrorKind::InvalidData.into()),
-        Received::End => Err(io::ErrorKind::BrokenPipe.into()),
-    }
+    let until = monotonic() + READY_WITHIN;
+    let mut buffer = Vec::new();
+    peer.hear_word(&mut buffer, READY, &[], READY_WITHIN)?;
+    send_waiter(peer, own, None, stays.into())?;
+    peer.hear_word(&mut buffer, STANDBY, &[], until.saturating_sub(monotonic()))
 }
 
 /// The kernel refuses to pass more descriptors at once than the sender may have open.
@@ -226,26 +226,9 @@ impl Leader {
         if let Some(listener) = self.listener.take() {
             clock.ignore(listener.as_fd());
         }
-    }
-
-    /// Lets no newcomer in that was told to come, but for those that have handed over their
-    /// subscribers: these would be lost with the leader.
-    pub fn last_newcomers(&mut self, interval: Duration, clock: &mut dyn Clock) -> Vec<Waiter> {
-        let ids: Vec<_> = self.pending.keys().copied().collect();
-        let mut waiters = Vec::new();
-        for id in ids {
-            if let Some((peer, ..)) = self.pending.get(&id) {
-                peer.shut();
-            }
-            while self.pending.contains_key(&id) {
-                let newcomer = self.hear_newcomer(id, interval, clock);
-                if let Some(Newcomer { waiter, peer, .. }) = newcomer {
-                    clock.ignore(peer.as_fd());
-                    waiters.push(waiter);
-                }
-            }
+        for (peer, ..) in std::mem::take(&mut self.pending).values() {
+            clock.ignore(peer.as_fd());
         }
-        waiters
     }
 
     /// Tells newcomers to come, as long as there is room for their descriptors. Another
@@ -319,9 +302,12 @@ impl Leader {
             },
         };
         match newcomer {
-            Some(Some((waiter, stays))) => return Some(Newcomer { waiter, peer, stays }),
+            // A newcomer that has not waited for this word keeps its subscriber.
+            Some(Some((waiter, stays))) if peer.send(&[STANDBY], &[]).is_ok() => {
+                return Some(Newcomer { waiter, peer, stays });
+            }
             Some(None) => drop(self.pending.insert(id, (peer, inbox, since))),
-            None => clock.ignore(peer.as_fd()),
+            _ => clock.ignore(peer.as_fd()),
         }
         None
     }
@@ -336,7 +322,8 @@ impl Leader {
         clock: &mut dyn Clock,
     ) {
         let before = self.processes.last_key_value().map(|(&id, process)| (id, process.stays));
-        let _ = peer.send(&[STANDBY], &[]);
+        // It may have come before the one that it relieves.
+        clock.attend(peer.as_fd(), id, Interest::Read);
         self.add(id, Process { peer, waiter, stays });
         match before {
             Some((before, true)) => self.tell(before, MEMBER),
@@ -384,9 +371,10 @@ impl Leader {
     /// the leader writes nothing. Until the standby says that it has taken over, and
     /// can still say so, it writes nothing either. If this fails, the leader goes on.
     pub fn hand_over(&mut self, crowd: &Crowd, clock: &mut dyn Clock) -> bool {
+        let until = monotonic() + TAKEN_WITHIN;
         while let Some(&standby) = self.processes.keys().next_back() {
-            let has_taken = self.try_hand_over(standby, crowd).is_ok();
-            self.forget(standby, clock);
+            let has_taken = self.try_hand_over(standby, crowd, until).is_ok();
+            self.dismiss(standby, clock);
             if has_taken {
                 return true;
             }
@@ -394,47 +382,33 @@ impl Leader {
         false
     }
 
-    fn try_hand_over(&mut self, standby: Id, crowd: &Crowd) -> io::Result<()> {
+    fn try_hand_over(&self, standby: Id, crowd: &Crowd, until: Duration) -> io::Result<()> {
+        let mut buffer = Vec::new();
         let Some(Process { peer, waiter: yours, .. }) = self.processes.get(&standby) else {
             return Err(io::ErrorKind::NotFound.into());
         };
-        let until = monotonic() + TAKEN_WITHIN;
-        let of = |id: Id| self.processes.get(self.of_waiter.get(&id)?);
+        let left = || until.saturating_sub(monotonic());
+        // One that is stopped would hold the outputs open.
+        peer.send(&[HEIR], &[])?;
+        peer.hear_word(&mut buffer, READY, &[TERMINATE], READY_WITHIN.min(left()))?;
         for id in crowd.ids() {
-            let Some(waiter) = crowd.get(id) else { continue };
-            let process = of(id).filter(|_| id != *yours).map(|process| &process.peer);
-            let flags = if id == *yours { YOURS } else { 0 }
-                | if process.is_some() { WITH_PROCESS } else { 0 };
-            send_waiter(peer, waiter, process, flags)?;
-            if monotonic() > until {
+            self.send_to_heir(peer, *yours, id, crowd)?;
+            if left().is_zero() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
         }
         let listener = self.listener.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        peer.send_within(&[ALL], &[listener.as_fd()], TAKEN_WITHIN)?;
-        if peer.hears(TAKEN, until, &mut self.buffer) {
-            return Ok(());
-        }
-        // From now on the standby cannot say it, but it may have.
-        peer.shut();
-        match peer.hears(TAKEN, until, &mut self.buffer) {
-            true => Ok(()),
-            false => Err(io::ErrorKind::TimedOut.into()),
-        }
+        peer.send_within(&[ALL], &[listener.as_fd()], left())?;
+        peer.hear_word(&mut buffer, TAKEN, &[TERMINATE], left())
     }
-}
 
-impl Peer {
-    /// Whether this message comes in time. Others are passed over.
-    fn hears(&self, wanted: u8, until: Duration, buffer: &mut Vec<u8>) -> bool {
-        loop {
-            let within = until.saturating_sub(monotonic());
-            match self.receive_within(buffer, within) {
-                Received::Message(message, _) if message == [wanted] => return true,
-                Received::Message(..) => {}
-                Received::Nothing | Received::End => return false,
-            }
-        }
+    fn send_to_heir(&self, heir: &Peer, yours: Id, id: Id, crowd: &Crowd) -> io::Result<()> {
+        let Some(waiter) = crowd.get(id) else { return Ok(()) };
+        let process = self.of_waiter.get(&id).filter(|_| id != yours);
+        let process = process.and_then(|process| self.processes.get(process));
+        let flags =
+            if id == yours { YOURS } else { 0 } | if process.is_some() { WITH_PROCESS } else { 0 };
+        send_waiter(heir, waiter, process.map(|process| &process.peer), flags)
     }
 }
 
@@ -468,10 +442,10 @@ pub(super) struct Succession {
 impl Standby {
     /// Sleeps until it is needed, or not needed any more.
     pub fn wait(self, together: &Together, interval: Duration, clock: &mut dyn Clock) -> Duty {
-        sys::set_process_name(c"comet: member");
+        sys::set_process_name(c"comet: standby");
         clock.attend(self.peer.as_fd(), 0, Interest::Read);
         let mut heir = Heir::default();
-        let (mut until, mut is_terminated, mut is_first) = (Duration::MAX, false, false);
+        let (mut until, mut is_terminated, mut is_first) = (Duration::MAX, false, true);
         let mut buffer = Vec::new();
         loop {
             for wake in clock.sleep(None, until) {
@@ -490,6 +464,11 @@ impl Standby {
                     Received::Message(message, _) if message == [MEMBER] => {
                         sys::set_process_name(c"comet: member");
                         is_first = false;
+                    }
+                    Received::Message(message, _) if message == [HEIR] => {
+                        if self.peer.send(&[READY], &[]).is_err() {
+                            return Duty::Over;
+                        }
                     }
                     Received::Message(message, descriptors) => {
                         match heir.hear(&message, descriptors, together, interval) {

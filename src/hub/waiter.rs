@@ -252,8 +252,9 @@ impl Waiter {
         }
     }
 
-    /// Ends the output with these bytes.
+    /// Ends the output with these bytes. It waits no longer, so its client may come back.
     pub(super) fn end(&mut self, bytes: Vec<u8>, now: Duration) {
+        self.slot = None;
         self.output.push(bytes, now);
         self.ends = Some(now + ANSWER);
     }

@@ -141,10 +141,6 @@ impl<'a> Shared<'a> {
     /// Whether this process goes: its own answer has ended, and nobody else waits here.
     fn is_over(&mut self) -> bool {
         let Some((since, _)) = self.own.ended else { return false };
-        let has_standby = self.leader.as_ref().is_some_and(|leader| leader.has_standby());
-        if self.crowd.len() == 0 || has_standby {
-            self.admit_last();
-        }
         if self.crowd.len() == 0 {
             return true;
         }
@@ -160,14 +156,6 @@ impl<'a> Shared<'a> {
         self.own.closes.is_some_and(|closes| self.clock.now() >= closes)
     }
 
-    /// Takes in those that are on their way, before this process goes.
-    fn admit_last(&mut self) {
-        let Some(leader) = &mut self.leader else { return };
-        for waiter in leader.last_newcomers(self.interval, self.clock) {
-            self.insert(waiter);
-        }
-    }
-
     /// Ends all answers, each where it stands.
     fn close(&mut self) {
         let now = self.clock.now();
@@ -175,7 +163,6 @@ impl<'a> Shared<'a> {
         if let Some(leader) = &mut self.leader {
             leader.retire(self.clock);
         }
-        self.admit_last();
         for id in self.crowd.ids() {
             self.terminate(id);
         }
@@ -245,12 +232,12 @@ impl<'a> Shared<'a> {
                 if succession.own.is_none() {
                     self.own.ended = ended;
                 }
+                self.lead(Box::new(succession.leader));
                 for (id, waiter) in succession.waiters {
                     self.clock.attend(waiter.output.as_fd(), id, Interest::End);
                     self.crowd.insert(id, waiter);
                     self.flush(id);
                 }
-                self.lead(Box::new(succession.leader));
                 self.watch = Some(self.store.watch());
                 self.plan_look();
                 if self.own.is_terminated {
@@ -341,12 +328,13 @@ impl<'a> Shared<'a> {
     fn finish(&mut self, id: Id, bytes: Vec<u8>) {
         let now = self.clock.now();
         let is_last = id == self.own.id && self.own.has_streams && self.crowd.len() == 1;
-        let Some(waiter) = self.crowd.get_mut(id) else { return };
+        let Some(waiter) = self.crowd.get(id) else { return };
         if is_last && !waiter.is_unsent() {
             return self.remove(id, bytes);
         }
-        waiter.end(bytes, now);
-        if self.own.is_terminated || self.own.closes.is_some() {
+        self.crowd.end(id, bytes, now);
+        let is_hurried = self.own.is_terminated || self.own.closes.is_some();
+        if let Some(waiter) = self.crowd.get_mut(id).filter(|_| is_hurried) {
             waiter.hurry(now + GRACE);
         }
         self.flush(id);
@@ -488,8 +476,9 @@ impl<'a> Shared<'a> {
             Said::Joins(newcomer) => {
                 let (waiter, process) = newcomer.split();
                 let waiter = self.insert(waiter);
+                self.last += 1;
                 if let Some(leader) = &mut self.leader {
-                    leader.welcome(id, waiter, process, self.clock);
+                    leader.welcome(self.last, waiter, process, self.clock);
                 }
             }
         }

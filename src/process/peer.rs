@@ -16,6 +16,8 @@ use rustix::net::{
 };
 use rustix::process::geteuid;
 
+use super::clock::monotonic;
+
 /// The longest message, in bytes. A socket holds 212,992 (`net.core.wmem_default`).
 pub const MAX_MESSAGE: usize = 131_072;
 
@@ -153,13 +155,12 @@ impl Peer {
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut into = [IoSliceMut::new(buffer)];
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-        let mut received = recvmsg(&self.0, &mut into, &mut control, flags);
-        // The other end closed without reading all that we sent. That is told once, and
-        // before what it has sent itself.
-        if received.as_ref().is_err_and(|&errno| errno == Errno::CONNRESET) {
-            received = recvmsg(&self.0, &mut into, &mut control, flags);
-        }
-        let received = match received {
+        let mut receive = || recvmsg(&self.0, &mut into, &mut control, flags);
+        // What the other end has left unread is told once, and before what it has sent.
+        let received = match receive().or_else(|errno| match errno {
+            Errno::CONNRESET => receive(),
+            errno => Err(errno),
+        }) {
             Ok(received) => received,
             Err(Errno::AGAIN | Errno::INTR) => return Received::Nothing,
             Err(_) => return Received::End,
@@ -190,9 +191,40 @@ impl Peer {
         }
     }
 
+    /// Whether the other end says `word` before `within` is over. Then it cannot say it
+    /// any more, so both ends know whether it has. Before that it may say what is in `aside`.
+    ///
+    /// # Errors
+    /// `TimedOut`, BrokenPipe if the connection has ended, `InvalidData` for another word.
+    pub fn hear_word(
+        &self,
+        buffer: &mut Vec<u8>,
+        word: u8,
+        aside: &[u8],
+        within: Duration,
+    ) -> io::Result<()> {
+        let until = monotonic().saturating_add(within);
+        let mut is_shut = false;
+        loop {
+            let left = until.saturating_sub(monotonic());
+            match self.receive_within(buffer, left) {
+                Received::Message(said, _) if said == [word] => return Ok(()),
+                Received::Message(said, _) if said.len() == 1 && aside.contains(&said[0]) => {}
+                Received::Message(..) => return Err(io::ErrorKind::InvalidData.into()),
+                Received::End if is_shut => return Err(io::ErrorKind::TimedOut.into()),
+                Received::End => return Err(io::ErrorKind::BrokenPipe.into()),
+                Received::Nothing if left.is_zero() => {
+                    self.shut();
+                    is_shut = true;
+                }
+                Received::Nothing => {}
+            }
+        }
+    }
+
     /// Ends the connection: what the other end sends from now on fails there, and what
     /// it has sent can still be received.
-    pub fn shut(&self) {
+    fn shut(&self) {
         let _ = shutdown(&self.0, Shutdown::Both);
     }
 
@@ -259,15 +291,33 @@ mod tests {
         assert!(matches!(other.receive(&mut Vec::new()), Received::End));
     }
 
+    /// The kernel tells of the unread message before the sent one.
     #[test]
-    fn last_words_are_heard_though_ours_were_not() {
+    fn word_of_an_end_that_left_something_unread_is_heard() {
         let (one, other) = pair();
         one.send(b"t", &[]).unwrap();
         other.send(b"x", &[]).unwrap();
         drop(other);
-        let last = one.receive(&mut Vec::new());
-        assert!(matches!(last, Received::Message(said, _) if said == b"x"));
+        assert!(matches!(one.receive(&mut Vec::new()), Received::Message(it, _) if it == b"x"));
         assert!(matches!(one.receive(&mut Vec::new()), Received::End));
+    }
+
+    #[test]
+    fn word_counts_for_both_ends_or_for_none() {
+        let kind = |heard: io::Result<()>| heard.unwrap_err().kind();
+        let mut buffer = Vec::new();
+        let mut hear = |peer: &Peer| peer.hear_word(&mut buffer, b'k', b"t", Duration::ZERO);
+        let (one, other) = pair();
+        one.send(b"t", &[]).unwrap();
+        one.send(b"k", &[]).unwrap();
+        hear(&other).unwrap();
+        one.send(b"?", &[]).unwrap();
+        assert_eq!(kind(hear(&other)), io::ErrorKind::InvalidData);
+        assert_eq!(kind(hear(&other)), io::ErrorKind::TimedOut);
+        assert!(one.send(b"k", &[]).is_err());
+        let (one, other) = pair();
+        drop(one);
+        assert_eq!(kind(hear(&other)), io::ErrorKind::BrokenPipe);
     }
 
     #[test]
