@@ -235,6 +235,7 @@ impl<'s> Service<'_, 's> {
             interval: self.config.sleep,
             slots: self.request.is_cgi.then_some(slots),
             address: &self.request.address,
+            port: &self.request.port,
         }
     }
 

@@ -45,6 +45,8 @@ pub struct Request {
     pub last_event_id: Vec<u8>,
     /// `REMOTE_ADDR`: the client's address, empty if the server does not say.
     pub address: String,
+    /// `REMOTE_PORT`: the client's port, empty if the server does not say.
+    pub port: String,
     /// `Host`: the host that the request was sent to.
     pub host: Vec<u8>,
     /// `Sec-Fetch-Site`: how the page that sent the request is related to that host.
@@ -100,6 +102,7 @@ impl Request {
             accepts_events: accept.windows(EVENTS.len()).any(|part| part == EVENTS),
             last_event_id: bytes("HTTP_LAST_EVENT_ID"),
             address: String::from_utf8_lossy(&bytes("REMOTE_ADDR")).into_owned(),
+            port: String::from_utf8_lossy(&bytes("REMOTE_PORT")).into_owned(),
             host: bytes("HTTP_HOST"),
             fetch_site: optional("HTTP_SEC_FETCH_SITE"),
             origin: optional("HTTP_ORIGIN"),

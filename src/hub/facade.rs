@@ -1,5 +1,6 @@
 //! The only way from a request to a store; everything on it is authorised.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::subscription::Subscription;
@@ -26,6 +27,16 @@ pub struct Terms<'a> {
     pub slots: Option<Slots<'a>>,
     /// The client's address.
     pub address: &'a str,
+    /// The client's port.
+    pub port: &'a str,
+}
+
+impl Terms<'_> {
+    /// The client's end of its connection, if the server tells it.
+    fn client(&self) -> Option<SocketAddr> {
+        let ip: IpAddr = self.address.parse().ok()?;
+        Some(SocketAddr::new(ip.to_canonical(), self.port.parse().ok()?))
+    }
 }
 
 /// The operations that an action of a protocol can use.
@@ -83,7 +94,18 @@ impl<'a, 's> Hub<'a, 's> {
             Admission::Slot(slot) => (timeout, None, Some(slot)),
         };
         let (interval, grant) = (self.terms.interval, self.grant.clone());
-        Ok(Wanted { subscriptions, until, timeout, interval, retry_after, grant, renderer, slot })
+        let client = self.terms.client();
+        Ok(Wanted {
+            subscriptions,
+            until,
+            timeout,
+            interval,
+            retry_after,
+            grant,
+            renderer,
+            client,
+            slot,
+        })
     }
 
     /// The page whose script may read the answer asks from a configured origin.
@@ -161,7 +183,7 @@ mod tests {
 
     fn terms() -> Terms<'static> {
         let second = Duration::from_secs(1);
-        Terms { poll: second, stream: second, interval: second, slots: None, address: "" }
+        Terms { poll: second, stream: second, interval: second, slots: None, address: "", port: "" }
     }
 
     fn topic() -> Topic {

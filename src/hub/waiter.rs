@@ -1,5 +1,6 @@
 //! All that belongs to one subscriber.
 
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -68,6 +69,7 @@ pub struct Wanted {
     pub(super) retry_after: Option<u32>,
     pub(super) grant: Grant,
     pub(super) renderer: Box<dyn Renderer>,
+    pub(super) client: Option<SocketAddr>,
     /// Held while the subscriber waits, and no longer: a client that has its
     /// answer may come back before this process has ended.
     pub(super) slot: Option<Slot>,
@@ -83,6 +85,8 @@ pub struct Waiter {
     pub(super) next_piece: Duration,
     pub(super) interval: Duration,
     pub(super) output: Output<'static>,
+    /// The client's end of its connection to the server, if that is known.
+    pub(super) client: Option<SocketAddr>,
     until: Until,
     started: Duration,
     retry_after: Option<u32>,
@@ -117,7 +121,8 @@ impl Waiter {
     /// reads from `output`.
     #[must_use]
     pub fn new(wanted: Wanted, output: Output<'static>, now: Duration, wall: Cursor) -> Self {
-        let Wanted { until, timeout, interval, retry_after, grant, renderer, slot, .. } = wanted;
+        let Wanted { until, timeout, interval, retry_after, grant, renderer, client, slot, .. } =
+            wanted;
         let deadline = now.saturating_add(timeout);
         Self {
             subscriptions: Subscriptions::new(wanted.subscriptions, wall),
@@ -126,6 +131,7 @@ impl Waiter {
             next_piece: if until == Until::Deadline { now } else { deadline },
             interval,
             output,
+            client,
             until,
             started: now,
             retry_after,
@@ -276,6 +282,7 @@ impl Waiter {
             subscriptions: self.subscriptions.positions(),
             deadline: self.deadline,
             next_piece: self.next_piece,
+            client: self.client,
             until: self.until,
             started: self.started,
             retry_after: self.retry_after,
@@ -293,6 +300,7 @@ pub(super) struct Record {
     subscriptions: Vec<Subscription>,
     deadline: Duration,
     next_piece: Duration,
+    client: Option<SocketAddr>,
     until: Until,
     started: Duration,
     retry_after: Option<u32>,
@@ -326,6 +334,7 @@ impl Record {
             next_piece: self.next_piece,
             interval,
             output,
+            client: self.client,
             until: self.until,
             started: self.started,
             retry_after: self.retry_after,

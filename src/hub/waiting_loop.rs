@@ -10,6 +10,7 @@ use super::look::Look;
 use super::waiter::{Found, Next, Waiter};
 use crate::error::Error;
 use crate::process::clock::{Clock, Interest, Wake};
+use crate::process::connections::closed_by_clients;
 use crate::process::sandbox;
 use crate::store::{Store, Watch};
 
@@ -22,6 +23,10 @@ const HASTE: Duration = Duration::from_millis(40);
 
 /// How long a client may take to read its last bytes after SIGTERM.
 const GRACE: Duration = Duration::from_millis(100);
+
+/// How often the clients of a crowd are looked for. A server tells nobody that a client has
+/// gone whose process has ended.
+const ROLL_CALL: Duration = Duration::from_secs(5);
 
 /// The number of the listening socket among those that a sleep attends to.
 const LISTENER: Id = 0;
@@ -39,6 +44,8 @@ pub struct Shared<'a> {
     interval: Duration,
     /// When the store is read for all, though nothing has happened.
     next_look: Duration,
+    /// When clients are looked for that have gone.
+    next_roll_call: Duration,
     /// Whether the watch has woken the process, and nothing has come of it.
     is_in_vain: bool,
     together: Option<Together>,
@@ -98,6 +105,7 @@ impl<'a> Shared<'a> {
             last: LISTENER,
             interval: Duration::ZERO,
             next_look: Duration::ZERO,
+            next_roll_call: Duration::ZERO,
             is_in_vain: false,
             together,
             leader: None,
@@ -445,7 +453,8 @@ impl<'a> Shared<'a> {
             (Some((since, _)), None) => *since + STRETCH,
             (None, _) => Duration::MAX,
         };
-        due.min(end).min(self.next_look)
+        let roll_call = if self.has_others() { self.next_roll_call } else { Duration::MAX };
+        due.min(end).min(self.next_look).min(roll_call)
     }
 
     fn woken(&mut self, wake: Wake) {
@@ -511,6 +520,26 @@ impl<'a> Shared<'a> {
         if now >= self.next_look {
             self.crowd.touch_all();
             self.plan_look();
+        }
+        if self.has_others() && now >= self.next_roll_call {
+            self.call_the_roll();
+            self.next_roll_call = now + ROLL_CALL;
+        }
+    }
+
+    /// Whether subscribers of other processes wait here.
+    fn has_others(&self) -> bool {
+        self.leader.is_some() && self.crowd.len() > 1
+    }
+
+    /// Ends the answers of clients that have closed their connections.
+    fn call_the_roll(&mut self) {
+        let closed = closed_by_clients();
+        for id in self.crowd.ids() {
+            let client = self.crowd.get(id).and_then(|waiter| waiter.client);
+            if client.is_some_and(|client| closed.contains(&client)) {
+                self.terminate(id);
+            }
         }
     }
 }
@@ -697,6 +726,7 @@ mod tests {
             retry_after: None,
             grant: Grant::to_subscribe(),
             renderer: Box::new(Recorder { pieces: Rc::clone(&pieces), enough }),
+            client: None,
             slot: None,
         };
         let null: &'static File =

@@ -1,6 +1,7 @@
 //! The process: its streams, its clock, its limits.
 
 pub mod clock;
+pub mod connections;
 pub mod identity;
 pub mod input;
 pub mod output;

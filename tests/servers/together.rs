@@ -22,6 +22,7 @@ stories! {
     killed_leader_ends_its_answers
     stop_answers_every_subscriber
     expiry_and_format_are_each_subscribers_own
+    client_that_has_left_frees_its_slot
     other_user_can_neither_join_nor_lead
     setting_switches_it_off
 }
@@ -103,7 +104,7 @@ fn crowd_outlives_its_first_subscriber(kind: Kind) {
     server.await_processes(if processes_end(kind) { 1 } else { CROWD - 1 });
     assert_eq!(pid_of(&server, "comet: leader"), standby);
     assert_ne!(leader, standby);
-    assert_eq!(server.waiters(), CROWD - 1);
+    server.await_waiters(CROWD - 1);
     crowd.extend(subscribers(&server, CROWD..CROWD + 1));
     assert_eq!(named(&server, "comet: standby"), 1);
     server.publish("all", "x");
@@ -204,6 +205,19 @@ fn expiry_and_format_are_each_subscribers_own(kind: Kind) {
     let reply = poll.reply();
     assert!(reply.body.contains(r#""m":{"public":[{"#), "{reply:?}");
     assert_eq!(reply.header("Content-Type"), Some("application/json; charset=utf-8"));
+}
+
+/// No server tells the leader, because the process of the subscriber has ended.
+fn client_that_has_left_frees_its_slot(kind: Kind) {
+    let server = server(kind);
+    let mut crowd = subscribers(&server, 0..5);
+    drop(crowd.remove(2));
+    server.await_waiters(4);
+    server.publish("all", "x");
+    for exchange in crowd {
+        assert!(exchange.reply().body.contains(r#""data":"x"}"#));
+    }
+    server.await_nobody();
 }
 
 /// The name that a leader listens at, by the inodes of its sockets.
