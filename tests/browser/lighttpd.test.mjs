@@ -42,9 +42,8 @@ describe('through lighttpd', () => {
   });
 
   it('closed tab frees its slots', async () => {
-    const slots = () => server.waiters(/(wait=60|stream=json)(\0|$)/);
-    await until(async () => await slots() === 4);
+    await until(async () => await server.slots() === 4);
     await two.close();
-    await until(async () => await slots() === 2);
+    await until(async () => await server.slots() === 2);
   });
 });

@@ -159,6 +159,19 @@ export class Server {
     return asleep.length;
   }
 
+  /** The number of waiting subscribers: of the slots that the CGIs hold. */
+  async slots() {
+    const held = new Set();
+    for (const pid of await this.#processes()) {
+      const fds = await fs.readdir(`/proc/${pid}/fd`).catch(() => []);
+      const links = fds.map(fd => fs.readlink(`/proc/${pid}/fd/${fd}`).catch(() => ''));
+      for (const link of await Promise.all(links)) held.add(link);
+    }
+    const slot = /^(?:\S+ ){6} *(\d+) @novcomet\/[0-9a-f]+\/\d+$/;
+    const inodes = (await proc('net', 'unix')).split('\n').map(line => slot.exec(line)?.[1]);
+    return inodes.filter(inode => inode && held.has(`socket:[${inode}]`)).length;
+  }
+
   /** The running CGIs of which `test` is true. */
   async #processes(test = () => true) {
     const pids = (await fs.readdir('/proc')).filter(name => /^\d+$/.test(name)).map(Number);
