@@ -9,13 +9,15 @@ mod size;
 pub mod start;
 mod stop;
 mod throughput;
+mod together;
 pub mod wake;
 
 /// The rows by name, in the order of docs/performance.md.
-pub const ALL: [(&str, fn()); 10] = [
+pub const ALL: [(&str, fn()); 11] = [
     ("start", start::row),
     ("wake", wake::row),
     ("crowd", crowd::row),
+    ("together", together::row),
     ("idle", idle::row),
     ("memory", memory::row),
     ("throughput", throughput::row),

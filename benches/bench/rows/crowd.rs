@@ -16,7 +16,7 @@ const CROWDS: [usize; 5] = [1, 10, 100, 1_000, 2_000];
 const ROUNDS: usize = 5;
 
 /// The requests to wait by a poll or by a stream, and to publish.
-struct Targets {
+pub struct Targets {
     poll: &'static str,
     stream: &'static str,
     publish: &'static str,
@@ -27,7 +27,7 @@ const OURS: Targets = Targets {
     stream: "/comet.cgi?subscribed[a]=0&stream=1",
     publish: "/comet.cgi?publish=a&data=hello",
 };
-const NCHAN: Targets =
+pub const NCHAN: Targets =
     Targets { poll: "/poll?id=a", stream: "/stream?id=a", publish: "POST /pub?id=a hello" };
 const PUSHPIN: Targets = Targets {
     poll: "/response",
@@ -141,7 +141,7 @@ impl Rounds {
     }
 }
 
-fn ours(server: &Server, crowd: usize, is_stream: bool) -> Vec<Duration> {
+pub fn ours(server: &Server, crowd: usize, is_stream: bool) -> Vec<Duration> {
     let waiting = wait(&OURS, server.port(), crowd, is_stream);
     server.await_waiters(crowd);
     let times = arrivals::of(waiting, || published(server.port(), OURS.publish));
@@ -152,7 +152,7 @@ fn ours(server: &Server, crowd: usize, is_stream: bool) -> Vec<Duration> {
     times
 }
 
-fn theirs(
+pub fn theirs(
     targets: &Targets,
     peer: &Peer,
     crowd: usize,

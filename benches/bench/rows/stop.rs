@@ -8,7 +8,7 @@ use crate::support::server::{Exchange, Kind, Server};
 use crate::worlds::{more_descriptors, roomy};
 
 const WAITERS: usize = 200;
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 /// The line that the shipped configuration of lighttpd recommends.
 const SOON: &str = r#"server.feature-flags += ( "server.graceful-shutdown-timeout" => 1 )"#;
 
