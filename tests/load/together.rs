@@ -673,7 +673,7 @@ fn fault_at_each_call_loses_no_message() {
             }
         }
     }
-    let (all, count) = (injections.len(), size("TOGETHER_CALLS", 50));
+    let (all, count) = (injections.len(), size("TOGETHER_CALLS", 36));
     let mut random = Random::new(size("TOGETHER_SEED", std::process::id().try_into().unwrap()));
     while injections.len() > count {
         injections.swap_remove(random.below(injections.len()));
@@ -873,7 +873,7 @@ fn newcomer_to_a_full_leader_waits_alone() {
     let _turn = MACHINE.shared();
     let mut world = World::new("a full leader", 20);
     for client in 0..20 {
-        world.ask(client, false, Duration::from_secs(60), &words(&["prlimit", "--nofile=90:90"]));
+        world.ask(client, false, Duration::from_secs(60), &words(&["prlimit", "--nofile=75:75"]));
         world.await_that("it waits", |world| world.sleeps(client));
     }
     let processes = world.processes.iter().filter(|process| process.ended.is_none()).count();
