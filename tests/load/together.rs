@@ -888,6 +888,30 @@ fn newcomer_to_a_full_leader_waits_alone() {
     world.calm();
 }
 
+/// The leader tells a newcomer to come, and hands over before it hears more of it.
+#[test]
+fn newcomer_to_a_leader_that_hands_over_is_not_lost() {
+    let _turn = MACHINE.shared();
+    for _ in 0..10 {
+        let mut world = World::new("a late newcomer", 3);
+        for client in 0..2 {
+            world.ask(client, false, Duration::from_secs(60), &[]);
+            world.await_join(client);
+        }
+        world.signal(0, Signal::STOP);
+        world.publish(1);
+        world.ask(2, false, Duration::from_secs(60), &[]);
+        world.await_that("it waits for the leader", |world| world.sleeps(2));
+        world.signal(0, Signal::CONT);
+        world.await_that("the leader's end", |world| world.processes[0].ended.is_some());
+        world.publish(0);
+        world.await_that("both answers", |world| {
+            world.clients.iter().all(|client| client.request.is_none())
+        });
+        world.calm();
+    }
+}
+
 /// One of them leads, the others join it.
 #[test]
 fn newcomers_of_one_moment_wait_together() {
