@@ -88,7 +88,7 @@ pub(super) fn join(together: &Together, own: &Waiter) -> Role {
     for _ in 0..3 {
         match Peer::connect(&together.name) {
             Ok(peer) => match enter(&peer, own, together.stays) {
-                Ok(()) => return Role::Standby(Standby { peer }),
+                Ok(is_first) => return Role::Standby(Standby { peer, is_first }),
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
                 Err(_) => return Role::Alone,
             },
@@ -105,8 +105,8 @@ pub(super) fn join(together: &Together, own: &Waiter) -> Role {
 
 /// Hands its subscriber to a leader that is ready. The leader may leave it unread, and
 /// writes nothing before it has said that this process is the standby; the newcomer
-/// writes nothing after that.
-fn enter(peer: &Peer, own: &Waiter, stays: bool) -> io::Result<()> {
+/// writes nothing after that. Returns whether it can take over.
+fn enter(peer: &Peer, own: &Waiter, stays: bool) -> io::Result<bool> {
     let until = monotonic() + READY_WITHIN;
     let mut buffer = Vec::new();
     peer.hear_word(&mut buffer, READY, &[], READY_WITHIN)?;
@@ -242,7 +242,8 @@ impl Leader {
             }
             !is_late
         });
-        while let Some(peer) = self.listener.as_ref().and_then(Listener::accept) {
+        let Some(listener) = &self.listener else { return };
+        for peer in listener.accept() {
             if !self.has_room(crowd) || peer.send(&[READY], &[]).is_err() {
                 continue;
             }
@@ -399,7 +400,7 @@ impl Leader {
         }
         let listener = self.listener.as_ref().ok_or(io::ErrorKind::NotFound)?;
         peer.send_within(&[ALL], &[listener.as_fd()], left())?;
-        peer.hear_word(&mut buffer, TAKEN, &[TERMINATE], left())
+        peer.hear_word(&mut buffer, TAKEN, &[TERMINATE], left()).map(|_| ())
     }
 
     fn send_to_heir(&self, heir: &Peer, yours: Id, id: Id, crowd: &Crowd) -> io::Result<()> {
@@ -415,6 +416,8 @@ impl Leader {
 /// A process whose subscriber waits in another, and that can take over from it.
 pub(super) struct Standby {
     peer: Peer,
+    /// Whether it is the next to lead.
+    is_first: bool,
 }
 
 /// How the time of a standby ends.
@@ -445,7 +448,7 @@ impl Standby {
         sys::set_process_name(c"comet: standby");
         clock.attend(self.peer.as_fd(), 0, Interest::Read);
         let mut heir = Heir::default();
-        let (mut until, mut is_terminated, mut is_first) = (Duration::MAX, false, true);
+        let (mut until, mut is_terminated, mut is_first) = (Duration::MAX, false, self.is_first);
         let mut buffer = Vec::new();
         loop {
             for wake in clock.sleep(None, until) {

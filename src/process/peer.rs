@@ -28,6 +28,9 @@ pub const MAX_DESCRIPTORS: usize = 8;
 /// net.core.somaxconn, 4096.
 const BACKLOG: i32 = 4096;
 
+/// The most connections that are accepted at once.
+const AT_ONCE: usize = 64;
+
 /// A name that processes can connect to, in the abstract namespace (unix(7)). It is
 /// free again when its last descriptor is closed, for any reason.
 #[derive(Debug)]
@@ -70,18 +73,15 @@ impl Listener {
         Ok(Self(socket))
     }
 
-    /// The next process that has connected; `None` if there is none.
-    #[must_use]
-    pub fn accept(&self) -> Option<Peer> {
+    /// The processes that have connected, but only some if they are many: those of another
+    /// user come as fast as they like.
+    pub fn accept(&self) -> impl Iterator<Item = Peer> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        loop {
-            match accept_with(&self.0, flags) {
-                Ok(socket) if is_ours(&socket) => return Some(Peer(socket)),
-                // Of another user: any can connect to an abstract name.
-                Ok(_) | Err(Errno::INTR | Errno::CONNABORTED) => {}
-                Err(_) => return None,
-            }
-        }
+        let accepted = std::iter::repeat_with(move || accept_with(&self.0, flags)).take(AT_ONCE);
+        let is_last = |errno: &Errno| ![Errno::INTR, Errno::CONNABORTED].contains(errno);
+        let accepted = accepted.take_while(move |it| !it.as_ref().is_err_and(is_last)).flatten();
+        // Any user can connect to an abstract name.
+        accepted.filter(is_ours).map(Peer)
     }
 }
 
@@ -191,24 +191,25 @@ impl Peer {
         }
     }
 
-    /// Whether the other end says `word` before `within` is over. Then it cannot say it
+    /// Waits until the other end says `word`, until `within` is over. Then it cannot say it
     /// any more, so both ends know whether it has. Before that it may say what is in `aside`.
+    /// Returns whether the connection goes on: a word of the last moment counts.
     ///
     /// # Errors
-    /// `TimedOut`, BrokenPipe if the connection has ended, `InvalidData` for another word.
+    /// `TimedOut`, `BrokenPipe` if the connection has ended, `InvalidData` for another word.
     pub fn hear_word(
         &self,
         buffer: &mut Vec<u8>,
         word: u8,
         aside: &[u8],
         within: Duration,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         let until = monotonic().saturating_add(within);
         let mut is_shut = false;
         loop {
             let left = until.saturating_sub(monotonic());
             match self.receive_within(buffer, left) {
-                Received::Message(said, _) if said == [word] => return Ok(()),
+                Received::Message(said, _) if said == [word] => return Ok(!is_shut),
                 Received::Message(said, _) if said.len() == 1 && aside.contains(&said[0]) => {}
                 Received::Message(..) => return Err(io::ErrorKind::InvalidData.into()),
                 Received::End if is_shut => return Err(io::ErrorKind::TimedOut.into()),
@@ -261,7 +262,7 @@ mod tests {
         let name = name();
         let listener = Listener::bind(&name).unwrap();
         let one = Peer::connect(&name).unwrap();
-        (one, listener.accept().unwrap())
+        (one, listener.accept().next().unwrap())
     }
 
     #[test]
@@ -304,13 +305,13 @@ mod tests {
 
     #[test]
     fn word_counts_for_both_ends_or_for_none() {
-        let kind = |heard: io::Result<()>| heard.unwrap_err().kind();
+        let kind = |heard: io::Result<bool>| heard.unwrap_err().kind();
         let mut buffer = Vec::new();
         let mut hear = |peer: &Peer| peer.hear_word(&mut buffer, b'k', b"t", Duration::ZERO);
         let (one, other) = pair();
         one.send(b"t", &[]).unwrap();
         one.send(b"k", &[]).unwrap();
-        hear(&other).unwrap();
+        assert!(hear(&other).unwrap());
         one.send(b"?", &[]).unwrap();
         assert_eq!(kind(hear(&other)), io::ErrorKind::InvalidData);
         assert_eq!(kind(hear(&other)), io::ErrorKind::TimedOut);
@@ -325,8 +326,11 @@ mod tests {
         let name = name();
         assert_eq!(Peer::connect(&name).unwrap_err(), Errno::CONNREFUSED);
         let listener = Listener::bind(&name).unwrap();
+        let all: Vec<_> = (0..=AT_ONCE).map(|_| Peer::connect(&name).unwrap()).collect();
+        assert_eq!((listener.accept().count(), listener.accept().count()), (AT_ONCE, 1));
+        drop(all);
         assert_eq!(Listener::bind(&name).unwrap_err(), Errno::ADDRINUSE);
-        assert!(listener.accept().is_none());
+        assert!(listener.accept().next().is_none());
         drop(listener);
         Listener::bind(&name).unwrap();
     }

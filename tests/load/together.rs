@@ -23,7 +23,7 @@ use serde::Deserialize;
 
 use novcomet::process::slots::prefix;
 
-use crate::support::binary::{Store, Waiter};
+use crate::support::binary::{Store, Waiter, sleeps};
 use crate::support::host::is_root;
 use crate::support::process::bound_names;
 use crate::support::turn::MACHINE;
@@ -99,7 +99,6 @@ struct Request {
     understood: usize,
     begun: Instant,
     wait: Duration,
-    is_refused: bool,
     is_complete: bool,
     /// Its client reads nothing for now.
     is_idle: bool,
@@ -142,6 +141,8 @@ struct World {
     published: Vec<usize>,
     /// When a stopped process last went on, or was killed.
     resumed: Instant,
+    /// How many requests got no slot.
+    refused: usize,
     /// Signals come at system calls.
     is_exact: bool,
 }
@@ -167,6 +168,7 @@ impl World {
             processes: Vec::new(),
             published: vec![0; clients + 1],
             resumed: Instant::now(),
+            refused: 0,
             is_exact: false,
         }
     }
@@ -207,21 +209,19 @@ impl World {
             let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
             call = call.by(program, &arguments);
         }
-        let (ours, theirs): (OwnedFd, OwnedFd) = if self.by_socket {
+        call.command.stdin(Stdio::null()).stderr(Stdio::null());
+        let ours = self.by_socket.then(|| {
             let (ours, theirs) = UnixStream::pair().unwrap();
-            call.command.stdin(Stdio::from(OwnedFd::from(theirs.try_clone().unwrap())));
-            (ours.into(), theirs.into())
-        } else {
-            let (ours, theirs) = io::pipe().unwrap();
-            call.command.stdin(Stdio::null());
-            (ours.into(), theirs.into())
-        };
-        fcntl_setfl(&ours, OFlags::NONBLOCK).unwrap();
-        call.command.stdout(Stdio::from(theirs)).stderr(Stdio::null());
+            call.command.stdin(OwnedFd::from(theirs.try_clone().unwrap()));
+            call.command.stdout(OwnedFd::from(theirs));
+            OwnedFd::from(ours)
+        });
         let begun = Instant::now();
-        let child = call.command.spawn().unwrap();
-        // Its own copies of the other end are closed with it.
+        let mut child = call.command.spawn().unwrap();
+        // Our copies of the other end are closed with it.
         drop(call);
+        let ours = ours.unwrap_or_else(|| child.stdout.take().unwrap().into());
+        fcntl_setfl(&ours, OFlags::NONBLOCK).unwrap();
         self.clients[client].request = Some(self.requests.len());
         self.requests.push(Request {
             client,
@@ -232,7 +232,6 @@ impl World {
             understood: 0,
             begun,
             wait,
-            is_refused: false,
             is_complete: false,
             is_idle: false,
         });
@@ -300,7 +299,7 @@ impl World {
     fn read(&mut self, index: usize) {
         let request = &mut self.requests[index];
         let Some(output) = request.output.as_mut().filter(|_| !request.is_idle) else { return };
-        let mut buffer = [0; 65_536];
+        let mut buffer = vec![0; 65_536];
         let is_over = match output.read(&mut buffer) {
             Ok(0) => true,
             Ok(read) => {
@@ -334,7 +333,7 @@ impl World {
             let (head, body) = rest.split_at(end);
             if !head.is_empty() {
                 assert!(head.starts_with("Status: 200 OK\r\n"), "{}: {rest}", self.name);
-                request.is_refused = head.contains("\r\nRetry-After: ");
+                self.refused += usize::from(head.contains("\r\nRetry-After: "));
             }
             let length = match request.is_stream {
                 false => head
@@ -562,13 +561,10 @@ impl Fault {
 fn random_faults_lose_no_message() {
     let _turn = MACHINE.alone();
     let begin = Instant::now();
-    let seeds = match env::var("TOGETHER_SEED") {
-        Ok(seed) => vec![seed.parse().unwrap()],
-        Err(_) => {
-            let first = usize::try_from(std::process::id()).unwrap() * 100_000;
-            (0..size("TOGETHER_ROUNDS", 60)).map(|round| first + round).collect()
-        }
-    };
+    let any = usize::try_from(std::process::id()).unwrap() * 100_000;
+    let is_one = env::var_os("TOGETHER_SEED").is_some();
+    let (first, rounds) = (size("TOGETHER_SEED", any), size("TOGETHER_ROUNDS", 60));
+    let seeds: Vec<_> = (first..first + if is_one { 1 } else { rounds }).collect();
     let (first, count) = (seeds[0], seeds.len());
     let mut sum = [0; 3];
     for seed in seeds {
@@ -677,7 +673,7 @@ fn fault_at_each_call_loses_no_message() {
             }
         }
     }
-    let (all, count) = (injections.len(), size("TOGETHER_CALLS", 50));
+    let (all, count) = (injections.len(), size("TOGETHER_CALLS", 36));
     let mut random = Random::new(size("TOGETHER_SEED", std::process::id().try_into().unwrap()));
     while injections.len() > count {
         injections.swap_remove(random.below(injections.len()));
@@ -763,7 +759,13 @@ impl World {
         }
     }
 
-    /// Awaits that a process waits with others, for a time in which it would.
+    /// Whether a process has ended, or sleeps until something happens.
+    fn sleeps(&self, process: usize) -> bool {
+        let Process { child, ended, .. } = &self.processes[process];
+        ended.is_some() || sleeps(child.id())
+    }
+
+    /// Awaits that a process waits with others. A time within which it would is enough.
     fn await_join(&mut self, process: usize) {
         let until = Instant::now() + Duration::from_millis(150);
         while Instant::now() < until {
@@ -788,13 +790,24 @@ impl World {
 /// Clients that all wait, by poll.
 fn waiting(name: &str, count: usize) -> World {
     let mut world = World::new(name, count);
-    for client in 0..count {
-        world.ask(client, false, Duration::from_secs(60), &[]);
-        world.await_that("it joins", |world| {
-            comm(world.processes[client].child.id()).starts_with("comet: ")
-        });
-    }
+    world.all_wait();
     world
+}
+
+impl World {
+    fn all_wait(&mut self) {
+        for client in 0..self.clients.len() {
+            self.ask(client, false, Duration::from_secs(60), &[]);
+            self.await_that("it joins", |world| {
+                comm(world.processes[client].child.id()).starts_with("comet: ")
+            });
+        }
+    }
+
+    /// The slots that are taken.
+    fn slots(&self) -> usize {
+        bound_names(&prefix(&format!("file://{}", self.store.0.display())))
+    }
 }
 
 /// It waits by itself after 100 ms.
@@ -802,7 +815,7 @@ fn waiting(name: &str, count: usize) -> World {
 fn stopped_leader_costs_newcomer_100_ms() {
     let _turn = MACHINE.shared();
     let mut world = waiting("stopped leader", 2);
-    world.clients.extend(World::new("", 1).clients.drain(..));
+    world.clients.append(&mut World::new("", 1).clients);
     world.published.push(0);
     world.signal(0, Signal::STOP);
     for time in [0, 300] {
@@ -829,32 +842,102 @@ fn killed_standby_cuts_nobody() {
     world.calm();
 }
 
-/// The leader's subscriber has its answer while its standby is stopped. The others are told where
-/// they stand.
+/// The leader's answer ends, or it is told to end, while its standby is stopped. The others are
+/// told where they stand.
 #[test]
 fn stopped_standby_holds_no_output() {
     let _turn = MACHINE.shared();
-    let mut world = waiting("stopped standby", 4);
-    world.signal(3, Signal::STOP);
-    world.publish(1);
-    world.await_that("all but one end", |world| {
-        world.requests[..3].iter().all(|request| request.output.is_none())
+    for is_terminated in [false, true] {
+        let mut world = waiting("stopped standby", 4);
+        world.signal(3, Signal::STOP);
+        let begin = Instant::now();
+        match is_terminated {
+            true => world.signal(0, Signal::TERM),
+            false => world.publish(1),
+        }
+        world.await_that("all but one end", |world| {
+            world.requests[..3].iter().all(|request| request.output.is_none())
+        });
+        let (took, most) = (begin.elapsed(), if is_terminated { 300 } else { 600 });
+        assert!(took < Duration::from_millis(most), "{is_terminated}: {took:?}");
+        for request in &world.requests[1..] {
+            assert!(String::from_utf8_lossy(&request.received).contains(r#"{"s":0,"k":"#));
+        }
+        world.calm();
+    }
+}
+
+/// It is told so, and waits by itself.
+#[test]
+fn newcomer_to_a_full_leader_waits_alone() {
+    let _turn = MACHINE.shared();
+    let mut world = World::new("a full leader", 20);
+    for client in 0..20 {
+        world.ask(client, false, Duration::from_secs(60), &words(&["prlimit", "--nofile=75:75"]));
+        world.await_that("it waits", |world| world.sleeps(client));
+    }
+    let processes = world.processes.iter().filter(|process| process.ended.is_none()).count();
+    assert!((4..20).contains(&processes), "{processes}");
+    let before = cpu(world.processes[0].child.id());
+    thread::sleep(Duration::from_millis(200));
+    assert!(cpu(world.processes[0].child.id()) < before + 20);
+    world.publish(0);
+    world.await_that("all answers", |world| {
+        world.clients.iter().all(|client| client.request.is_none())
     });
-    let body = |index: usize| String::from_utf8_lossy(&world.requests[index].received).into_owned();
-    assert!(body(1).contains(r#"{"s":0,"k":"#) && body(3).contains(r#"{"s":0,"k":"#));
     world.calm();
 }
 
-/// A number of names that are bound is that of the waiting clients, whoever leads.
+/// The leader tells a newcomer to come, and hands over before it hears more of it.
+#[test]
+fn newcomer_to_a_leader_that_hands_over_is_not_lost() {
+    let _turn = MACHINE.shared();
+    for _ in 0..10 {
+        let mut world = World::new("a late newcomer", 3);
+        for client in 0..2 {
+            world.ask(client, false, Duration::from_secs(60), &[]);
+            world.await_join(client);
+        }
+        world.signal(0, Signal::STOP);
+        world.publish(1);
+        world.ask(2, false, Duration::from_secs(60), &[]);
+        world.await_that("it waits for the leader", |world| world.sleeps(2));
+        world.signal(0, Signal::CONT);
+        world.await_that("the leader's end", |world| world.processes[0].ended.is_some());
+        world.publish(0);
+        world.await_that("both answers", |world| {
+            world.clients.iter().all(|client| client.request.is_none())
+        });
+        world.calm();
+    }
+}
+
+/// One of them leads, the others join it.
+#[test]
+fn newcomers_of_one_moment_wait_together() {
+    let _turn = MACHINE.shared();
+    for _ in 0..10 {
+        let mut world = World::new("one moment", 20);
+        for client in 0..20 {
+            world.ask(client, false, Duration::from_secs(60), &[]);
+        }
+        world.await_that("all but two end", |world| {
+            world.processes.iter().filter(|process| process.ended.is_none()).count() == 2
+        });
+        world.publish(0);
+        world.await_that("all answers", |world| {
+            world.clients.iter().all(|client| client.request.is_none())
+        });
+        world.calm();
+    }
+}
+
+/// As many names are bound as clients wait, also after the leader has changed.
 #[test]
 fn slots_are_exact_across_leaders() {
     let _turn = MACHINE.shared();
     let mut world = World::new("slots", 9);
     world.variables[0].1 = "4".into();
-    let count = |world: &World| {
-        let url = format!("file://{}", world.store.0.display());
-        bound_names(&prefix(&url))
-    };
     for round in 0..12 {
         for client in 0..9 {
             if world.clients[client].request.is_none() {
@@ -866,9 +949,8 @@ fn slots_are_exact_across_leaders() {
             open == 4
         };
         world.await_that("four wait", is_over);
-        world.await_that("they have all slots", |world| count(world) == 4);
-        let refused = world.requests.iter().rev().take(9).filter(|request| request.is_refused);
-        assert!(refused.count() >= 4, "round {round}");
+        world.await_that("they have all slots", |world| world.slots() == 4);
+        assert!(world.refused >= 5 * (round + 1), "round {round}: {}", world.refused);
         // One of them ends, often the leader.
         let open = world.requests.iter().find(|request| request.output.is_some()).unwrap();
         let client = open.client;
@@ -879,7 +961,7 @@ fn slots_are_exact_across_leaders() {
     world.await_that("the end of all", |world| {
         world.requests.iter().all(|request| request.output.is_none())
     });
-    world.await_that("no slot is taken", |world| count(world) == 0);
+    world.await_that("no slot is taken", |world| world.slots() == 0);
 }
 
 fn descriptors(pid: u32) -> usize {
@@ -905,7 +987,7 @@ fn leader_holds_nothing_of_2000_that_have_gone() {
     let _turn = MACHINE.shared();
     let mut world = waiting("2,000 joins", 1);
     let leader = world.processes[0].child.id();
-    world.clients.extend(World::new("", BATCH).clients.drain(..));
+    world.clients.append(&mut World::new("", BATCH).clients);
     world.published.resize(BATCH + 1, 0);
     let mut held = Vec::new();
     for _ in 0..40 {
@@ -996,17 +1078,20 @@ fn leader_sleeps_after_each_event() {
     assert_eq!(comm(leader), "comet: leader");
 }
 
-/// A client that reads nothing delays nobody. It gets all when it reads, whoever leads then, or
+/// A client that reads nothing delays nobody. It gets all when it reads, also from the next leader, or
 /// is cut after 10 s.
 #[test]
 fn slow_reader_delays_nobody() {
     let _turn = MACHINE.shared();
-    let mut world = waiting("slow readers", 4);
+    let mut world = World::new("slow readers", 4);
+    world.variables[0].1 = "9".into();
+    world.all_wait();
     let text = "\"".repeat(MUCH);
     for client in [1, 2] {
         world.requests[client].is_idle = true;
         world.publish_text(client + 1, &text);
     }
+    world.await_that("they wait no longer", |world| world.slots() == 2);
     let begin = Instant::now();
     world.publish(4);
     world.await_that("a quick client's answer", |world| world.clients[3].request.is_none());

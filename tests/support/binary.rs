@@ -171,8 +171,7 @@ impl Waiter {
     }
 
     pub fn sleeps(&self) -> bool {
-        let call = self.read_proc("syscall");
-        call.split(' ').next().is_some_and(|number| SLEEPS.contains(&number))
+        sleeps(self.0.id())
     }
 
     pub fn read_proc(&self, file: &str) -> String {
@@ -196,6 +195,12 @@ impl Waiter {
         let script = format!("kill -s {name} {}", self.0.id());
         assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
     }
+}
+
+/// Whether a process waits, as [`Waiter::await_sleep`] says.
+pub fn sleeps(pid: u32) -> bool {
+    let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    call.split(' ').next().is_some_and(|number| SLEEPS.contains(&number))
 }
 
 #[cfg(target_arch = "x86_64")]
