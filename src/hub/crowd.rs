@@ -144,6 +144,9 @@ impl Crowd {
     /// Looks after this one at the time it says itself.
     pub fn plan(&mut self, id: Id, now: Duration) {
         let Some(due) = self.get(id).map(|waiter| waiter.due(now)) else { return };
+        if self.due.get(&id) == Some(&due) {
+            return;
+        }
         self.cancel(id);
         self.due.insert(id, due);
         self.agenda.insert((due, id));

@@ -50,6 +50,8 @@ pub struct Shared<'a> {
     is_in_vain: bool,
     together: Option<Together>,
     leader: Option<Box<Leader>>,
+    /// Those whose answers have ended: to close them takes longer than to answer.
+    finished: Vec<Id>,
     own: Own,
 }
 
@@ -109,6 +111,7 @@ impl<'a> Shared<'a> {
             is_in_vain: false,
             together,
             leader: None,
+            finished: Vec::new(),
             own,
         }
     }
@@ -121,6 +124,7 @@ impl<'a> Shared<'a> {
         self.own.id = self.insert(own);
         while !self.is_over() {
             self.serve();
+            self.clear();
             if self.is_over() {
                 break;
             }
@@ -371,7 +375,7 @@ impl<'a> Shared<'a> {
         let now = self.clock.now();
         let Some(waiter) = self.crowd.get_mut(id) else { return };
         match waiter.output.flush(now) {
-            Ok(true) if waiter.is_ending() => return self.remove(id, Vec::new()),
+            Ok(true) if waiter.is_ending() => return self.finished.push(id),
             Ok(true) => {}
             Ok(false) => self.clock.attend(waiter.output.as_fd(), id, Interest::Write),
             Err(_) => return self.remove(id, Vec::new()),
@@ -393,6 +397,13 @@ impl<'a> Shared<'a> {
                 self.clock.attend(waiter.output.as_fd(), id, Interest::End);
                 self.crowd.touch(id);
             }
+        }
+    }
+
+    /// Lets those go whose answers have ended, after all have been written.
+    fn clear(&mut self) {
+        for id in std::mem::take(&mut self.finished) {
+            self.remove(id, Vec::new());
         }
     }
 
@@ -439,6 +450,7 @@ impl<'a> Shared<'a> {
             self.woken(wake);
         }
         self.look_after();
+        self.clear();
     }
 
     /// When to wake though nothing happens.
