@@ -6,7 +6,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The state of a connection whose other end has sent its FIN (`TCP_CLOSE_WAIT` in
-/// include/net/tcp_states.h).
+/// `include/net/tcp_states.h`).
 const CLOSE_WAIT: &str = "08";
 
 /// The addresses of clients that have closed a connection, which our end has not.

@@ -20,15 +20,24 @@ pub struct Streams {
     pub last: Option<Box<dyn Any>>,
 }
 
+/// The most lines of one process. `mod_cgi` reads them after the answer only, and a full
+/// pipe (64 KiB) would stop a process in which a crowd waits.
+const MAX_LINES: u32 = 100;
+
 /// The web server's error log: standard error.
-pub struct Log(io::Stderr);
+pub struct Log {
+    to: io::Stderr,
+    lines: u32,
+}
 
 impl Log {
     /// Writes the line of `error`, if it has one.
     pub fn report(&mut self, error: &Error) {
-        if let Some(line) = error.log_line() {
+        let line = error.log_line().filter(|_| self.lines < MAX_LINES);
+        if let Some(line) = line {
+            self.lines += 1;
             // In one write(2): `mod_cgi` makes a line of each.
-            let _ = self.0.write_all(format!("novcomet: {line}\n").as_bytes());
+            let _ = self.to.write_all(format!("novcomet: {line}\n").as_bytes());
         }
     }
 }
@@ -37,7 +46,11 @@ impl Streams {
     /// The streams of this process; nothing is written yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { output: Output::new(rustix::stdio::stdout()), log: Log(io::stderr()), last: None }
+        Self {
+            output: Output::new(rustix::stdio::stdout()),
+            log: Log { to: io::stderr(), lines: 0 },
+            last: None,
+        }
     }
 
     /// Writes `answer` and ends the streams.

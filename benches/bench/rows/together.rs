@@ -15,7 +15,7 @@ use crate::waiters::{Usage, available};
 use crate::worlds::{Talk, more_descriptors, roomy};
 
 const ROUNDS: usize = 3;
-const SPAN: Duration = Duration::from_secs(20);
+const SPAN: Duration = Duration::from_secs(10);
 /// The time between two publishes to the busy topic.
 const PAUSE: Duration = Duration::from_millis(50);
 const MORE: &str = "server.max-fds := 60000\nserver.listen-backlog := 4096\n";
