@@ -1135,7 +1135,10 @@ fn crowd_is_handed_over_whole() {
     let mut world = World::new("a crowd", count);
     for client in 0..count {
         world.ask(client, client % 2 == 1, Duration::from_secs(300), &[]);
-        if client == 0 || client % 32 == 0 || client == count - 1 {
+        if client == 0 {
+            world.await_that("it leads", |world| world.named("comet: leader").is_some());
+        }
+        if client % 32 == 0 || client == count - 1 {
             world.await_that("all join", |world| {
                 world.processes.iter().filter(|process| process.ended.is_none()).count() <= 2
             });
@@ -1143,7 +1146,7 @@ fn crowd_is_handed_over_whole() {
     }
     let standby = world.named("comet: standby").unwrap();
     let pid = world.processes[standby].child.id();
-    let leader = world.processes[0].child.id();
+    let leader = world.processes[world.named("comet: leader").unwrap()].child.id();
     // The kernel's records of the leader's last moments are gone with it.
     let begin = Instant::now();
     let _ = kill_process(Pid::from_raw(leader.try_into().unwrap()).unwrap(), Signal::TERM);
