@@ -324,8 +324,13 @@ impl Server {
 
     /// Waits until exactly this number of subscribers waits.
     pub fn await_waiters(&self, expected: usize) {
-        let what = format!("{expected} subscribers wait");
-        self.eventually(&what, || self.waiters() == expected);
+        let mut last = 0;
+        let is_reached = comes_true(|| {
+            let waiters = self.waiters();
+            last = if waiters == usize::MAX { last } else { waiters };
+            waiters == expected
+        });
+        assert!(is_reached, "{last} subscribers wait, not {expected}: {:?}", self.complaints());
     }
 
     /// Waits until `condition` is true; reports the server's error log if it never is.
