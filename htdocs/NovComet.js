@@ -1,9 +1,8 @@
-/*!
- * NovComet: real-time notifications from the web server you already have. MIT OR Apache-2.0
- *
- *   NovComet.subscribe('news', (k, event) => show(event.data)).run();
- *   NovComet.publish('news', 'It works.');
- */
+/*! NovComet, MIT OR Apache-2.0 */
+// Real-time notifications from the web server you already have.
+//
+//   NovComet.subscribe('news', (k, event) => show(event.data)).run();
+//   NovComet.publish('news', 'It works.');
 {
   // Milliseconds.
   const POLL_WAIT = 60e3;         // the server may answer sooner
@@ -11,52 +10,135 @@
   const BEGIN_TIMEOUT = 4e3;      // for the first event of a stream
   const SILENCE_TIMEOUT = 25e3;   // a stream has a heartbeat every 15 s
   const CHECK_INTERVAL = 5e3;     // between two checks of a timeout
-  const POLL_PERIOD = 600e3;      // before 'auto' tries a stream again
+  const POLL_PERIOD = 600e3;      // before 'auto' tries a stream again, or a tab to share
   const JITTER = 100;             // spreads clients that one event has woken
   const HELD = 1e3;               // the server has held a longer request
+  const GRACE = 1.2e3;            // a failure that is over by then is not reported
+  const RUN_REMINDER = 3e3;
+  const TOKEN_MARGIN = 30e3;      // before a token expires
+  const SIGN_OF_LIFE = 15e3, HOST_TIMEOUT = 90e3; // of a tab or worker that has the connection; timers of tabs may be slow
   const BACKOFF = [1e3, 2e3, 4e3, 8e3, 16e3, 30e3];
   const INTERVAL = 250, BURST = 10 * INTERVAL;  // ten requests at once, then four a second
 
+  const MAX_TOPICS = 64, MAX_QUERY = 8000;      // of a request, as the server accepts it
+  const MAX_KEEPALIVE = 6e4, MAX_BATCH = 50;    // characters and messages of a publish
+
   /** Browsers refuse to call these functions as methods. */
-  const platformOf = options => {
-    const {fetch, setTimeout, clearTimeout, addEventListener, removeEventListener, TextDecoder, Date, Math} =
-      Object.assign(Object.create(globalThis), options);
-    return {fetch, setTimeout, clearTimeout, addEventListener, removeEventListener, TextDecoder, Date, Math};
+  const PLATFORM = ['fetch', 'setTimeout', 'clearTimeout', 'addEventListener', 'removeEventListener', 'TextDecoder',
+    'Date', 'Math', 'console', 'document', 'navigator', 'BroadcastChannel', 'SharedWorker'];
+  const platformOf = (options = {}) =>
+    Object.fromEntries(PLATFORM.map(name => [name, (name in options ? options : globalThis)[name]]));
+
+  const parseJson = text => {
+    try {
+      return JSON.parse(text);
+    } catch { /* undefined says so */ }
   };
 
-  const urlOf = ({_baseurl, _args}, query) => {
-    const parameters = [_args, query].filter(Boolean).join('&');
-    return _baseurl + (parameters && (_baseurl.includes('?') ? '&' : '?') + parameters);
-  };
+  const failure = (message, more) => Object.assign(new Error(message), more);
 
   const retryAfterOf = ({headers}) =>
     Math.min(Math.max(headers.get('Retry-After') * 1e3, 0) || 0, 3600e3);
 
-  /** NovComet gives a reason (RFC 9457), a proxy may not. */
-  const httpError = async response => {
-    const {status} = response, problem = await response.json().catch(() => null);
-    return Object.assign(new Error(problem?.detail || problem?.title || `HTTP ${status}`),
-      {status, retryAfter: retryAfterOf(response), fromServer: !!problem});
+  /** The request is wrong, and the same request will be wrong again. */
+  const isRefusal = status => /^4(?!08|25|29)/.test(status);
+
+  const CODES = {401: 'unauthorized', 403: 'forbidden', 404: 'not-found', 408: 'timeout', 413: 'too-large',
+    414: 'too-large', 429: 'unavailable', 503: 'unavailable'};
+  const codeOf = status => CODES[status] ?? (status < 500 ? 'bad-request' : 'server');
+
+  const CAUSES = {
+    403: 'the server does not allow it',
+    404: 'there is nothing at this URL; init sets the URL of comet.cgi',
+    413: 'the message is too long',
+    414: 'the URL is too long: use fewer topics, or shorter ones',
+    500: 'the server cannot run the program; its error log says why',
   };
 
-  /** The events of one topic in an answer that are after the cursor `since`. */
-  const eventsOf = ({s, k, m, gap}, id, since) => {
-    const messages = new Map(Object.entries(m ?? {})).get(id) ?? [], lost = !!gap?.includes(id);
-    const events = messages.filter(message => lost || !(message.id <= since));
-    if (s && !(k[id] <= messages[messages.length - 1]?.id)) events.push({id: k[id]});
-    return events.map(({id: cursor, data}, i) => ({id, cursor, data, gap: lost && !i}));
+  /** NovComet gives a reason (RFC 9457), a proxy may not. */
+  const httpError = (response, text, url) => {
+    const {status} = response, problem = parseJson(text), cause = CAUSES[status];
+    const reason = problem?.detail || problem?.title || `HTTP ${status} from ${url}${cause ? `: ${cause}` : ''}`;
+    return failure(reason, {status, url, code: codeOf(status), retryAfter: retryAfterOf(response), fromServer: !!problem});
+  };
+
+  const foreignError = (text, url) => {
+    const [code, what] = /^\x7fELF/.test(text) ? ['binary', 'the program itself: the server does not run it as CGI'] :
+      /^\s*</.test(text) ? ['html', 'a page: a wrong URL, a login page or a fallback'] :
+      ['not-novcomet', 'not from NovComet'];
+    return failure(`the answer from ${url} is ${what}`, {code, url});
+  };
+
+  const networkError = (cause, url) => failure(
+    `no answer from ${url}: no network, no server, or the server does not allow this origin (CORS)`,
+    {code: 'network', url, cause});
+
+  /** The claims of a token (RFC 7519), as far as it is readable. */
+  const claimsOf = token => {
+    try {
+      return JSON.parse(atob(token.split('.')[1].replace(/-/g, '+').replace(/_/g, '/')));
+    } catch {
+      return {};
+    }
+  };
+
+  /** The claims that are the same in the next token of the same user. */
+  const identityOf = token => {
+    const {exp, iat, nbf, jti, ...claims} = claimsOf(token);
+    return JSON.stringify(claims);
+  };
+
+  const textOf = data => {
+    const kind = Object.prototype.toString.call(data).slice(8, -1);
+    const text = /^(String|Number|Boolean|Undefined)$/.test(kind) ? data :
+      /^(Object|Array|Null)$/.test(kind) || data.toJSON ? JSON.stringify(data) : undefined;
+    if (text === undefined && data !== undefined) throw new TypeError(`a message cannot be a ${kind}: publish text, or an object for JSON`);
+    return text === undefined ? text : `${text}`;
+  };
+
+  class Event {
+    constructor(id, cursor, data, gap) {
+      Object.assign(this, {id, cursor, data, gap});
+    }
+
+    json() {
+      return JSON.parse(this.data);
+    }
+  }
+
+  /** The events in an answer for a callback at `cursor`. The request asked for those after `since`. */
+  const eventsOf = ({s, k, m, gap}, id, cursor, since) => {
+    const messages = new Map(Object.entries(m ?? {})).get(id) ?? [], isAhead = cursor > since && k[id] >= since;
+    const lost = !isAhead && !!gap?.includes(id), events = messages.filter(message => lost || !(message.id <= cursor));
+    const isLater = !(k[id] <= messages[messages.length - 1]?.id) && !(isAhead && k[id] <= cursor);
+    if (s && isLater) events.push({id: k[id]});
+    return events.map(({id: cursor, data}, i) => new Event(id, cursor, data, lost && !i));
   };
 
   class Listeners {
     state = new Set();
     error = new Set();
+    warned = new Set();
 
     constructor(platform) {
       Object.assign(this, {platform});
     }
 
+    /** Throws a TypeError for an unknown type. */
+    of(type) {
+      if (type !== 'state' && type !== 'error') throw new TypeError(`there is no event '${type}': use 'state' or 'error'`);
+      return this[type];
+    }
+
     emit(type, value) {
       this[type].forEach(listener => this.call(listener, value));
+      if (type === 'error' && !this.error.size) this.warn(value.message);
+    }
+
+    /** Says each thing once. */
+    warn(text) {
+      if (!this.warned.has(text)) this.platform.console?.warn(`NovComet: ${text}`);
+      this.warned.add(text);
     }
 
     /** An exception goes to window.onerror and is returned. */
@@ -71,89 +153,185 @@
     }
   }
 
-  /** The topics with their cursors and callbacks. Delivers each event once and in order. */
+  /** The cursors of a tab, for its next page. */
+  class Session {
+    constructor(server, settings, storage) {
+      Object.assign(this, {server, settings, storage});
+    }
+
+    read() {
+      return new Map(this.access(storage => JSON.parse(storage.getItem(this.server.name))));
+    }
+
+    write(cursors) {
+      this.access(storage => storage.setItem(this.server.name, JSON.stringify([...this.read(), ...cursors].slice(-200))));
+    }
+
+    /** A browser may forbid the storage. */
+    access(use) {
+      try {
+        return this.settings.resume === 'session' ? use(this.storage ?? globalThis.sessionStorage) : null;
+      } catch {
+        return null;
+      }
+    }
+  }
+
+  /** The callbacks with their cursors. Delivers each event to each callback once and in order. */
   class Subscriptions {
-    topics = new Map();     // id → {key, callback, cursor}
+    entries = new Set();    // {id, callback, cursor, isMain}
     running = false;        // while stopped, no topic is wanted and no event is delivered
 
-    constructor(listeners) {
-      Object.assign(this, {listeners});
+    constructor(listeners, session) {
+      Object.assign(this, {listeners, session});
     }
 
-    /** Returns whether the topic is new. */
-    add(id, callback, cursor) {
-      const key = encodeURIComponent(id), topic = this.topics.get(`${id}`);
-      if (topic) topic.callback = callback;
-      else this.topics.set(`${id}`, {key, callback, cursor});
-      return !topic;
+    of(id) {
+      return [...this.entries].filter(entry => entry.id === id);
     }
 
+    /** `isMain`: the callback of 2011, of which a topic has one. A new entry has a cursor if it begins with the next event. */
+    add(id, callback, cursor, isMain) {
+      this.remind();
+      encodeURIComponent(id);
+      if (typeof callback !== 'function') throw new TypeError(`the topic '${id}' needs a callback`);
+      const known = this.of(id), main = isMain && known.find(entry => entry.isMain);
+      if (main) return Object.assign(main, {callback});
+      const position = cursor === undefined && Math.max(...known.map(({cursor}) => cursor));
+      const entry = {id, callback, isMain, follows: position > 0, cursor: position > 0 ? position :
+        cursor > 0 ? cursor : this.session.read().get(id) ?? cursor};
+      this.entries.add(entry);
+      return entry;
+    }
+
+    /** A page may forget to call run. */
+    remind() {
+      const {listeners, listeners: {platform: {setTimeout}}} = this;
+      this.reminder ??= setTimeout(() => this.running || listeners.warn('no event is received before run() is called'), RUN_REMINDER);
+    }
+
+    /** The least cursors to ask for. `fresh`: those that are no position yet, which precede the others of their topic. */
     wanted() {
-      return this.running ? [...this.topics.values()].map(({key, cursor}) => ({key, cursor})) : [];
+      const all = new Map(), entries = this.running ? [...this.entries] : [];
+      for (const {id, cursor} of entries) {
+        if (!all.has(id) || all.get(id) > 0 && !(cursor >= all.get(id))) all.set(id, cursor);
+      }
+      const fresh = new Map([...all].filter(([, cursor]) => !(cursor > 0)));
+      return {all, fresh, isMixed: entries.some(({id, cursor}) => cursor !== all.get(id) && fresh.has(id))};
     }
 
-    /** Returns how many cursors have moved. */
-    deliver(answer) {
+    /** An answer to `cursors` is none for a callback that stands before them. Returns how many cursors have moved. */
+    deliver(answer, cursors) {
       let moved = 0;
-      for (const [id, cursor] of Object.entries(answer.k)) {
-        const topic = this.topics.get(id);
-        if (!topic || !(cursor > 0)) continue;
-        if (cursor !== topic.cursor) moved++;
-        this.deliverTopic(id, topic, answer);
+      for (const [id, k] of Object.entries(answer.k)) {
+        const since = cursors.get(id);
+        for (const entry of k > 0 ? this.of(id) : []) {
+          if (entry.cursor !== since && !(entry.cursor >= since)) continue;
+          if (k !== entry.cursor) moved++;
+          this.deliverTo(entry, answer, since);
+        }
       }
       return moved;
     }
 
     /** The cursor moves before each callback, so a stop in it loses and repeats no event. */
-    deliverTopic(id, topic, answer) {
-      const isCurrent = () => this.running && this.topics.get(id) === topic;
-      for (const event of eventsOf(answer, id, topic.cursor)) {
+    deliverTo(entry, answer, since) {
+      const {id} = entry, isAhead = entry.cursor > answer.k[id] && answer.k[id] >= since;
+      const isCurrent = () => this.running && this.entries.has(entry);
+      for (const event of eventsOf(answer, id, entry.cursor, since)) {
         if (!isCurrent()) return;
-        topic.cursor = event.cursor;
-        const error = this.listeners.call(topic.callback, answer.k, event);
+        entry.cursor = event.cursor;
+        const error = this.listeners.call(entry.callback, answer.k, event);
         if (error) this.listeners.emit('error', error);
       }
-      if (isCurrent()) topic.cursor = answer.k[id];
+      if (isCurrent() && !isAhead) entry.cursor = answer.k[id];
+    }
+
+    save() {
+      const {all, fresh} = this.wanted();
+      this.session.write([...all].filter(([id]) => !fresh.has(id)));
     }
   }
 
-  /** One HTTP request with a timeout. */
-  class HttpRequest {
+  /** The URL, and what every request to it shows. */
+  class Server {
+    constructor(platform, settings) {
+      Object.assign(this, {platform, settings});
+    }
+
+    /** The absolute URL. */
+    get address() {
+      const {settings: {_baseurl}, platform: {document}} = this;
+      return document ? new URL(_baseurl, document.baseURI).href : _baseurl;
+    }
+
+    get name() {
+      return `NovComet ${this.address}`;
+    }
+
+    url(query) {
+      const {_baseurl, _args} = this.settings, parameters = [_args, query].filter(Boolean).join('&');
+      return _baseurl + (parameters && (_baseurl.includes('?') ? '&' : '?') + parameters);
+    }
+
+    /** A refused token is asked for again, once. */
+    async fetch(query, init) {
+      const first = await this.token(), response = await this.send(query, init, first);
+      const next = response.status === 401 && first && await this.token(true);
+      return next ? this.send(query, init, next) : response;
+    }
+
+    async send(query, init, token) {
+      const {platform: {fetch}, settings: {credentials}} = this;
+      const more = {...credentials && {credentials}, ...token && {headers: {Authorization: `Bearer ${token}`}}};
+      try {
+        return await fetch(this.url(query), {...init, ...more, cache: 'no-store', referrerPolicy: 'origin'});
+      } catch (error) {
+        throw networkError(error, this.address);
+      }
+    }
+
+    /** Resolves to a token that is valid for a while. */
+    async token(isRefused) {
+      const {settings: {token}} = this;
+      if (isRefused || this.source !== token || this.expires(TOKEN_MARGIN)) {
+        this.source = token;
+        this.current = typeof token === 'function' ? await this.ask(token, isRefused) : token;
+      }
+      return this.current;
+    }
+
+    async ask(token, isRefused) {
+      try {
+        return await token(isRefused);
+      } catch (cause) {
+        throw failure(`no token: ${cause?.message}`, {code: 'unauthorized', cause});
+      }
+    }
+
+    expires(margin) {
+      return claimsOf(this.current).exp * 1e3 < this.platform.Date.now() + margin;
+    }
+
+    /** The clients with equal terms may share a connection. */
+    get terms() {
+      const {settings: {_args, transport, sleepTime, credentials}, source, current} = this;
+      return {version: 1, _baseurl: this.address, _args, transport, sleepTime, credentials,
+        identity: source && identityOf(current)};
+    }
+  }
+
+  /** A request with a timeout. */
+  class Request {
     controller = new AbortController();
 
-    constructor(platform, timeout) {
-      Object.assign(this, {platform, timeout});
+    constructor(platform, server, timeout) {
+      Object.assign(this, {platform, server, timeout});
     }
 
-    /** Yields the answer, or each one of a stream. */
-    async *send(url, init) {
-      const {platform: {fetch, clearTimeout, Date}, controller: {signal}} = this;
-      this.startedAt = this.readAt = Date.now();
+    begin() {
+      this.startedAt = this.readAt = this.platform.Date.now();
       this.checkTimeout();
-      try {
-        const response = await fetch(url, {...init, signal, cache: 'no-store', referrerPolicy: 'origin'});
-        if (!response.ok) throw await httpError(response);
-        this.retryAfter = retryAfterOf(response);
-        this.isEventStream = /event-stream/.test(response.headers.get('Content-Type'));
-        if (this.isEventStream) yield* this.readEvents(response.body.getReader());
-        else yield await response.json();
-      } catch (error) {
-        throw this.timedOut ? new Error('the server did not answer in time') : error;
-      } finally {
-        clearTimeout(this.timer);
-        this.abort();
-      }
-    }
-
-    async *readEvents(reader) {
-      const {TextDecoder, Date} = this.platform, decoder = new TextDecoder();
-      for (let rest = '', chunk; !(chunk = await reader.read()).done;) {
-        const lines = (rest + decoder.decode(chunk.value, {stream: true})).split('\n');
-        rest = lines.pop();
-        this.readAt = Date.now();
-        this.onread();
-        for (const line of lines) if (line.startsWith('data:')) yield JSON.parse(line.slice(5));
-      }
     }
 
     get age() {
@@ -164,8 +342,15 @@
     checkTimeout() {
       const {Date, setTimeout} = this.platform;
       this.timedOut = Math.abs(Date.now() - this.readAt) > this.timeout;
+      if (this.age > HELD) this.onheld?.();
       if (this.timedOut) this.abort();
       else this.timer = setTimeout(() => this.checkTimeout(), CHECK_INTERVAL);
+    }
+
+    end() {
+      const {clearTimeout} = this.platform;
+      clearTimeout(this.timer);
+      this.abort();
     }
 
     abort() {
@@ -173,19 +358,104 @@
     }
   }
 
-  class Publisher {
-    pendingBytes = 0;
+  /** One HTTP request. */
+  class HttpRequest extends Request {
+    /** Yields the answer, or each one of a stream. */
+    async *send(query, init) {
+      const {server, controller: {signal}} = this, url = server.address;
+      this.begin();
+      try {
+        const response = await server.fetch(query, {...init, signal});
+        if (!response.ok) throw httpError(response, await response.text().catch(() => ''), url);
+        this.retryAfter = retryAfterOf(response);
+        this.isEventStream = /event-stream/.test(response.headers.get('Content-Type'));
+        if (this.isEventStream) yield* this.readEvents(response.body.getReader());
+        else yield this.parse(await response.text());
+      } catch (error) {
+        throw this.timedOut ? failure(`the server did not answer in time (${url})`, {code: 'timeout', url}) :
+          error.code ? error : networkError(error, url);
+      } finally {
+        this.end();
+      }
+    }
 
-    constructor(platform, settings) {
-      Object.assign(this, {platform, settings});
+    parse(text) {
+      return parseJson(text) ?? (() => { throw foreignError(text, this.server.address); })();
+    }
+
+    async *readEvents(reader) {
+      const {TextDecoder, Date} = this.platform, decoder = new TextDecoder();
+      for (let rest = '', chunk; !(chunk = await reader.read()).done;) {
+        const lines = (rest + decoder.decode(chunk.value, {stream: true})).split('\n');
+        rest = lines.pop();
+        this.readAt = Date.now();
+        this.onread();
+        for (const line of lines) if (line.startsWith('data:')) yield this.parse(line.slice(5));
+      }
+    }
+  }
+
+  /** Sends messages one request after the other, in the order of the calls. */
+  class Publisher {
+    queue = [];
+    pendingBytes = 0;
+    sending = false;
+
+    constructor(platform, server) {
+      Object.assign(this, {platform, server});
+    }
+
+    publish(id, data) {
+      const message = {publish: `${id}`, data: textOf(data)};
+      const answer = new Promise((resolve, reject) => this.queue.push({message, resolve, reject}));
+      this.run();
+      return answer;
+    }
+
+    async run() {
+      if (this.sending) return;
+      this.sending = true;
+      await null;             // the messages of one moment go together
+      while (this.queue.length) await this.send(this.next());
+      this.sending = false;
+    }
+
+    /** A page that ends cannot wait for answers. */
+    flush() {
+      while (this.queue.length) this.send(this.next());
+    }
+
+    /** The first messages that fit in one request. */
+    next() {
+      const sizes = this.queue.map(({message}) => encodeURIComponent(JSON.stringify(message)).length);
+      let size = 0, count = 0;
+      while (count < Math.min(sizes.length, MAX_BATCH) && (size += sizes[count]) < MAX_KEEPALIVE) count++;
+      return this.queue.splice(0, count || 1);
+    }
+
+    async send(batch) {
+      const [{message, resolve, reject}] = batch, isOne = batch.length === 1;
+      try {
+        const answer = await this.post(isOne ? message : {batch: JSON.stringify(batch.map(({message}) => message))});
+        isOne ? resolve(answer) : batch.forEach((entry, i) => this.settle(entry, answer[i]));
+      } catch (error) {
+        if (!isOne && isRefusal(error.status)) for (const entry of batch) await this.send([entry]);
+        else batch.forEach(({reject}) => reject(error));
+      }
+    }
+
+    settle({resolve, reject}, answer) {
+      const {status, detail, title} = answer, url = this.server.address;
+      status ? reject(failure(detail || title, {status, url, code: codeOf(status)})) : resolve(answer);
     }
 
     /** `keepalive` requests outlive the page. Browsers refuse more than 64 KiB of them. */
-    async post(body) {
-      const {length} = `${body}`, keepalive = (this.pendingBytes += length) < 6e4;
-      const request = new HttpRequest(this.platform, ANSWER_TIMEOUT);
+    async post({data, ...fields}) {
+      const body = new URLSearchParams(data === undefined ? fields : {...fields, data}), {length} = `${body}`;
+      const keepalive = (this.pendingBytes += length) < MAX_KEEPALIVE;
+      const request = new HttpRequest(this.platform, this.server, ANSWER_TIMEOUT);
       try {
-        for await (const answer of request.send(urlOf(this.settings), {method: 'POST', body, keepalive})) return answer;
+        for await (const answer of request.send('', {method: 'POST', body, keepalive})) return answer;
       } finally {
         this.pendingBytes -= length;
       }
@@ -255,20 +525,26 @@
 
   /** Requests events, one request after the other, while topics are wanted. */
   class Connection {
-    away = false;             // the page is in the back/forward cache
+    away = false;             // the page is in the back/forward cache, or frozen
     looping = false;
     confirmed = false;        // the server has answered since the last failure
     request = null;           // the open or last one
+    doubt = null;             // the timer of a failure that is not reported yet
     wake() {}                 // ends the pause before the next request
 
-    /** `settings` has the fields of Client. */
-    constructor(platform, settings, subscriptions, setState, fail) {
-      Object.assign(this, {platform, settings, subscriptions, setState, fail});
+    /** `settings` has the fields of Client. `observer` has the functions `setState` and `fail`. */
+    constructor(platform, server, settings, subscriptions, observer, share) {
+      Object.assign(this, {platform, server, settings, subscriptions, observer, share});
       this.pace = new Pace(platform);
+      this.transport = new Transport(platform, settings);
     }
 
     isActive() {
-      return !this.away && this.subscriptions.wanted().length > 0;
+      return !this.away && this.subscriptions.wanted().all.size > 0;
+    }
+
+    setState(state) {
+      this.observer.setState(state);
     }
 
     /** Forgets earlier failures and asks the server at once. */
@@ -279,6 +555,7 @@
       this.pace.failures = 0;
       if (!this.away) this.setState(this.isActive() ? 'connecting' : 'stopped');
       this.abort();
+      this.share?.close();
       this.wake();
       this.run();
     }
@@ -307,6 +584,7 @@
         await this.pause(this.pace.limitRate());
       }
       this.looping = false;
+      this.share?.close();
       if (!this.away) this.setState('stopped');
     }
 
@@ -322,7 +600,7 @@
     async requestOnce() {
       const request = this.request = this.nextRequest(), isCurrent = () => request === this.request;
       try {
-        for await (const answer of request.send(urlOf(this.settings, request.query))) {
+        for await (const answer of request.send(request.query)) {
           if (!isCurrent()) return 0;
           this.accept(answer, request);
         }
@@ -337,25 +615,41 @@
      * A stream begins with the same answer, but 'auto' does not rely on its first stream.
      */
     nextRequest() {
-      const all = this.subscriptions.wanted(), fresh = all.filter(({cursor}) => !cursor), isNew = fresh.length > 0;
-      const stream = this.transport.usesStream(this.confirmed && !isNew);
-      const immediate = stream || !this.confirmed || isNew, wait = immediate ? 0 : POLL_WAIT;
-      const topics = (stream || !isNew ? all : fresh)
-        .map(({key, cursor}) => `subscribed[${key}]=${encodeURIComponent(cursor || 0)}&`).join('');
-      const request = new HttpRequest(this.platform, stream ? BEGIN_TIMEOUT : wait + ANSWER_TIMEOUT);
+      const {all, fresh, isMixed} = this.subscriptions.wanted(), isNew = fresh.size > 0, isReady = this.confirmed && !isNew;
+      this.share?.open();
+      const shared = isReady && this.share?.request(all);
+      if (shared) return Object.assign(shared, {onstate: state => this.onSharedState(state)});
+      const stream = !isMixed && this.transport.usesStream(isReady);
+      const immediate = stream || !isReady, wait = immediate ? 0 : POLL_WAIT, cursors = stream || !isNew ? all : fresh;
+      const topics = [...cursors].map(([id, cursor]) =>
+        `subscribed[${encodeURIComponent(id)}]=${encodeURIComponent(cursor || 0)}&`).join('');
+      const request = new HttpRequest(this.platform, this.server, stream ? BEGIN_TIMEOUT : wait + ANSWER_TIMEOUT);
       return Object.assign(request, {
         query: topics + (stream ? 'stream=json' : `wait=${wait / 1e3}`),
-        stream, immediate, isNew,
-        onread: () => this.transport.onRead(request.age),
+        cursors, stream, immediate, isNew,
+        onread: () => this.onRead(request),
+        onheld: () => immediate || this.setState('waiting'),
       });
     }
 
+    onSharedState({state, error}) {
+      this.setState(state);
+      if (error) this.observer.fail(failure(error.message, error));
+    }
+
+    /** A stream ends before its token expires. */
+    onRead(request) {
+      this.transport.onRead(request.age);
+      if (request.age > TOKEN_MARGIN && this.server.expires(TOKEN_MARGIN)) this.abort();
+    }
+
     accept(answer, request) {
-      if (!answer?.k) throw new Error('the answer is not from NovComet');
+      if (!answer?.k) throw foreignError('', this.server.address);
       this.confirmed = true;
       this.setState('waiting');
       if (request.stream) this.beginStream(request);
-      const moved = this.subscriptions.deliver(answer);
+      const {cursors} = request, moved = this.subscriptions.deliver(answer, cursors);
+      for (const [id, cursor] of Object.entries(answer.k)) if (cursors.has(id) && cursor > 0) cursors.set(id, cursor);
       request.useful ||= request.immediate ? moved || !request.isNew : answer.s && moved;
     }
 
@@ -367,8 +661,10 @@
     }
 
     onEnd(request) {
-      const {stream, immediate, retryAfter, useful} = request;
-      if (stream && immediate) throw new Error('the answer is not from NovComet');
+      const {stream, immediate, retryAfter, useful, isShared} = request;
+      if (isShared) return this.onShareEnd(request);
+      if (stream && immediate) throw foreignError('', this.server.address);
+      if (retryAfter) this.setState('queued');
       if (!useful && !retryAfter && !this.wasHeld(request)) {
         return stream && this.transport.onFailure() ? 0 : this.pace.backoff();
       }
@@ -377,15 +673,36 @@
       return retryAfter + (+this.settings.sleepTime || 0) + this.platform.Math.random() * JITTER;
     }
 
+    /** Each client then asks for itself, and hears what is wrong with its own topics. */
+    onShareEnd(request) {
+      this.share.onEnd(request);
+      this.confirmed = false;
+      return 0;
+    }
+
     onFailure(error, request) {
-      const polls = !error.fromServer && request.stream && this.transport.onFailure();
+      if (request.isShared) return this.onShareEnd(request);
+      const polls = !error.fromServer && request.stream && this.transport.onFailure(), flowed = this.confirmed;
       this.confirmed = this.transport.streaming = false;
       if (polls) return 0;
       if (this.wasHeld(request)) this.pace.failures = 0;
-      if (/^4(?!08|25|29)/.test(error.status)) this.pace.failures = BACKOFF.length;   // the page's mistake
-      this.setState('offline');
-      this.fail(error);
+      if (isRefusal(error.status)) this.pace.failures = BACKOFF.length;   // the page's mistake
+      this.report(error, flowed);
       return (error.retryAfter || 0) + this.pace.backoff();
+    }
+
+    /** A connection that flowed may fail for a moment: the page is left, or the server restarts. */
+    report(error, flowed) {
+      const {setTimeout} = this.platform, tell = () => {
+        this.setState('offline');
+        this.observer.fail(this.error);
+      };
+      this.error = error;
+      if (!flowed && !this.doubt) return tell();
+      this.doubt ??= setTimeout(() => {
+        this.doubt = null;
+        if (!this.confirmed && this.isActive()) tell();
+      }, GRACE);
     }
 
     /** A server that has held this request can bear the next one. */
@@ -394,46 +711,378 @@
     }
   }
 
+  // One connection for all tabs. Each tab asks once for itself (wait=0), and then has a host wait for it: a
+  // SharedWorker, or one of the tabs. Answers pass through unchanged, and each tab keeps its own cursors.
+  // To the host: {n, cursors}, {leaves}, {token}. From the host, with the `n` of the tab: {state, error},
+  // {answer, since}, {asks}, {ends}, or only a sign of life. {leads} comes from a new host.
+
+  const nameOf = terms => `NovComet ${JSON.stringify(terms)}`;
+  const termsOf = name => parseJson(/^NovComet (\{.*)/.exec(name)?.[1] ?? '');
+
+  /** A tab's request to a host, instead of one to the server. */
+  class SharedRequest extends Request {
+    static count = 0;
+    isShared = true;
+    n = ++SharedRequest.count;
+    inbox = [];
+
+    constructor(platform, server, port, cursors) {
+      super(platform, server, BEGIN_TIMEOUT);
+      Object.assign(this, {port, cursors});
+    }
+
+    async *send() {
+      this.port.onmessage = ({data}) => this.receive(data);
+      this.begin();
+      this.join();
+      try {
+        for (let message; !(message = await this.next()).ends;) {
+          if (!message.answer) continue;
+          this.cursors = message.since;
+          yield message.answer;
+        }
+      } finally {
+        this.end();
+      }
+    }
+
+    /** Tells the host what to wait for. */
+    join() {
+      this.port.postMessage({n: this.n, cursors: this.cursors});
+    }
+
+    receive(message) {
+      if (message.leads) this.join();
+      if (message.n !== this.n) return;
+      Object.assign(this, {readAt: this.platform.Date.now(), timeout: HOST_TIMEOUT, isAlone: message.isAlone});
+      if (message.asks) this.sendToken(message.isRefused);
+      if (message.state) this.onstate(message);
+      this.push(message);
+    }
+
+    push(message) {
+      this.inbox.push(message);
+      this.wake?.();
+    }
+
+    async next() {
+      if (!this.inbox.length) await new Promise(wake => { this.wake = wake; });
+      return this.inbox.shift();
+    }
+
+    /** A tab whose user has changed lends no token. */
+    async sendToken(isRefused) {
+      const {server} = this, {identity} = server.terms, token = await server.token(isRefused).catch(() => '');
+      if (server.terms.identity === identity) this.port.postMessage({token});
+      else this.abort();
+    }
+
+    abort() {
+      if (this.controller.signal.aborted) return;
+      super.abort();
+      this.port.postMessage({leaves: true});
+      this.push({ends: true});
+    }
+  }
+
+  /** Waits for all tabs that have joined. */
+  class Host {
+    members = new Map();      // port → {n, cursors}
+    state = 'waiting';
+
+    constructor(platform, {identity, ...settings}) {
+      const server = new Server(platform, {...settings, token: identity && (isRefused => this.askToken(isRefused))});
+      Object.assign(this, {platform, connection: new Connection(platform, server, settings, this, this)});
+      this.beat();
+    }
+
+    receive(port, {n, cursors, leaves, token}) {
+      if (cursors) this.join(port, n, cursors);
+      else if (leaves) this.remove(port);
+      else this.ontoken?.(token);
+    }
+
+    join(port, n, cursors) {
+      const {connection, state} = this, before = this.members.get(port);
+      this.members.set(port, {n, cursors});
+      const {all} = this.wanted(), asked = connection.request?.cursors;
+      const size = [...all.keys()].reduce((size, id) => size + encodeURIComponent(id).length + 40, 0);
+      const isTooLarge = all.size > MAX_TOPICS || size > MAX_QUERY;
+      port.postMessage({n, state, ends: isTooLarge, isAlone: isTooLarge});
+      if (isTooLarge) this.members.delete(port);
+      else if ([...all].every(([id, cursor]) => asked?.get(id) <= cursor)) connection.run();
+      else connection.update();
+    }
+
+    /** A tab that only asks the server for itself comes back at once. */
+    remove(port) {
+      const {setTimeout} = this.platform;
+      this.members.delete(port);
+      setTimeout(() => this.members.size || this.connection.update(), GRACE);
+    }
+
+    wanted() {
+      const all = new Map();
+      for (const {cursors} of this.members.values()) {
+        for (const [id, cursor] of cursors) if (!(cursor >= all.get(id))) all.set(id, cursor);
+      }
+      return {all, fresh: new Map()};
+    }
+
+    /** Returns how many cursors have moved. */
+    deliver(answer, since) {
+      let moved = 0;
+      this.tell({answer, since});
+      for (const {cursors} of this.members.values()) {
+        for (const [id, k] of Object.entries(answer.k)) {
+          if (!(cursors.get(id) >= since.get(id))) continue;
+          cursors.set(id, k);
+          moved++;
+        }
+      }
+      return moved;
+    }
+
+    tell(message) {
+      for (const [port, {n}] of this.members) port.postMessage({...message, n});
+    }
+
+    setState(state) {
+      if (/waiting|queued/.test(state) && state !== this.state) this.tell({state: this.state = state});
+    }
+
+    /** A refusal may concern the topics of one tab, so each asks for itself. */
+    fail({message, code, status, url}) {
+      this.tell({state: this.state = 'offline', error: {message, code, status, url}, ends: isRefusal(status)});
+    }
+
+    beat() {
+      const {setTimeout} = this.platform;
+      if (this.isClosed) return;
+      this.tell({});
+      setTimeout(() => this.beat(), SIGN_OF_LIFE);
+    }
+
+    /** Resolves to nothing if the tab does not answer. */
+    askToken(isRefused) {
+      const {setTimeout} = this.platform, [port, {n}] = [...this.members].pop();
+      port.postMessage({n, asks: true, isRefused});
+      return new Promise(resolve => {
+        this.ontoken = resolve;
+        setTimeout(resolve, BEGIN_TIMEOUT);
+      });
+    }
+
+    close() {
+      this.isClosed = true;
+      this.members.clear();
+      this.connection.update();
+    }
+  }
+
+  /** A port to the tab that leads, without SharedWorker. Every tab asks for the lock, and leads when it has it. */
+  class TabPort {
+    id = crypto.randomUUID();
+    controller = new AbortController();
+
+    constructor(platform, name) {
+      const {BroadcastChannel, navigator} = platform, {signal} = this.controller;
+      this.channel = new BroadcastChannel(name);
+      this.channel.onmessage = event => (event.data.to ?? this.id) === this.id && this.onmessage?.(event);
+      navigator.locks.request(name, {signal}, () => TabPort.lead(platform, name, signal)).catch(() => {});
+    }
+
+    postMessage(message) {
+      this.channel.postMessage({...message, from: this.id});
+    }
+
+    close() {
+      this.controller.abort();
+      this.channel.close();
+    }
+
+    /** Resolves when the tab no longer leads. */
+    static lead(platform, name, signal) {
+      const channel = new platform.BroadcastChannel(name), host = new Host(platform, termsOf(name)), ports = new Map();
+      channel.onmessage = ({data: {from: to, ...message}}) => {
+        if (!ports.has(to)) ports.set(to, {postMessage: message => channel.postMessage({...message, to})});
+        host.receive(ports.get(to), message);
+      };
+      channel.postMessage({leads: true});
+      return new Promise(end => signal.addEventListener('abort', () => {
+        host.close();
+        channel.close();
+        end();
+      }));
+    }
+  }
+
+  /** Finds other tabs. A page that is alone keeps its own connection. */
+  class Share {
+    aloneUntil = 0;
+    shortRequests = 0;      // in a row
+
+    constructor(platform, server, settings, onfound) {
+      Object.assign(this, {platform, server, settings, onfound});
+    }
+
+    open() {
+      const {platform: {document, BroadcastChannel}, settings} = this;
+      if (this.channel || !settings.shared || !document || !BroadcastChannel) return;
+      const channel = this.channel = new BroadcastChannel(this.server.name);
+      channel.onmessage = ({data}) => {
+        if (data === 'hello') channel.postMessage('here');
+        if (!this.isFound) this.onfound(this.isFound = true);
+      };
+      channel.postMessage('hello');
+    }
+
+    close() {
+      this.channel?.close();
+      this.port?.close();
+      this.channel = this.port = null;
+      this.isFound = false;
+    }
+
+    /** The next request, if a host can wait instead. */
+    request(cursors) {
+      const {platform, server, settings, isFound, aloneUntil} = this;
+      if (!isFound || !settings.shared || platform.Date.now() < aloneUntil) return;
+      const {identity} = server.terms, port = identity !== '{}' && this.connect(nameOf(server.terms));
+      return port && new SharedRequest(platform, server, port, cursors);
+    }
+
+    connect(name) {
+      if (this.port && this.name === name) return this.port;
+      this.port?.close();
+      this.name = name;
+      return this.port = this.connectWorker(name) ?? this.connectTab(name);
+    }
+
+    connectWorker(name) {
+      const {platform: {SharedWorker}} = this, {script} = Client;
+      try {
+        const worker = SharedWorker && script && !this.isBroken && new SharedWorker(script, {name});
+        if (worker) worker.onerror = () => { this.isBroken = true; };
+        return worker?.port;
+      } catch { /* the page's policy or another origin's script */ }
+    }
+
+    connectTab(name) {
+      return this.platform.navigator?.locks && new TabPort(this.platform, name);
+    }
+
+    /** A host that does not answer, or refuses at once for a second time, is left alone. */
+    onEnd({age, timedOut, isAlone}) {
+      this.shortRequests = age < SIGN_OF_LIFE ? this.shortRequests + 1 : 0;
+      if (isAlone || timedOut && !this.isBroken || this.shortRequests > 1) this.aloneUntil = this.platform.Date.now() + POLL_PERIOD;
+      this.port?.close();
+      this.port = null;
+    }
+  }
+
+  /** The end of a page, and its return. */
+  class Page {
+    constructor(platform, {subscriptions, publisher, connection}) {
+      Object.assign(this, {platform, subscriptions, publisher, connection});
+    }
+
+    handle = ({type, persisted}) => {
+      const {subscriptions, publisher, connection} = this, leaves = /hide|freeze/.test(type);
+      if (leaves || type === 'visibilitychange') subscriptions.save();
+      if (leaves) publisher.flush();
+      if (type !== 'visibilitychange' && (type !== 'pageshow' || persisted)) connection.reconnect(leaves);
+    };
+
+    /** Events of the document are seen only while they are captured. */
+    watch(isOn) {
+      const {[isOn ? 'addEventListener' : 'removeEventListener']: change} = this.platform;
+      for (const type of ['online', 'offline', 'pagehide', 'pageshow', 'freeze', 'resume', 'visibilitychange']) {
+        change?.(type, this.handle, true);
+      }
+    }
+  }
+
+  /** What the methods of a client use. */
+  const partsOf = (client, options) => {
+    const platform = platformOf(options), listeners = new Listeners(platform), server = new Server(platform, client);
+    const subscriptions = new Subscriptions(listeners, new Session(server, client, options.sessionStorage));
+    const observer = {
+      setState: state => state !== client.state && listeners.emit('state', client.state = state),
+      fail: error => listeners.emit('error', error),
+    };
+    const share = new Share(platform, server, client, () => connection.update());
+    const connection = new Connection(platform, server, client, subscriptions, observer, share);
+    const publisher = new Publisher(platform, server), page = new Page(platform, {subscriptions, publisher, connection});
+    return {listeners, subscriptions, publisher, connection, page, fail: observer.fail};
+  };
+
+  /** A setting that refuses what it does not know. */
+  const choice = (client, name, choices) => {
+    let current;
+    Object.defineProperty(client, name, {
+      enumerable: true,
+      get: () => current,
+      set(value) {
+        if (!choices.includes(value)) throw new TypeError(`there is no ${name} '${value}': use ${choices.join(', ')}`);
+        current = value;
+      },
+    });
+  };
+
   class Client {
-    constructor(url, options) {
-      const platform = platformOf(options), listeners = new Listeners(platform);
-      const fail = error => listeners.emit('error', error);
-      const setState = state => {
-        if (state !== this.state) listeners.emit('state', this.state = state);
+    constructor(url, options = {}) {
+      const {transport = 'auto', shared = true, resume, token, credentials} = options;
+      const {listeners, subscriptions, publisher, connection, page, fail} = partsOf(this, options);
+      const add = (...args) => {
+        const {size} = subscriptions.entries, entry = subscriptions.add(...args);
+        if (subscriptions.entries.size > size && !entry.follows) connection.update();
+        return entry;
       };
-      const subscriptions = new Subscriptions(listeners), publisher = new Publisher(platform, this);
-      const connection = new Connection(platform, this, subscriptions, setState, fail);
-      const onPageEvent = ({type, persisted}) => {
-        if (type !== 'pageshow' || persisted) connection.reconnect(type === 'pagehide');
+      const remove = entries => {
+        const removed = entries.filter(entry => subscriptions.entries.delete(entry));
+        if (removed.length && !subscriptions.of(removed[0].id).length) connection.update();
       };
-      const setRunning = running => {
-        if (running === subscriptions.running) return;
-        const {[running ? 'addEventListener' : 'removeEventListener']: change} = platform;
-        for (const type of ['online', 'offline', 'pagehide', 'pageshow']) change?.(type, onPageEvent);
-        subscriptions.running = running;
-        connection.reconnect();
-      };
-      const chain = f => (...args) => {
-        f(...args);
-        return this;
-      };
+      const chain = f => (...args) => (f(...args), this);
+      const setRunning = chain(isRunning => {
+        if (isRunning === subscriptions.running) return;
+        page.watch(subscriptions.running = isRunning);
+        connection.reconnect(false);
+      });
+      choice(this, 'transport', ['auto', 'stream', 'poll']);
       Object.assign(this, {
-        state: 'stopped', transport: options?.transport ?? 'auto', sleepTime: 0, _args: '',
-        _baseurl: url ?? 'comet.php',
+        state: 'stopped', transport, shared, resume, token, credentials, sleepTime: 0, _args: '', _baseurl: url ?? 'comet.php',
         init: chain(url => { this._baseurl = url ?? this._baseurl; }),
-        subscribe: chain((...args) => subscriptions.add(...args) && connection.update()),
-        unsubscribe: chain(id => subscriptions.topics.delete(`${id}`) && connection.update()),
-        run: chain(() => setRunning(true)),
-        stop: chain(() => setRunning(false)),
-        on: chain((type, listener) => listeners[type].add(listener)),
-        off: chain((type, listener) => listeners[type].delete(listener)),
-        publish(id, data) {
-          const answer = publisher.post(new URLSearchParams(data === undefined ? {publish: id} : {publish: id, data}));
+        subscribe: chain((id, callback, cursor) => add(`${id}`, callback, cursor, true)),
+        listen: (id, callback, cursor) => {
+          const entry = add(`${id}`, callback, cursor);
+          return () => remove([entry]);
+        },
+        unsubscribe: chain(id => remove(subscriptions.of(`${id}`))),
+        run: () => setRunning(true),
+        stop: () => setRunning(false),
+        on: chain((type, listener) => listeners.of(type).add(listener)),
+        off: chain((type, listener) => listeners.of(type).delete(listener)),
+        publish: (id, data) => {
+          const answer = publisher.publish(id, data);
           answer.catch(fail);
           return answer;
         },
       });
     }
+  }
+
+  /** The worker's script. NovComet.mjs knows its own. */
+  const {src} = globalThis.document?.currentScript ?? {};
+  Client.script = /novcomet[^/]*\.js([?#]|$)/i.test(src) ? src : undefined;
+
+  const workerTerms = globalThis.SharedWorkerGlobalScope && termsOf(globalThis.name);
+  if (workerTerms) {
+    const host = new Host(platformOf(), workerTerms);
+    globalThis.onconnect = ({ports: [port]}) => {
+      port.onmessage = ({data}) => host.receive(port, data);
+      port.onclose = () => host.remove(port);
+    };
   }
 
   globalThis.NovComet ??= Object.assign(new Client(), {Client});

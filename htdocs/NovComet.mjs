@@ -3,3 +3,6 @@ import './NovComet.js';
 
 export default globalThis.NovComet;
 export const {Client} = globalThis.NovComet;
+
+// The shared worker's script: a bundler copies it.
+Client.script = new URL('./NovComet.js', import.meta.url).href;

@@ -164,11 +164,11 @@ describe('a stream', () => {
     assert.ok(request.open);
     await world.pass(5e3);
     assert.ok(!request.open);
-    assert.deepEqual(world.errors.map(({message}) => message), ['the server did not answer in time']);
     await world.pass(1e3);
     assert.equal(world.last.query, 'subscribed[a]=6.5&stream=json');
     await world.begin({a: 6.5});
-    assert.deepEqual(world.states, ['connecting', 'waiting', 'offline', 'waiting']);
+    await world.pass(1e3);
+    assert.deepEqual(world.states, ['connecting', 'waiting']);
   });
 
   it('heartbeats keep the stream open', async () => {
@@ -206,8 +206,6 @@ describe('a stream', () => {
       await request.say(one);
       await happen(request);
       assert.ok(request.init.signal.aborted);
-      assert.equal(world.client.state, 'offline');
-      assert.equal(world.errors.length, 1);
       await world.pass(1e3);
       assert.equal(world.last.query, 'subscribed[a]=6.5&stream=json');
       await world.begin({a: 6.5});
@@ -224,7 +222,7 @@ describe('a stream', () => {
     await world.last.send(': novcomet\n');
     await world.last.end();
     assert.equal(world.client.state, 'offline');
-    assert.deepEqual(world.errors.map(({message}) => message), ['the answer is not from NovComet']);
+    assert.deepEqual(world.errors.map(({code}) => code), ['not-novcomet']);
   });
 
   it('refused stream backs off', async () => {
@@ -486,7 +484,7 @@ describe('auto', () => {
   }
 
   it('polls replace streams without TextDecoder', async () => {
-    const world = new World(undefined, {transport: 'auto', TextDecoder: undefined});
+    const world = Object.assign(new World(undefined, {transport: 'auto', TextDecoder: undefined}), {hear() {}});
     const {request} = await ask({world});
     await request.stream();
     assert.equal(world.last.query, look);
@@ -521,7 +519,8 @@ describe('auto', () => {
     const request = await world.flow('a');
     await world.pass(2e3);
     await request.fail();
-    assert.equal(world.client.state, 'offline');
+    await world.pass(500);
+    assert.equal(world.client.state, 'waiting');
     for (let i = 0; i < 5; i++) {
       await world.pass(30e3);
       assert.equal(world.last.query, look);
@@ -550,7 +549,7 @@ describe('auto', () => {
     assert.equal(world.last.query, stream);
     await mute(world);
     assert.equal(world.last.query, poll);
-    assert.equal(world.errors.length, 1);
+    assert.deepEqual(world.errors, []);
     assert.equal(world.client.state, 'waiting');
   });
 

@@ -20,13 +20,23 @@ const {publish} = NovComet;
 publish('a').then(({k}: Published) => k['a'], (error: Failure) => error.message);
 publish('a', transport);
 publish('a', 1);
+publish('a', {text: transport});
+
+const off: () => void = client.listen('d', (k, event) => event.json().text, 'latest');
+off();
+new NovComet.Client('comet.cgi', {
+  shared: false, resume: 'session', credentials: 'include', token: async refused => refused ? 'new' : 'first',
+});
+client.on('error', ({code, url}) => code === 'html' && url);
 
 // @ts-expect-error: there is no such event
 client.on('message', () => {});
 // @ts-expect-error: only the client sets it
 client.state = 'waiting';
 // @ts-expect-error: no message
-publish('a', {});
+publish('a', 1n);
+// @ts-expect-error: no callback
+client.listen('a');
 // @ts-expect-error: no transport
 client.transport = 'socket';
 

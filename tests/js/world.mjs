@@ -25,7 +25,7 @@ class Request {
     const text = typeof body === 'string' ? body : JSON.stringify(body);
     this.resolve({
       status, ok: status >= 200 && status < 300, headers: new Headers(headers),
-      json: async () => JSON.parse(text),
+      text: async () => text,
     });
     await settle();
   }
@@ -66,13 +66,24 @@ export class World {
   now = 1795415403000;
   timers = new Map();
   requests = [];
+  warnings = [];        // of the console
   thrown = [];          // the exceptions that would reach window.onerror
+  underway = 0;         // messages between tabs
   luck = 1;             // the value of Math.random: the longest back-off
   window = new EventTarget();
   #timer = 0;
 
   constructor(url, options) {
-    this.client = new NovComet.Client(url, {
+    this.client = new NovComet.Client(url, this.platform(options));
+    this.states = [];
+    this.errors = [];
+    this.client.on('state', state => this.states.push(state));
+    this.client.on('error', error => this.errors.push(error));
+  }
+
+  /** The options of a client in this world. */
+  platform(options) {
+    return {
       transport: 'poll',
       Date: {now: () => this.now},
       Math: {__proto__: Math, random: () => this.luck},
@@ -86,12 +97,9 @@ export class World {
       clearTimeout: timer => this.clear(timer),
       addEventListener: (...args) => this.window.addEventListener(...args),
       removeEventListener: (...args) => this.window.removeEventListener(...args),
+      console: {warn: text => this.warnings.push(text)},
       ...options,
-    });
-    this.states = [];
-    this.errors = [];
-    this.client.on('state', state => this.states.push(state));
-    this.client.on('error', error => this.errors.push(error));
+    };
   }
 
   get last() { return this.requests.at(-1); }
@@ -106,9 +114,14 @@ export class World {
   /** Passes the time, timer by timer. */
   async pass(ms) {
     const end = this.now + ms;
-    await settle();
-    for (let timer; (timer = this.#next(end)); await settle()) this.#fire(timer);
+    await this.calm();
+    for (let timer; (timer = this.#next(end)); await this.calm()) this.#fire(timer);
     this.now = end;
+  }
+
+  /** Runs all code that waits for no time. */
+  async calm() {
+    do await settle(); while (this.underway);
   }
 
   /** The laptop sleeps: the wall clock advances and no timer does. */
