@@ -88,6 +88,7 @@ fn query(u: &mut Unstructured) -> arbitrary::Result<Vec<u8>> {
         ".",
         "1795415403.163846",
         "earliest",
+        "latest",
         "stream=",
         "json",
         "named=",
@@ -110,7 +111,7 @@ fn pair(u: &mut Unstructured) -> arbitrary::Result<String> {
         true => u.arbitrary::<String>()?,
         false => (*u.choose(&["a", "b", "a/b", "a][b", "é", "..", "%"])?).to_owned(),
     };
-    let cursor = u.choose(&["", "0", "1", "earliest", "1795415403.163846", "0.1", "x"])?;
+    let cursor = u.choose(&["", "0", "1", "earliest", "latest", "1795415403.163846", "0.1", "x"])?;
     Ok(match u.int_in_range(0..=9)? {
         0..=3 => format!("subscribed[{}]={cursor}", encoded(&id)),
         4 => format!("{}={cursor}", encoded(&format!("subscribed[{id}]"))),
@@ -272,6 +273,7 @@ fn subscriptions(topics: &[Subscription], wait: Option<Duration>) -> String {
         Since::Second(second) => second.to_string(),
         Since::Cursor(cursor) => cursor.to_string(),
         Since::Earliest => "earliest".to_owned(),
+        Since::Latest => "latest".to_owned(),
     };
     let topics = topics
         .iter()
