@@ -191,13 +191,16 @@ impl<'s> Service<'_, 's> {
             true => self.confine(|| FileSizeLimit::set(self.config.max_file()))?,
             false => None,
         };
-        match action.perform(&Hub::new(&grant, &open, self.terms()))? {
-            Step::Answer(response) => {
-                let bytes = response.with_cors(grant.allowed_origin()).bytes();
-                Ok(Answer { bytes, is_refused: false })
+        let response = match action.perform(&Hub::new(&grant, &open, self.terms()))? {
+            Step::Answer(response) => response,
+            Step::Partial(response, fault) => {
+                streams.log.report(&fault);
+                response
             }
-            Step::Wait(wanted) => self.wait(wanted, streams),
-        }
+            Step::Wait(wanted) => return self.wait(wanted, streams),
+        };
+        let bytes = response.with_cors(grant.allowed_origin()).bytes();
+        Ok(Answer { bytes, is_refused: false })
     }
 
     fn wait(&self, wanted: Wanted, streams: &mut Streams) -> Result<Answer, Error> {

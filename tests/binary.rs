@@ -4,6 +4,7 @@ mod support;
 
 mod binary {
     mod answers;
+    mod batch;
     mod cgi;
     mod crash;
     mod full;

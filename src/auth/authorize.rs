@@ -23,7 +23,7 @@ pub enum Access<'a> {
     /// Nothing that a store knows.
     None,
     /// To publish to these topics.
-    Publish(&'a [Topic]),
+    Publish(Vec<&'a Topic>),
     /// To subscribe to these topics.
     Subscribe(Vec<&'a Topic>),
 }
@@ -50,7 +50,7 @@ pub fn authorize(
     let grant = Grant::new(action, private, claims, rights.is_foreign(), origin);
     match access {
         Access::None => {}
-        Access::Publish(topics) => grant.check_publish(topics)?,
+        Access::Publish(topics) => grant.check_publish(topics.iter().copied())?,
         Access::Subscribe(topics) => grant.check_subscribe(topics.iter().copied(), now)?,
     }
     Ok(grant)

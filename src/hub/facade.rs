@@ -1,7 +1,7 @@
 //! The only way from a request to a store; everything on it is authorised.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::subscription::Subscription;
 use super::waiter::{Renderer, Until, Wanted};
@@ -39,6 +39,19 @@ impl Terms<'_> {
     }
 }
 
+/// An event that is to be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication {
+    /// The topic.
+    pub topic: Topic,
+    /// The message, if there is one.
+    pub data: Option<String>,
+}
+
+/// How long a batch may take before none of its messages is begun any more. A topic that hangs
+/// takes 2 s of a message, so one does not stop the others.
+const BATCH_LIMIT: Duration = Duration::from_secs(3);
+
 /// The operations that an action of a protocol can use.
 pub struct Hub<'a, 's> {
     grant: &'a Grant,
@@ -66,6 +79,30 @@ impl<'a, 's> Hub<'a, 's> {
             Ok(Event { topic, cursor })
         };
         topics.into_iter().map(publish).collect()
+    }
+
+    /// Publishes these, one after the other, except for those that have been refused. If one
+    /// fails, the others go on.
+    ///
+    /// # Errors
+    /// 403 for a topic that is not granted, before anything is published. 503 if the store
+    /// cannot be opened.
+    pub fn publish_each(
+        &self,
+        publications: Vec<Result<Publication, Error>>,
+    ) -> Result<Vec<Result<Event, Error>>, Error> {
+        self.grant.check_publish(publications.iter().flatten().map(|each| &each.topic))?;
+        let store = (self.open)()?;
+        let until = Instant::now() + BATCH_LIMIT;
+        let publish = |publication: Result<Publication, Error>| {
+            let Publication { topic, data } = publication?;
+            if Instant::now() >= until {
+                return Err(too_late());
+            }
+            let cursor = store.publish(&topic, data.as_deref())?;
+            Ok(Event { topic, cursor })
+        };
+        Ok(publications.into_iter().map(publish).collect())
     }
 
     /// Admits a subscriber, for at most `wait`. A subscriber that gets no slot
@@ -133,6 +170,14 @@ enum Admission {
     /// No slot is needed.
     Unlimited,
     Slot(Slot),
+}
+
+fn too_late() -> Error {
+    Error::unavailable(
+        "the messages before this one took too long",
+        "a batch took too long",
+        "its last messages are not published; see why the store is slow",
+    )
 }
 
 /// Up to a tenth less, so that streams that began together, after a restart

@@ -54,6 +54,8 @@ pub trait Action {
 pub enum Step {
     /// The answer.
     Answer(Response),
+    /// The answer, although the server failed in a part of it.
+    Partial(Response, Error),
     /// To wait for events.
     Wait(Wanted),
 }

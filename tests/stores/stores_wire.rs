@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use crate::support::binary::{Answer, Call};
+use crate::support::binary::{Answer, Call, batch};
 use crate::support::host::not_run;
 use crate::support::store::{Backend, Kind, over_every_store};
 
@@ -18,6 +18,7 @@ over_every_store! {
     stream_continues_where_it_ended
     each_unusual_id_is_a_topic
     several_topics_get_the_same_message
+    batch_is_published_in_order
 }
 
 /// The wait is an hour and has no periodic read, so only the store itself can wake the process.
@@ -172,6 +173,21 @@ fn several_topics_get_the_same_message(kind: Kind) {
     for id in ["a", "b"] {
         assert_eq!(news.cursor(id), posted.cursor(id));
     }
+}
+
+fn batch_is_published_in_order(kind: Kind) {
+    let backend = Backend::start(kind);
+    let entries = r#"[{"publish":"a","data":"one"},{"publish":"b"},{"publish":"a","data":"two"}]"#;
+    let answer = call(&backend, "").form(&batch(entries)).answer();
+    let parts: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+    let news = get(&backend, "subscribed[a]=earliest&subscribed[b]=0.1").body;
+    let news: serde_json::Value = serde_json::from_str(&news).unwrap();
+    let messages = news["m"]["a"].as_array().unwrap();
+    for (message, part, data) in [(0, 0, "one"), (1, 2, "two")] {
+        assert_eq!((&messages[message]["data"], &parts[part]["s"]), (&data.into(), &1.into()));
+        assert_eq!(messages[message]["id"], parts[part]["k"]["a"]);
+    }
+    assert_eq!((messages.len(), &news["k"]["b"]), (2, &parts[1]["k"]["b"]));
 }
 
 // Redis, used by any language.
