@@ -3,6 +3,7 @@
 mod support;
 
 mod binary {
+    mod about;
     mod answers;
     mod batch;
     mod cgi;

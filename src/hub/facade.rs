@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+
 use super::subscription::Subscription;
 use super::waiter::{Renderer, Until, Wanted};
 use crate::auth::grant::Grant;
@@ -48,6 +50,18 @@ pub struct Publication {
     pub data: Option<String>,
 }
 
+/// What a client may know of the program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct About {
+    /// Its version.
+    pub version: &'static str,
+    /// The protocols that it speaks.
+    pub protocols: Vec<&'static str>,
+    /// The URL of the directory of the events, if the client may know that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+}
+
 /// How long a batch may take before none of its messages is begun any more. A topic that hangs
 /// takes 2 s of a message, so one does not stop the others.
 const BATCH_LIMIT: Duration = Duration::from_secs(3);
@@ -57,13 +71,25 @@ pub struct Hub<'a, 's> {
     grant: &'a Grant,
     open: Open<'a, 's>,
     terms: Terms<'a>,
+    about: &'a dyn Fn() -> About,
 }
 
 impl<'a, 's> Hub<'a, 's> {
     /// A hub for one request. `open` is called when the store is needed.
     #[must_use]
-    pub fn new(grant: &'a Grant, open: Open<'a, 's>, terms: Terms<'a>) -> Self {
-        Self { grant, open, terms }
+    pub fn new(
+        grant: &'a Grant,
+        open: Open<'a, 's>,
+        terms: Terms<'a>,
+        about: &'a dyn Fn() -> About,
+    ) -> Self {
+        Self { grant, open, terms, about }
+    }
+
+    /// What the client may know of the program.
+    #[must_use]
+    pub fn about(&self) -> About {
+        (self.about)()
     }
 
     /// Publishes to every topic, in order.
@@ -231,6 +257,10 @@ mod tests {
         Terms { poll: second, stream: second, interval: second, slots: None, address: "", port: "" }
     }
 
+    fn nothing() -> About {
+        unreachable!("nobody asks")
+    }
+
     fn topic() -> Topic {
         Topic::new("a").unwrap()
     }
@@ -238,7 +268,7 @@ mod tests {
     fn subscribe(grant: &Grant) -> Result<Wanted, Error> {
         let open = || unreachable!("a subscription opens no store");
         let subscriptions = vec![Subscription { topic: topic(), since: Since::Now }];
-        let hub = Hub::new(grant, &open, terms());
+        let hub = Hub::new(grant, &open, terms(), &nothing);
         hub.subscribe(subscriptions, Until::FirstUpdate, None, Box::new(NoRenderer))
     }
 
@@ -246,7 +276,7 @@ mod tests {
     fn publish_without_grant_reaches_no_store() {
         for grant in [Grant::of_nothing(), Grant::to_subscribe()] {
             let open = || unreachable!("the store is opened");
-            let hub = Hub::new(&grant, &open, terms());
+            let hub = Hub::new(&grant, &open, terms(), &nothing);
             assert_eq!(hub.publish(vec![topic()], None).unwrap_err().status(), 403);
         }
     }

@@ -19,6 +19,9 @@ pub struct Bounds {
 
 /// A protocol between a client and a server.
 pub trait Protocol {
+    /// Its name.
+    fn name(&self) -> &'static str;
+
     /// Whether `request` is one of this protocol.
     fn speaks(&self, request: &Request) -> bool;
 

@@ -83,6 +83,7 @@ fn query(u: &mut Unstructured) -> arbitrary::Result<Vec<u8>> {
         "+",
         "data=",
         "batch=",
+        "about=1",
         "[{\"publish\":\"a\"}]",
         "wait=",
         "1",
@@ -113,7 +114,8 @@ fn pair(u: &mut Unstructured) -> arbitrary::Result<String> {
         true => u.arbitrary::<String>()?,
         false => (*u.choose(&["a", "b", "a/b", "a][b", "é", "..", "%"])?).to_owned(),
     };
-    let cursor = u.choose(&["", "0", "1", "earliest", "latest", "1795415403.163846", "0.1", "x"])?;
+    let cursor =
+        u.choose(&["", "0", "1", "earliest", "latest", "1795415403.163846", "0.1", "x"])?;
     Ok(match u.int_in_range(0..=10)? {
         0..=3 => format!("subscribed[{}]={cursor}", encoded(&id)),
         4 => format!("{}={cursor}", encoded(&format!("subscribed[{id}]"))),
@@ -121,7 +123,8 @@ fn pair(u: &mut Unstructured) -> arbitrary::Result<String> {
         7 => format!("data={}", encoded(&id)),
         8 => format!("batch={}", encoded(&batch(u, &id)?)),
         9 => format!("wait={}", u.choose(&["0", "1", "0.25", "7.", "1e9", "99999999999"])?),
-        _ => (*u.choose(&["stream=1", "stream=0", "stream=json", "named=0", "x=y"])?).to_owned(),
+        _ => (*u.choose(&["stream=1", "stream=0", "stream=json", "named=0", "about=1", "x=y"])?)
+            .to_owned(),
     })
 }
 
@@ -235,7 +238,14 @@ fn says_what_was_asked(request: &Request, given: &[(Vec<u8>, Vec<u8>)], command:
             assert!(published.is_empty() && !topics.is_empty());
             assert!(topics.iter().map(|it| bytes_of(&it.topic)).eq(subscribed));
         }
-        Command::Head { .. } => assert!(!published.is_empty() || !subscribed.is_empty()),
+        Command::About => {
+            assert!(published.is_empty() && subscribed.is_empty());
+            assert_eq!(values(b"about").next_back().map(Vec::as_slice), Some(&b"1"[..]));
+        }
+        Command::Head { .. } => {
+            let is_about = values(b"about").next().is_some();
+            assert!(is_about || !published.is_empty() || !subscribed.is_empty());
+        }
         Command::Options => {}
     }
 }
@@ -297,6 +307,7 @@ fn comes_back(command: &Command) {
             };
             format!("{}&{format}", subscriptions(topics, *wait))
         }
+        Command::About => "about=1".to_owned(),
         Command::Head { .. } | Command::Options => return,
     };
     let wire = Wire([b"", b"POST", FORM, b"", b"", b"", form.as_bytes()]);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::batch::{self, Entry};
-use super::json::{JSON, state};
+use super::json::{JSON, state, to_json};
 use super::poll::Poll;
 use super::stream::{EventStream, Format};
 use crate::auth::Access;
@@ -34,6 +34,8 @@ pub enum Command {
     /// To receive the head of the answer to this command (RFC 9110 §9.3.2). HEAD
     /// is a safe method: it publishes nothing and waits for nothing.
     Head(Box<Command>),
+    /// To know the program.
+    About,
     /// To know the methods (RFC 9110 §9.3.7).
     Options,
 }
@@ -49,7 +51,7 @@ impl Action for Command {
                 Access::Subscribe(subscriptions.iter().map(|each| &each.topic).collect())
             }
             Self::Head(command) => command.access(),
-            Self::Options => Access::None,
+            Self::About | Self::Options => Access::None,
         }
     }
 
@@ -72,6 +74,7 @@ impl Action for Command {
                 let stream = Box::new(EventStream::new(format, subscriptions.len()));
                 hub.subscribe(subscriptions, Until::Deadline, wait, stream).map(Step::Wait)
             }
+            Self::About => Ok(Step::Answer(Head::new(200, JSON).body(to_json(&hub.about())))),
             Self::Head(command) => Ok(Step::Answer(head(&command))),
             Self::Options => Ok(Step::Answer(options(hub.is_cross_origin()))),
         }

@@ -26,6 +26,10 @@ use saved::Saved;
 pub struct NovComet;
 
 impl Protocol for NovComet {
+    fn name(&self) -> &'static str {
+        "novcomet"
+    }
+
     fn speaks(&self, _: &Request) -> bool {
         true
     }

@@ -57,6 +57,7 @@ struct Parameters {
     stream: Option<String>,
     named: Option<String>,
     last_event_id: Option<String>,
+    about: bool,
 }
 
 impl Parameters {
@@ -67,6 +68,7 @@ impl Parameters {
                 .and_then(|()| batch::parse(batch, max_data).map(Command::Batch));
         }
         match (self.publish.is_empty(), self.subscribed.is_empty()) {
+            (true, true) if self.about => Ok(Command::About),
             (true, true) => bad("say what: publish=ID or subscribed[ID]=CURSOR"),
             (false, _) => Ok(Command::Publish {
                 topics: self.publish,
@@ -137,6 +139,7 @@ impl Parameters {
                 utf8(pair)?;
                 self.data = Some(value.into());
             }
+            "about" => self.about = value == "1",
             "wait" => self.wait(&value)?,
             "stream" => self.stream = Some(value.into()),
             "named" => self.named = Some(value.into()),
