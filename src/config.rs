@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::auth::access::{Algorithm, KeyFile, Origin, Policy, Publish, Subscribe, Topics};
+use crate::auth::access::{
+    Algorithm, KeyFile, Origin, Policy, Publish, Subscribe, TellStore, Topics,
+};
 use crate::error::Error;
 
 /// The store: the directory of the PHP version of 2011.
@@ -284,12 +286,14 @@ fn access(env: &Env) -> Result<Policy, Error> {
     let subscribe = subscribe.unwrap_or(Subscribe::Any);
     let private = env.word("NOVCOMET_PRIVATE", TOPICS, Topics::parse)?.unwrap_or_default();
     let origins = env.word("NOVCOMET_ORIGINS", ORIGINS, Origin::parse_list)?;
+    let tell_store = env.word("NOVCOMET_TELL_STORE", TELL_STORE, TellStore::parse)?;
     let access = Policy {
         publish: publish.unwrap_or(Publish::SameSite),
         private: if subscribe == Subscribe::Token { Topics::all() } else { private },
         subscribe,
         origins: origins.unwrap_or_default(),
         token: key_file(env)?,
+        tell_store: tell_store.unwrap_or(TellStore::Auto),
     };
     let needs_key = access.publish == Publish::Token || !access.private.is_empty();
     match access.token {
@@ -317,6 +321,7 @@ const HIDDEN: &str = "(not shown)";
 const SECONDS: &str = "a number of seconds above 0";
 const WAITERS: &str = "a number from 1 to 100000, or 0 for any number of waiters";
 const AUTO: &str = "auto or off";
+const TELL_STORE: &str = "auto, on or off";
 const SANDBOX: &str = "off, on or require";
 const PUBLISH: &str = "any, same-site, post, token or none";
 const SUBSCRIBE: &str = "any, token or none";
@@ -420,6 +425,7 @@ mod tests {
             ("NOVCOMET_TOKEN_KEY", "a/key"),
             ("NOVCOMET_TOKEN_ALGORITHM", "none"),
             ("NOVCOMET_TOKEN_ALGORITHM", "hs256"),
+            ("NOVCOMET_TELL_STORE", "yes"),
             ("NOVCOMET_MAX_WAITERS", "-1"),
             ("NOVCOMET_MAX_WAITERS", "100001"),
             ("NOVCOMET_MAX_WAITERS_PER_ADDRESS", "none"),

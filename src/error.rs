@@ -8,7 +8,7 @@ use std::fmt;
 /// The `Display` text is what the client reads. It never holds a path or a system
 /// error: where the server is at fault, it is one of a few fixed texts.
 /// [`Error::log_line`] is what the administrator reads.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
     /// The request breaks a rule of the protocol, named here (400).
     BadRequest(String),

@@ -32,7 +32,7 @@ use cgi::Request;
 use config::{Config, Sandbox};
 use error::Error;
 use event::Cursor;
-use hub::{Hub, Shared, Terms, Together, Waiter, Wanted};
+use hub::{About, Hub, Shared, Terms, Together, Waiter, Wanted};
 use process::clock::{Clock, ProcessClock};
 use process::identity;
 use process::output::Output;
@@ -191,13 +191,18 @@ impl<'s> Service<'_, 's> {
             true => self.confine(|| FileSizeLimit::set(self.config.max_file()))?,
             false => None,
         };
-        match action.perform(&Hub::new(&grant, &open, self.terms()))? {
-            Step::Answer(response) => {
-                let bytes = response.with_cors(grant.allowed_origin()).bytes();
-                Ok(Answer { bytes, is_refused: false })
+        let about = || self.about();
+        let hub = Hub::new(&grant, &open, self.terms(), &about);
+        let response = match action.perform(&hub)? {
+            Step::Answer(response) => response,
+            Step::Partial(response, fault) => {
+                streams.log.report(&fault);
+                response
             }
-            Step::Wait(wanted) => self.wait(wanted, streams),
-        }
+            Step::Wait(wanted) => return self.wait(wanted, streams),
+        };
+        let bytes = response.with_cors(grant.allowed_origin()).bytes();
+        Ok(Answer { bytes, is_refused: false })
     }
 
     fn wait(&self, wanted: Wanted, streams: &mut Streams) -> Result<Answer, Error> {
@@ -237,6 +242,15 @@ impl<'s> Service<'_, 's> {
             address: &self.request.address,
             port: &self.request.port,
         }
+    }
+
+    fn about(&self) -> About {
+        let may_know = auth::may_know_store(&self.config.access, self.request);
+        let store = match &self.source {
+            Source::Named(place) if may_know => place.directory(),
+            _ => None,
+        };
+        About { version: env!("CARGO_PKG_VERSION"), protocols: protocol::all::names(), store }
     }
 
     /// Opens the store; only its directory can be written to then, if at all.

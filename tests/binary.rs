@@ -3,7 +3,9 @@
 mod support;
 
 mod binary {
+    mod about;
     mod answers;
+    mod batch;
     mod cgi;
     mod crash;
     mod full;

@@ -24,6 +24,32 @@ pub struct Policy {
     pub origins: Vec<Origin>,
     /// `NOVCOMET_TOKEN_KEY` and `NOVCOMET_TOKEN_ALGORITHM`.
     pub token: Option<KeyFile>,
+    /// `NOVCOMET_TELL_STORE`: the clients that learn the directory of the events.
+    pub tell_store: TellStore,
+}
+
+/// The clients that learn the directory of the events (`NOVCOMET_TELL_STORE`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TellStore {
+    /// A client on the server's own machine.
+    Auto,
+    /// Every client.
+    On,
+    /// No client.
+    Off,
+}
+
+impl TellStore {
+    /// `None` for an unknown word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        match word {
+            "auto" => Some(Self::Auto),
+            "on" => Some(Self::On),
+            "off" => Some(Self::Off),
+            _ => None,
+        }
+    }
 }
 
 /// The rule for publishers that come through a web server (`NOVCOMET_PUBLISH`).

@@ -1,11 +1,13 @@
 //! Decides whether a client may publish or subscribe. A shell may do both, because it can open
 //! the event files without this program.
 
-use super::access::{Origin, Policy, Publish, Subscribe, Topics};
+use std::net::IpAddr;
+
+use super::access::{Origin, Policy, Publish, Subscribe, TellStore, Topics};
 use super::credential::{TokenLocation, credential, is_in_parameters};
 use super::grant::{Grant, Granted};
 use super::token::{Claims, Key};
-use crate::cgi::{FieldValue, Method, Request};
+use crate::cgi::{FieldValue, Method, Request, Route};
 use crate::error::Error;
 use crate::event::{Cursor, Topic};
 
@@ -23,7 +25,7 @@ pub enum Access<'a> {
     /// Nothing that a store knows.
     None,
     /// To publish to these topics.
-    Publish(&'a [Topic]),
+    Publish(Vec<&'a Topic>),
     /// To subscribe to these topics.
     Subscribe(Vec<&'a Topic>),
 }
@@ -50,10 +52,38 @@ pub fn authorize(
     let grant = Grant::new(action, private, claims, rights.is_foreign(), origin);
     match access {
         Access::None => {}
-        Access::Publish(topics) => grant.check_publish(topics)?,
+        Access::Publish(topics) => grant.check_publish(topics.iter().copied())?,
         Access::Subscribe(topics) => grant.check_subscribe(topics.iter().copied(), now)?,
     }
     Ok(grant)
+}
+
+/// Whether the client that sent `request` may know the directory of the events. On the
+/// server's own machine it can find that anyway. A page of another site that has rebound its
+/// name to this machine names another host.
+#[must_use]
+pub fn may_know_store(policy: &Policy, request: &Request) -> bool {
+    match policy.tell_store {
+        TellStore::On => true,
+        TellStore::Off => false,
+        TellStore::Auto => {
+            let from_here = is_loopback(&request.address) && is_own_host(&request.host);
+            !request.is_cgi || from_here && request.route == Route::Direct
+        }
+    }
+}
+
+fn is_loopback(address: &str) -> bool {
+    address.parse().is_ok_and(|address: IpAddr| address.to_canonical().is_loopback())
+}
+
+/// Whether `host` names this machine itself, with any port.
+fn is_own_host(host: &[u8]) -> bool {
+    let host = std::str::from_utf8(host).unwrap_or_default();
+    let is_port = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let name = host.rsplit_once(':').filter(|(_, port)| is_port(port)).map_or(host, |(it, _)| it);
+    let address = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
+    name.eq_ignore_ascii_case("localhost") || is_loopback(address)
 }
 
 /// The configured origin of the page that sent `request`: only its pages may read

@@ -60,9 +60,12 @@ impl Grant {
     ///
     /// # Errors
     /// 403 if not.
-    pub fn check_publish(&self, topics: &[Topic]) -> Result<(), Error> {
+    pub fn check_publish<'t>(
+        &self,
+        topics: impl IntoIterator<Item = &'t Topic>,
+    ) -> Result<(), Error> {
         let may = |topic| self.claims.as_ref().is_none_or(|claims| claims.may_publish(topic));
-        granted(self.action == Granted::Publish && topics.iter().all(may))
+        granted(self.action == Granted::Publish && topics.into_iter().all(may))
     }
 
     /// Whether the request may still receive events of `topics`.

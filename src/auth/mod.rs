@@ -6,4 +6,4 @@ mod credential;
 pub mod grant;
 pub mod token;
 
-pub use authorize::{Access, allowed_origin, authorize};
+pub use authorize::{Access, allowed_origin, authorize, may_know_store};

@@ -15,6 +15,16 @@ const MAX_DISCARD: usize = 1 << 20;
 /// The methods that are answered.
 pub const METHODS: &str = "GET, HEAD, POST, OPTIONS";
 
+/// Headers that a proxy adds (RFC 7239, RFC 9110 §7.6.3, and older customs).
+const FORWARDING: [&str; 6] = [
+    "HTTP_FORWARDED",
+    "HTTP_VIA",
+    "HTTP_X_FORWARDED_FOR",
+    "HTTP_X_FORWARDED_HOST",
+    "HTTP_X_FORWARDED_PROTO",
+    "HTTP_X_REAL_IP",
+];
+
 /// The request's method (`REQUEST_METHOD`, RFC 3875 §4.1.12).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
@@ -28,6 +38,26 @@ pub enum Method {
     Options,
     /// Any other method; [`Request::receive`] refuses it.
     Other,
+}
+
+/// The way of a request to the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// From the client.
+    Direct,
+    /// Through a proxy.
+    Forwarded,
+}
+
+impl Route {
+    /// Older releases of nginx speak HTTP/1.0 to a server, unless they are told otherwise.
+    fn of(variable: impl Fn(&str) -> Option<OsString>) -> Self {
+        let is_old = variable("SERVER_PROTOCOL").is_some_and(|protocol| protocol == "HTTP/1.0");
+        match is_old || FORWARDING.iter().any(|name| variable(name).is_some()) {
+            true => Self::Forwarded,
+            false => Self::Direct,
+        }
+    }
 }
 
 /// A request: every meta-variable that `NovComet` reads (RFC 3875 §4.1), and the body.
@@ -49,6 +79,8 @@ pub struct Request {
     pub port: String,
     /// `Host`: the host that the request was sent to.
     pub host: Vec<u8>,
+    /// Whether a proxy has passed it on, as far as it shows.
+    pub route: Route,
     /// `Sec-Fetch-Site`: how the page that sent the request is related to that host.
     pub fetch_site: Option<Vec<u8>>,
     /// `Origin` of that page.
@@ -104,6 +136,7 @@ impl Request {
             address: String::from_utf8_lossy(&bytes("REMOTE_ADDR")).into_owned(),
             port: String::from_utf8_lossy(&bytes("REMOTE_PORT")).into_owned(),
             host: bytes("HTTP_HOST"),
+            route: Route::of(&variable),
             fetch_site: optional("HTTP_SEC_FETCH_SITE"),
             origin: optional("HTTP_ORIGIN"),
             referer: bytes("HTTP_REFERER"),

@@ -64,6 +64,10 @@ impl Cursor {
     /// languages print that as `1e-06`.
     pub const SMALLEST: Self = Self(MICROS / 10);
 
+    /// [`Since::Latest`] where only a number can be: in the cursors and the `id` of a
+    /// stream that has not delivered the message yet. No event has it.
+    pub const LATEST: Self = Self(MICROS / 20);
+
     /// The last cursor that a JavaScript number holds exactly, in the year 2242.
     /// Below 2^33 seconds the steps of a double (IEEE 754, 53 bits) are less than
     /// 1 µs; above, they are 1.9 µs.
@@ -194,6 +198,8 @@ pub enum Since {
     Cursor(Cursor),
     /// From the first message that is kept.
     Earliest,
+    /// From the newest message that is kept, or as [`Now`](Self::Now) if there is none.
+    Latest,
 }
 
 impl Since {
@@ -201,21 +207,27 @@ impl Since {
     ///
     /// # Errors
     /// [`Error::BadRequest`] for a text that is neither digits with an optional
-    /// fraction nor the word `earliest`.
+    /// fraction nor one of the words `earliest` and `latest`.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let since = if text == "earliest" { Some(Self::Earliest) } else { parse_cursor(text) };
+        let since = match text {
+            "earliest" => Some(Self::Earliest),
+            "latest" => Some(Self::Latest),
+            _ => parse_cursor(text),
+        };
         since.ok_or_else(|| {
-            let why = "a cursor is a number, such as 1795415403.163846, or the word earliest";
+            let why = "a cursor is a number, such as 1795415403.163846, or earliest or latest";
             Error::bad_request(why)
         })
     }
 
     /// Turns a second that is not over at `now` into [`Now`](Self::Now). It comes
-    /// from a client's own clock and means "from now on".
+    /// from a client's own clock and means "from now on". [`Cursor::LATEST`] becomes what
+    /// it stands for.
     #[must_use]
     pub fn resolve(self, now: Cursor) -> Self {
         match self {
             Self::Second(second) if second >= now.seconds() => Self::Now,
+            Self::Cursor(Cursor::LATEST) => Self::Latest,
             other => other,
         }
     }
@@ -227,7 +239,7 @@ impl Since {
             Self::Now => false,
             Self::Second(second) => event.seconds() > second,
             Self::Cursor(cursor) => event > cursor,
-            Self::Earliest => true,
+            Self::Earliest | Self::Latest => true,
         }
     }
 
@@ -239,7 +251,14 @@ impl Since {
             Self::Second(second) => Some(Cursor(second.saturating_mul(MICROS) + (MICROS - 1))),
             Self::Cursor(cursor) => Some(cursor),
             Self::Earliest => Some(Cursor::SMALLEST),
+            Self::Latest => Some(Cursor::LATEST),
         }
+    }
+
+    /// The cursor of a subscriber from here in a topic without events.
+    #[must_use]
+    pub fn without_events(self) -> Cursor {
+        self.cursor().filter(|_| self != Self::Latest).unwrap_or(Cursor::SMALLEST)
     }
 }
 
@@ -342,6 +361,7 @@ mod tests {
             ("1795415403.1", Since::Cursor(Cursor(1_795_415_403_100_000))),
             ("0.0", Since::Cursor(Cursor(0))),
             ("earliest", Since::Earliest),
+            ("latest", Since::Latest),
         ] {
             assert_eq!(Since::parse(text).unwrap(), since, "{text:?}");
         }
@@ -352,6 +372,7 @@ mod tests {
         for text in [
             "x",
             "Earliest",
+            "Latest",
             "-1",
             "+1",
             "1e9",
@@ -378,6 +399,16 @@ mod tests {
         assert_eq!(Since::Second(9_999_999_999).resolve(T), Since::Now);
         let past = Since::Second(T.seconds() - 1);
         assert_eq!(past.resolve(T), past);
+    }
+
+    /// A client may return it as JavaScript prints it.
+    #[test]
+    fn cursor_of_latest_means_latest() {
+        let text = Since::Latest.cursor().unwrap().to_string();
+        for text in [text.as_str(), "0.05"] {
+            assert_eq!(Since::parse(text).unwrap().resolve(T), Since::Latest);
+        }
+        assert!(Cursor::at(0, 0) > Cursor::LATEST && Cursor::SMALLEST > Cursor::LATEST);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The only way from a request to a store; everything on it is authorised.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
 
 use super::subscription::Subscription;
 use super::waiter::{Renderer, Until, Wanted};
@@ -39,18 +41,55 @@ impl Terms<'_> {
     }
 }
 
+/// An event that is to be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication {
+    /// The topic.
+    pub topic: Topic,
+    /// The message, if there is one.
+    pub data: Option<String>,
+}
+
+/// What a client may know of the program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct About {
+    /// Its version.
+    pub version: &'static str,
+    /// The protocols that it speaks.
+    pub protocols: Vec<&'static str>,
+    /// The URL of the directory of the events, if the client may know that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+}
+
+/// How long a batch may take before none of its messages is begun any more. A topic that hangs
+/// takes 2 s of a message, so one does not stop the others.
+const BATCH_LIMIT: Duration = Duration::from_secs(3);
+
 /// The operations that an action of a protocol can use.
 pub struct Hub<'a, 's> {
     grant: &'a Grant,
     open: Open<'a, 's>,
     terms: Terms<'a>,
+    about: &'a dyn Fn() -> About,
 }
 
 impl<'a, 's> Hub<'a, 's> {
     /// A hub for one request. `open` is called when the store is needed.
     #[must_use]
-    pub fn new(grant: &'a Grant, open: Open<'a, 's>, terms: Terms<'a>) -> Self {
-        Self { grant, open, terms }
+    pub fn new(
+        grant: &'a Grant,
+        open: Open<'a, 's>,
+        terms: Terms<'a>,
+        about: &'a dyn Fn() -> About,
+    ) -> Self {
+        Self { grant, open, terms, about }
+    }
+
+    /// What the client may know of the program.
+    #[must_use]
+    pub fn about(&self) -> About {
+        (self.about)()
     }
 
     /// Publishes to every topic, in order.
@@ -66,6 +105,30 @@ impl<'a, 's> Hub<'a, 's> {
             Ok(Event { topic, cursor })
         };
         topics.into_iter().map(publish).collect()
+    }
+
+    /// Publishes these, one after the other, except for those that have been refused. If one
+    /// fails, the others go on.
+    ///
+    /// # Errors
+    /// 403 for a topic that is not granted, before anything is published. 503 if the store
+    /// cannot be opened.
+    pub fn publish_each(
+        &self,
+        publications: Vec<Result<Publication, Error>>,
+    ) -> Result<Vec<Result<Event, Error>>, Error> {
+        self.grant.check_publish(publications.iter().flatten().map(|each| &each.topic))?;
+        let store = (self.open)()?;
+        let until = Instant::now() + BATCH_LIMIT;
+        let publish = |publication: Result<Publication, Error>| {
+            let Publication { topic, data } = publication?;
+            if Instant::now() >= until {
+                return Err(too_late());
+            }
+            let cursor = store.publish(&topic, data.as_deref())?;
+            Ok(Event { topic, cursor })
+        };
+        Ok(publications.into_iter().map(publish).collect())
     }
 
     /// Admits a subscriber, for at most `wait`. A subscriber that gets no slot
@@ -135,6 +198,14 @@ enum Admission {
     Slot(Slot),
 }
 
+fn too_late() -> Error {
+    Error::unavailable(
+        "the messages before this one took too long",
+        "a batch took too long",
+        "its last messages are not published; see why the store is slow",
+    )
+}
+
 /// Up to a tenth less, so that streams that began together, after a restart
 /// say, do not end together.
 fn jittered(time: Duration) -> Duration {
@@ -186,6 +257,10 @@ mod tests {
         Terms { poll: second, stream: second, interval: second, slots: None, address: "", port: "" }
     }
 
+    fn nothing() -> About {
+        unreachable!("nobody asks")
+    }
+
     fn topic() -> Topic {
         Topic::new("a").unwrap()
     }
@@ -193,7 +268,7 @@ mod tests {
     fn subscribe(grant: &Grant) -> Result<Wanted, Error> {
         let open = || unreachable!("a subscription opens no store");
         let subscriptions = vec![Subscription { topic: topic(), since: Since::Now }];
-        let hub = Hub::new(grant, &open, terms());
+        let hub = Hub::new(grant, &open, terms(), &nothing);
         hub.subscribe(subscriptions, Until::FirstUpdate, None, Box::new(NoRenderer))
     }
 
@@ -201,7 +276,7 @@ mod tests {
     fn publish_without_grant_reaches_no_store() {
         for grant in [Grant::of_nothing(), Grant::to_subscribe()] {
             let open = || unreachable!("the store is opened");
-            let hub = Hub::new(&grant, &open, terms());
+            let hub = Hub::new(&grant, &open, terms(), &nothing);
             assert_eq!(hub.publish(vec![topic()], None).unwrap_err().status(), 403);
         }
     }

@@ -10,7 +10,7 @@ mod update;
 mod waiter;
 mod waiting_loop;
 
-pub use facade::{Hub, Terms};
+pub use facade::{About, Hub, Publication, Terms};
 pub use joining::Together;
 pub use subscription::Subscription;
 pub use update::{Piece, Update};

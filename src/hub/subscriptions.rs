@@ -193,7 +193,7 @@ impl TopicState {
         if pending.is_some() && !overdue {
             return false;
         }
-        let is_known = pending.is_some() && self.since != Since::Now;
+        let is_known = pending.is_some() && !matches!(self.since, Since::Now | Since::Latest);
         self.pending = found.pending;
         if is_known || self.is_update(&found) {
             self.update = Some(Update {
@@ -209,7 +209,30 @@ impl TopicState {
     }
 
     fn is_update(&self, found: &Reading) -> bool {
-        let has_event = self.since != Since::Earliest && self.since.includes(found.standing);
+        let wants_messages = matches!(self.since, Since::Earliest | Since::Latest);
+        let has_event = !wants_messages && self.since.includes(found.standing);
         has_event || found.gap || !found.messages.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// To another process, and to a client that has seen the start of a stream only.
+    #[test]
+    fn unread_latest_is_handed_on() {
+        let subscription = |since| Subscription { topic: Topic::new("a").unwrap(), since };
+        let taken_over = |since| {
+            let positions =
+                Subscriptions::new(vec![subscription(since)], Cursor::now()).positions();
+            let heir = Subscriptions::new(positions, Cursor::now());
+            heir.wanted().map(|(_, since)| since).collect::<Vec<_>>()
+        };
+        assert_eq!(taken_over(Since::Latest), [Since::Latest]);
+        assert_eq!(taken_over(Since::Now), [Since::Now]);
+        let told =
+            Subscriptions::new(vec![subscription(Since::Latest)], Cursor::now()).all_cursors();
+        assert_eq!(Since::Cursor(told[0].1).resolve(Cursor::now()), Since::Latest);
     }
 }

@@ -834,6 +834,18 @@ mod tests {
     }
 
     #[test]
+    fn latest_without_message_means_from_now_on() {
+        for since in [Since::Latest, Since::Cursor(Cursor::LATEST)] {
+            assert_eq!(run_script(&[settled(at(900))], since), timeout(at(900)));
+            let readings = [settled(at(900)), settled(at(950))];
+            assert_eq!(run_script(&readings, since), updates(at(950)));
+        }
+        let mut clock = FakeClock::default();
+        let store = script(&[at_work(at(900))]);
+        assert_eq!(run(&store, &mut clock, Since::Latest), timeout(at(900)));
+    }
+
+    #[test]
     fn running_publisher_is_polled_every_millisecond() {
         let mut clock = FakeClock::default();
         let store = script(&[vec![at_work(at(900)); 3].as_slice(), &[settled(at(950))]].concat());

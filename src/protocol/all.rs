@@ -14,6 +14,12 @@ pub fn of(request: &Request) -> &'static (dyn Protocol + Sync) {
     *first.iter().find(|protocol| protocol.speaks(request)).unwrap_or(last)
 }
 
+/// The names of all.
+#[must_use]
+pub fn names() -> Vec<&'static str> {
+    ALL.iter().map(|protocol| protocol.name()).collect()
+}
+
 /// The renderer that another process has saved.
 #[must_use]
 pub fn restore(saved: &str) -> Option<Box<dyn Renderer>> {

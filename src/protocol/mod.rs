@@ -19,6 +19,9 @@ pub struct Bounds {
 
 /// A protocol between a client and a server.
 pub trait Protocol {
+    /// Its name.
+    fn name(&self) -> &'static str;
+
     /// Whether `request` is one of this protocol.
     fn speaks(&self, request: &Request) -> bool;
 
@@ -54,6 +57,8 @@ pub trait Action {
 pub enum Step {
     /// The answer.
     Answer(Response),
+    /// The answer, although the server failed in a part of it.
+    Partial(Response, Error),
     /// To wait for events.
     Wait(Wanted),
 }

@@ -22,6 +22,13 @@ pub fn problem(error: &Error) -> Response {
         Error::Unauthorized => head.header("WWW-Authenticate", "Bearer"),
         _ => head,
     };
+    head.body(details(error))
+}
+
+/// The JSON of `error` (RFC 9457 §3.1).
+#[must_use]
+pub fn details(error: &Error) -> String {
+    let status = error.status();
     let title = status_line(status).split_once(' ').map(|(_, phrase)| phrase);
-    head.body(json!({"title": title, "status": status, "detail": error.to_string()}).to_string())
+    json!({"title": title, "status": status, "detail": error.to_string()}).to_string()
 }

@@ -20,7 +20,7 @@ impl<F: Fn(&str) -> Option<Cursor>> Store for CheckStore<F> {
     fn look(&self, wanted: &[(&Topic, Since)], _: &mut Budget) -> Result<Readings, Error> {
         let read = |&(topic, since): &(&Topic, Since)| {
             Some(Ok(match (self.0(topic.as_str()), since) {
-                (None, since) => Reading::quiet(since.cursor().unwrap_or(Cursor::SMALLEST)),
+                (None, since) => Reading::quiet(since.without_events()),
                 (Some(last), Since::Cursor(cursor)) => {
                     Reading { gap: cursor > last, ..Reading::quiet(last) }
                 }

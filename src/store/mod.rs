@@ -115,7 +115,7 @@ pub trait Store {
     fn read(&self, topic: &Topic, since: Since, limit: usize) -> Result<Reading, Error> {
         let mut budget = Budget::new(limit, &|_, message| message.data.len() + OVERHEAD);
         let reading = self.look(&[(topic, since)], &mut budget)?.pop().flatten().transpose()?;
-        Ok(reading.unwrap_or_else(|| Reading::quiet(since.cursor().unwrap_or(Cursor::SMALLEST))))
+        Ok(reading.unwrap_or_else(|| Reading::quiet(since.without_events())))
     }
 
     /// Makes a watch that is on no topic yet.

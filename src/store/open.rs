@@ -22,6 +22,16 @@ enum Kind {
 }
 
 impl Location {
+    /// The URL of the directory of the events; `None` for a server, whose URL may have a
+    /// password.
+    #[must_use]
+    pub fn directory(&self) -> Option<String> {
+        match &self.0 {
+            Kind::Directory(path) => Url::from_file_path(path).ok().map(String::from),
+            Kind::Redis(_) | Kind::Memcached(_) => None,
+        }
+    }
+
     /// Opens the store. A store that cannot wake a process is polled every `poll`.
     ///
     /// # Errors

@@ -322,6 +322,25 @@ fn event_stream_matches_the_documentation() {
 }
 
 #[test]
+fn latest_matches_the_documentation() {
+    let store = example();
+    let ask = |rest: &str| {
+        let query = format!("subscribed[a]=latest&subscribed[b]=latest&wait=0{rest}");
+        store.query(&query).variable("NOVCOMET_KEEP_AGE", "1").answer().body
+    };
+    let m = r#""m":{"a":[{"id":1795415403.163848,"data":"two"}]}}"#;
+    let news = ask("");
+    assert_eq!(news, quote(&format!(r#"{{"s":1,"k":{{"a":1795415403.163848}},{m}"#)));
+    let (id, data) = ("id: 12kw-255s", r#"data: {"s":0,"k":{"a":0.050000,"b":0.100000}}"#);
+    assert!(PROTOCOL.contains(&format!("`{data}`")) && PROTOCOL.contains(&format!("`{id}`")));
+    let begin = format!("{GREETING}\nretry: 1000\n{id}\n");
+    let end = format!("id: hof6g6si4o-255s\ndata: {news}\n\n");
+    assert_eq!(ask("&stream=json"), format!("{begin}{data}\n\n{end}"));
+    let end = "event: a\nid: hof6g6si4o-255s\ndata: two\n\n";
+    assert_eq!(ask("&stream=1"), format!("{begin}\n{end}"));
+}
+
+#[test]
 fn json_stream_matches_the_documentation() {
     let store = example();
     let keep = |call: Call| call.variable("NOVCOMET_KEEP_AGE", "1e15");

@@ -49,8 +49,14 @@ fn every_protocol_is_available() {
     assert!(json.contains(r#"data: {"s":1,"k":{"a.comet":1795415403.000005}}"#), "{json}");
     let stream = call(&mailboxes, query).variable("HTTP_ACCEPT", "text/event-stream").answer();
     assert!(stream.body.contains("event: a.comet\n"), "{stream:?}");
-    let quiet = call(&mailboxes, "subscribed[a.comet]=1795415403.000005&wait=0").answer();
-    assert_eq!(quiet.body, r#"{"s":0,"k":{"a.comet":1795415403.000005}}"#);
+    for cursor in ["1795415403.000005", "latest"] {
+        let query = format!("subscribed[a.comet]={cursor}&subscribed[b]={cursor}&wait=0");
+        let quiet = call(&mailboxes, &query).answer().body;
+        let b = if cursor == "latest" { "0.100000" } else { cursor };
+        assert_eq!(quiet, format!(r#"{{"s":0,"k":{{"a.comet":1795415403.000005,"b":{b}}}}}"#));
+    }
+    let about = call(&mailboxes, "about=1").variable("NOVCOMET_TELL_STORE", "on").answer().body;
+    assert!(about.ends_with(r#""protocols":["novcomet"]}"#), "{about}");
     call(&mailboxes, "subscribed[a.comet]=x").answer().assert_problem(400);
     call(&mailboxes, "publish=a.comet").answer().assert_problem(400);
 }

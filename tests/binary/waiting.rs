@@ -147,6 +147,24 @@ fn disconnected_client_ends_wait_silently() {
 }
 
 #[test]
+fn latest_waits_together_with_others() {
+    let store = Store::new();
+    store.query("publish=a").answer();
+    let ask = |rest: &str| {
+        store.query(&format!("subscribed[a]=latest&subscribed[b]=0{rest}")).method("GET").waiting()
+    };
+    let (leader, standby, member) = (ask("&wait=1"), ask(""), ask(""));
+    assert_eq!(leader.answer().cursor("a").0, '0');
+    let message = store.query("").form("publish=a&data=x").answer().cursor("a");
+    for waiter in [standby, member] {
+        let answer = waiter.answer();
+        assert!(answer.cursor("a") == message && answer.body.contains(r#""data":"x""#));
+    }
+    let late = store.query("subscribed[a]=latest&wait=0").answer();
+    assert!(late.body.contains(r#""data":"x""#) && !late.body.contains("gap"), "{late:?}");
+}
+
+#[test]
 fn idle_waiter_makes_no_system_call() {
     let store = Store::new().with("busy", SECOND, 0);
     let waiter = store.query("subscribed[a]=0").waiting();

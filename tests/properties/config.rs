@@ -11,7 +11,7 @@ use novcomet::store::{self, Limits, Retention};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const LARGEST: usize = 1 << 30;
-const NAMES: [&str; 21] = [
+const NAMES: [&str; 22] = [
     "NOVCOMET_STORE",
     "NOVCOMET_TRIES",
     "NOVCOMET_SLEEP",
@@ -33,6 +33,7 @@ const NAMES: [&str; 21] = [
     "NOVCOMET_ORIGINS",
     KEY,
     "NOVCOMET_TOKEN_ALGORITHM",
+    "NOVCOMET_TELL_STORE",
 ];
 /// Other settings make it necessary.
 const KEY: &str = "NOVCOMET_TOKEN_KEY";

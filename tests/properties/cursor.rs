@@ -29,17 +29,18 @@ pub fn case(u: &mut Unstructured) -> Result<Vec<u8>> {
         0 => u.bytes(16).map(<[u8]>::to_vec),
         1 => Ok(u.arbitrary::<u64>()?.to_string().into()),
         2 => Ok(Cursor::from_micros(u.arbitrary()?).to_string().into()),
-        3 => super::joined(u, &["earliest", "E", "-", "+", "e", " ", "١", "1", "."], 4),
+        3 => super::joined(u, &["earliest", "latest", "E", "-", "+", "e", " ", "١", "1", "."], 4),
         _ => super::joined(u, &digits, 6),
     }
 }
 
-/// The grammar of the wire: nothing, `earliest`, or digits with an optional
+/// The grammar of the wire: nothing, `earliest`, `latest`, or digits with an optional
 /// fraction, up to the microseconds that 64 bits hold.
 fn meant(text: &str) -> Option<Since> {
     match text {
         "" => Some(Since::Now),
         "earliest" => Some(Since::Earliest),
+        "latest" => Some(Since::Latest),
         _ if text.contains('.') => micros(text).map(|it| Since::Cursor(Cursor::from_micros(it))),
         _ => match micros(&format!("{text}.0"))? / 1_000_000 {
             0 => Some(Since::Now),

@@ -9,9 +9,9 @@ use arbitrary::Unstructured;
 use novcomet::cgi::{Body, Request};
 use novcomet::error::Error;
 use novcomet::event::{Since, Topic};
-use novcomet::hub::Subscription;
+use novcomet::hub::{Publication, Subscription};
 use novcomet::protocol::Protocol;
-use novcomet::protocol::novcomet::{self as protocol, Command, Format, NovComet};
+use novcomet::protocol::novcomet::{self as protocol, Command, Format, MAX_BATCH, NovComet};
 
 const MAX_DATA: usize = 65_536;
 const HEAD: &str = "Content-Type: application/problem+json\r\n\
@@ -82,12 +82,16 @@ fn query(u: &mut Unstructured) -> arbitrary::Result<Vec<u8>> {
         "%0A",
         "+",
         "data=",
+        "batch=",
+        "about=1",
+        "[{\"publish\":\"a\"}]",
         "wait=",
         "1",
         "0",
         ".",
         "1795415403.163846",
         "earliest",
+        "latest",
         "stream=",
         "json",
         "named=",
@@ -110,15 +114,32 @@ fn pair(u: &mut Unstructured) -> arbitrary::Result<String> {
         true => u.arbitrary::<String>()?,
         false => (*u.choose(&["a", "b", "a/b", "a][b", "é", "..", "%"])?).to_owned(),
     };
-    let cursor = u.choose(&["", "0", "1", "earliest", "1795415403.163846", "0.1", "x"])?;
-    Ok(match u.int_in_range(0..=9)? {
+    let cursor =
+        u.choose(&["", "0", "1", "earliest", "latest", "1795415403.163846", "0.1", "x"])?;
+    Ok(match u.int_in_range(0..=10)? {
         0..=3 => format!("subscribed[{}]={cursor}", encoded(&id)),
         4 => format!("{}={cursor}", encoded(&format!("subscribed[{id}]"))),
         5 | 6 => format!("publish={}", encoded(&id)),
         7 => format!("data={}", encoded(&id)),
-        8 => format!("wait={}", u.choose(&["0", "1", "0.25", "7.", "1e9", "99999999999"])?),
-        _ => (*u.choose(&["stream=1", "stream=0", "stream=json", "named=0", "x=y"])?).to_owned(),
+        8 => format!("batch={}", encoded(&batch(u, &id)?)),
+        9 => format!("wait={}", u.choose(&["0", "1", "0.25", "7.", "1e9", "99999999999"])?),
+        _ => (*u.choose(&["stream=1", "stream=0", "stream=json", "named=0", "about=1", "x=y"])?)
+            .to_owned(),
     })
+}
+
+/// A batch, sometimes with something in it that is no message.
+fn batch(u: &mut Unstructured, id: &str) -> arbitrary::Result<String> {
+    let entry = |u: &mut Unstructured| {
+        Ok(match u.int_in_range(0..=5)? {
+            0 => u.choose(&["1", "[\"a\"]", "{}", "{\"publish\":1}", "x", ""])?.to_string(),
+            1 => serde_json::json!({"data": id, "publish": "a", "x": [id]}).to_string(),
+            _ => serde_json::json!({"publish": id}).to_string(),
+        })
+    };
+    let count = *u.choose(&[0, 1, 1, 2, 3, MAX_BATCH, MAX_BATCH + 1])?;
+    let entries = (0..count).map(|_| entry(u)).collect::<arbitrary::Result<Vec<_>>>()?;
+    Ok(format!("[{}]", entries.join(",")))
 }
 
 impl<'a> Wire<'a> {
@@ -209,12 +230,42 @@ fn says_what_was_asked(request: &Request, given: &[(Vec<u8>, Vec<u8>)], command:
             };
             assert!(data.as_ref().is_none_or(is_given), "{data:?}");
         }
+        Command::Batch(entries) => {
+            assert!(published.is_empty());
+            has_the_messages(entries, values(b"batch").next_back().unwrap());
+        }
         Command::Poll(topics, _) | Command::Stream(topics, ..) => {
             assert!(published.is_empty() && !topics.is_empty());
             assert!(topics.iter().map(|it| bytes_of(&it.topic)).eq(subscribed));
         }
-        Command::Head { .. } => assert!(!published.is_empty() || !subscribed.is_empty()),
+        Command::About => {
+            assert!(published.is_empty() && subscribed.is_empty());
+            assert_eq!(values(b"about").next_back().map(Vec::as_slice), Some(&b"1"[..]));
+        }
+        Command::Head { .. } => {
+            let is_about = values(b"about").next().is_some();
+            assert!(is_about || !published.is_empty() || !subscribed.is_empty());
+        }
         Command::Options => {}
+    }
+}
+
+/// Each message is in its place. A refused one is the client's fault.
+fn has_the_messages(entries: &[Result<Publication, Error>], json: &[u8]) {
+    let given: Vec<serde_json::Value> = match serde_json::from_slice(json) {
+        Ok(given) => given,
+        // A lone surrogate is no text, but only its own message is refused.
+        Err(_) => return assert!(entries.iter().any(Result::is_err)),
+    };
+    assert!((1..=MAX_BATCH).contains(&given.len()) && entries.len() == given.len());
+    for (entry, given) in entries.iter().zip(&given) {
+        match entry {
+            Ok(Publication { topic, data }) => {
+                assert_eq!(given["publish"], topic.as_str());
+                assert_eq!(given["data"].as_str(), data.as_deref());
+            }
+            Err(error) => is_refused(error),
+        }
     }
 }
 
@@ -239,6 +290,14 @@ fn comes_back(command: &Command) {
             let data = data.iter().map(|data| format!("data={}", encoded(data)));
             topics.chain(data).collect::<Vec<_>>().join("&")
         }
+        Command::Batch(entries) => {
+            let json = |entry: &Result<Publication, Error>| entry.as_ref().ok().map(json_of);
+            let Some(batch) = entries.iter().map(json).collect::<Option<serde_json::Value>>()
+            else {
+                return;
+            };
+            format!("batch={}", encoded(&batch.to_string()))
+        }
         Command::Poll(topics, wait) => subscriptions(topics, *wait),
         Command::Stream(topics, wait, format) => {
             let format = match format {
@@ -248,12 +307,20 @@ fn comes_back(command: &Command) {
             };
             format!("{}&{format}", subscriptions(topics, *wait))
         }
+        Command::About => "about=1".to_owned(),
         Command::Head { .. } | Command::Options => return,
     };
     let wire = Wire([b"", b"POST", FORM, b"", b"", b"", form.as_bytes()]);
     let again = wire.request().and_then(|request| protocol::parse(&request, MAX_DATA));
     if form.len() <= 3 * MAX_DATA + 8_192 {
         assert_eq!(again.ok(), Some(posted(command)), "{form}");
+    }
+}
+
+fn json_of(Publication { topic, data }: &Publication) -> serde_json::Value {
+    match data {
+        Some(data) => serde_json::json!({"publish": topic.as_str(), "data": data}),
+        None => serde_json::json!({"publish": topic.as_str()}),
     }
 }
 
@@ -272,6 +339,7 @@ fn subscriptions(topics: &[Subscription], wait: Option<Duration>) -> String {
         Since::Second(second) => second.to_string(),
         Since::Cursor(cursor) => cursor.to_string(),
         Since::Earliest => "earliest".to_owned(),
+        Since::Latest => "latest".to_owned(),
     };
     let topics = topics
         .iter()

@@ -6,11 +6,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use crate::support::SOURCE;
+use crate::support::binary::batch;
 use crate::support::dir::touch_by_shell;
 use crate::support::server::{Exchange, Kind, Reply, Server, stories};
 
 stories! {
     publish_is_confirmed
+    batch_is_answered_for_each_message
+    local_client_learns_the_directory
     subscriber_receives_a_publish
     subscriber_receives_a_touch
     quiet_wait_ends_with_cursors
@@ -37,6 +40,26 @@ fn publish_is_confirmed(kind: Kind) {
     assert!(server.event_file("a").is_file());
     assert_news(&server.post("/comet.cgi", "publish=b"), "b");
     assert!(server.event_file("b").is_file());
+}
+
+fn batch_is_answered_for_each_message(kind: Kind) {
+    let server = Server::start(kind);
+    let form = batch(r#"[{"publish":"a","data":"x"},{"publish":""},{"publish":"b"}]"#);
+    let reply = server.post("/comet.cgi", &form);
+    assert_eq!((reply.status, reply.body.matches(r#"{"s":1,"#).count()), (200, 2), "{reply:?}");
+    assert!(server.event_file("a").is_file() && server.event_file("b").is_file());
+    assert_eq!(server.get(&format!("/comet.cgi?{form}")).status, 400);
+}
+
+fn local_client_learns_the_directory(kind: Kind) {
+    let server = Server::start(kind);
+    let directory = format!(r#","store":"file://{}"}}"#, server.store().display());
+    let ask = |headers: &[&str]| server.send_with("GET /comet.cgi?about=1", headers).reply().body;
+    assert!(ask(&[]).ends_with(&directory), "{}", ask(&[]));
+    for header in ["X-Forwarded-For: 127.0.0.1", "Via: 1.1 a", "Forwarded: for=_a", "X-Real-IP: a"]
+    {
+        assert!(ask(&[header]).ends_with(r#""protocols":["novcomet"]}"#), "{header}");
+    }
 }
 
 fn subscriber_receives_a_publish(kind: Kind) {

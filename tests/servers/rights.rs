@@ -259,6 +259,7 @@ fn configured_origin_can_read_every_answer() {
         (200, get("subscribed[a]=0&wait=0")),
         (200, get("subscribed[a]=0&wait=0&stream=1")),
         (200, get("subscribed[a]=0&wait=0&stream=json")),
+        (200, get("about=1")),
         (200, get("subscribed[a]=0").method("HEAD")),
         (400, get("")),
         (403, get("publish=a").variable("NOVCOMET_PUBLISH", "none")),

@@ -20,6 +20,7 @@ over_every_store! {
     messages_are_replayed_unchanged_in_order
     bounded_reading_is_continued_by_next
     dropped_messages_are_reported_as_gap
+    latest_is_newest_message_and_never_gap
     event_without_message_drops_no_message
     cursor_of_a_deleted_topic_is_gap
     cursor_ahead_of_topic_is_gap
@@ -156,6 +157,29 @@ fn dropped_messages_are_reported_as_gap(kind: Kind) {
             assert!(size <= 2 * retention.bytes.max(142) + 200, "{size}");
         }
     }
+}
+
+fn latest_is_newest_message_and_never_gap(kind: Kind) {
+    for age in [KEEP_ALL.age, Duration::from_nanos(1)] {
+        expect_latest(&Backend::start(kind), Retention { age, ..KEEP_ALL });
+    }
+}
+
+fn expect_latest(backend: &Backend, retention: Retention) {
+    let store = backend.keeping(retention);
+    let expect = |expected: Reading| assert_eq!(read(store.as_ref(), Since::Latest), expected);
+    expect(Reading::quiet(Cursor::SMALLEST));
+    let event = store.publish(&topic("a"), None).unwrap();
+    expect(Reading::quiet(event));
+    for data in ["one", "two", &"x".repeat(65_536)] {
+        let id = publish(store.as_ref(), data);
+        let newest = Reading { messages: vec![Message::new(id, data)], ..Reading::quiet(id) };
+        expect(newest.clone());
+        let standing = store.publish(&topic("a"), None).unwrap();
+        expect(Reading { standing, ..newest });
+    }
+    backend.lose_everything();
+    expect(Reading::quiet(Cursor::SMALLEST));
 }
 
 /// `publish=ID` without a message, as in 2011, between messages.

@@ -122,6 +122,30 @@ fn gap_is_reported_once() {
     }
 }
 
+/// The bytes that this thread has read.
+fn bytes_read() -> u64 {
+    let io = fs::read_to_string("/proc/thread-self/io").unwrap();
+    let line = io.lines().find_map(|line| line.strip_prefix("rchar: "));
+    line.unwrap().parse().unwrap()
+}
+
+#[test]
+fn latest_reads_only_the_end_of_the_log() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    for number in 0..1_000 {
+        publish(store.as_ref(), &format!("{number:0200}"));
+    }
+    let cost = |since, messages| {
+        let before = bytes_read();
+        assert_eq!(read(store.as_ref(), since).messages.len(), messages);
+        bytes_read() - before
+    };
+    assert!(cost(Since::Earliest, 1_000) > 200_000);
+    let cost = cost(Since::Latest, 1);
+    assert!(cost < 10_000, "{cost} bytes");
+}
+
 /// Lines out of order, by a shell or by two merged logs, hide no other line.
 #[test]
 fn line_out_of_order_is_skipped() {

@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use crate::support::binary::{Answer, Call};
+use crate::support::binary::{Answer, Call, batch};
 use crate::support::host::not_run;
 use crate::support::store::{Backend, Kind, over_every_store};
 
@@ -13,9 +13,12 @@ over_every_store! {
     publish_wakes_a_waiter
     quiet_wait_ends_with_unchanged_cursors
     lost_messages_are_a_gap
+    latest_has_the_newest_message
+    stream_from_latest_starts_with_the_newest_message
     stream_continues_where_it_ended
     each_unusual_id_is_a_topic
     several_topics_get_the_same_message
+    batch_is_published_in_order
 }
 
 /// The wait is an hour and has no periodic read, so only the store itself can wake the process.
@@ -111,6 +114,49 @@ fn stream_continues_where_it_ended(kind: Kind) {
     assert!(resumed.ends_with("\ndata: two\n\n") && !resumed.contains("data: one"), "{resumed}");
 }
 
+/// Topics without a message, with one, and with an event after it.
+fn latest_has_the_newest_message(kind: Kind) {
+    let backend = Backend::start(kind);
+    let latest = "subscribed[a]=latest&subscribed[b]=latest&subscribed[c]=0&wait=0";
+    let quiet = r#"{"s":0,"k":{"a":0.100000,"b":0.100000,"c":0.100000}}"#;
+    assert_eq!(get(&backend, latest).body, quiet);
+    let post = |form| call(&backend, "").form(form).answer().cursor(&form[8..9]).1;
+    post("publish=a&data=one");
+    let two = post("publish=a&data=two");
+    let (b, c) = (post("publish=b"), post("publish=c&data=x"));
+    let m = format!(r#""m":{{"a":[{{"id":{two},"data":"two"}}]}}"#);
+    assert_eq!(get(&backend, latest).body, format!(r#"{{"s":1,"k":{{"a":{two}}},{m}}}"#));
+    let rest = get(&backend, &latest.replacen("latest", &two, 1)).body;
+    assert_eq!(rest, format!(r#"{{"s":0,"k":{{"a":{two},"b":{b},"c":{c}}}}}"#));
+    let touched = post("publish=a");
+    let news = get(&backend, latest).body;
+    assert_eq!(news, format!(r#"{{"s":1,"k":{{"a":{touched}}},{m}}}"#));
+}
+
+/// A client that has seen only the start of the stream gets the same again.
+fn stream_from_latest_starts_with_the_newest_message(kind: Kind) {
+    let backend = Backend::start(kind);
+    let post = |data: &str| {
+        call(&backend, "").form(&format!("publish=a&data={data}")).answer().cursor("a").1
+    };
+    let [_, two] = ["one", "two"].map(post);
+    let latest = "subscribed[a]=latest&subscribed[b]=latest&wait=0";
+    for query in [latest, "subscribed[a]=0&subscribed[b]=0&wait=0&lastEventId=12kw-12kw"] {
+        let json = get(&backend, &format!("{query}&stream=json")).body;
+        let begin = r#"data: {"s":0,"k":{"a":0.050000,"b":0.100000}}"#;
+        let m = format!(r#""m":{{"a":[{{"id":{two},"data":"two"}}]}}"#);
+        assert!(json.contains(&format!("\nid: 12kw-255s\n{begin}\n\n")), "{json}");
+        let end = format!("\ndata: {{\"s\":1,\"k\":{{\"a\":{two}}},{m}}}\n\n");
+        assert!(json.ends_with(&end), "{json}");
+        for (named, event) in [("1", "event: a\n"), ("0", "")] {
+            let text = get(&backend, &format!("{query}&stream=1&named={named}")).body;
+            let (begin, news) = text.split_once("\n\n").unwrap();
+            assert!(begin.ends_with("\nid: 12kw-255s"), "{text}");
+            assert!(news.starts_with(event) && news.ends_with("-255s\ndata: two\n\n"), "{text}");
+        }
+    }
+}
+
 fn each_unusual_id_is_a_topic(kind: Kind) {
     let backend = Backend::start(kind);
     for id in ["a%2Fb", "..%2F..%2Fetc", "a%252Fb", "a%20b", "a%5D%5Bb", "%7Ba%7D", "%2A", "%24"] {
@@ -127,6 +173,21 @@ fn several_topics_get_the_same_message(kind: Kind) {
     for id in ["a", "b"] {
         assert_eq!(news.cursor(id), posted.cursor(id));
     }
+}
+
+fn batch_is_published_in_order(kind: Kind) {
+    let backend = Backend::start(kind);
+    let entries = r#"[{"publish":"a","data":"one"},{"publish":"b"},{"publish":"a","data":"two"}]"#;
+    let answer = call(&backend, "").form(&batch(entries)).answer();
+    let parts: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+    let news = get(&backend, "subscribed[a]=earliest&subscribed[b]=0.1").body;
+    let news: serde_json::Value = serde_json::from_str(&news).unwrap();
+    let messages = news["m"]["a"].as_array().unwrap();
+    for (message, part, data) in [(0, 0, "one"), (1, 2, "two")] {
+        assert_eq!((&messages[message]["data"], &parts[part]["s"]), (&data.into(), &1.into()));
+        assert_eq!(messages[message]["id"], parts[part]["k"]["a"]);
+    }
+    assert_eq!((messages.len(), &news["k"]["b"]), (2, &parts[1]["k"]["b"]));
 }
 
 // Redis, used by any language.
@@ -152,6 +213,19 @@ fn plain_xadd_is_a_publish() {
     let waiter = call(&backend, &format!("subscribed[a]={at}")).waiting();
     backend.redis(&["XADD", "novcomet:a", "*", "hello", "world"]);
     assert!(!waiter.answer().body.contains("\"m\""), "an event without a message");
+}
+
+/// Other programs may add any number of entries without a message.
+#[test]
+fn latest_finds_the_message_before_foreign_events() {
+    let backend = Backend::start(Kind::Redis);
+    call(&backend, "").form("publish=a&data=one").answer();
+    let id = call(&backend, "").form("publish=a&data=two").answer().cursor("a").1;
+    let script = "for i = 1, 700 do redis.call('XADD', KEYS[1], '*', 'x', i) end return 'OK'";
+    assert_eq!(backend.redis(&["EVAL", script, "1", "novcomet:a"]), "OK\n");
+    let news = get(&backend, "subscribed[a]=latest&wait=0");
+    assert!(news.body.ends_with(&format!(r#""m":{{"a":[{{"id":{id},"data":"two"}}]}}}}"#)));
+    assert!(news.cursor("a").1 > id);
 }
 
 /// Entries of one moment of the server, as a script or a transaction adds them. There are more

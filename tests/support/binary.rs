@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 
+use url::form_urlencoded;
+
 use super::dir::{TempDir, copy_program, set_time};
 use super::host::{is_root, shared_memory};
 use super::wait::eventually;
@@ -71,6 +73,11 @@ impl Store {
         let found = fs::metadata(self.file(name)).unwrap();
         (found.mtime(), found.mtime_nsec())
     }
+}
+
+/// The form with a batch.
+pub fn batch(entries: &str) -> String {
+    format!("batch={}", form_urlencoded::byte_serialize(entries.as_bytes()).collect::<String>())
 }
 
 /// One call of the binary.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::json::{JSON, state};
+use super::batch::{self, Entry};
+use super::json::{JSON, state, to_json};
 use super::poll::Poll;
 use super::stream::{EventStream, Format};
 use crate::auth::Access;
@@ -24,6 +25,8 @@ pub enum Command {
         /// Whether the answer is `true`, as in 2011, and not the cursors.
         is_brief: bool,
     },
+    /// To publish these messages one after the other.
+    Batch(Vec<Entry>),
     /// To wait for the first event of these topics, for at most so long.
     Poll(Vec<Subscription>, Option<Duration>),
     /// To receive every event of these topics, for at most so long.
@@ -31,6 +34,8 @@ pub enum Command {
     /// To receive the head of the answer to this command (RFC 9110 §9.3.2). HEAD
     /// is a safe method: it publishes nothing and waits for nothing.
     Head(Box<Command>),
+    /// To know the program.
+    About,
     /// To know the methods (RFC 9110 §9.3.7).
     Options,
 }
@@ -38,17 +43,20 @@ pub enum Command {
 impl Action for Command {
     fn access(&self) -> Access<'_> {
         match self {
-            Self::Publish { topics, .. } => Access::Publish(topics),
+            Self::Publish { topics, .. } => Access::Publish(topics.iter().collect()),
+            Self::Batch(entries) => {
+                Access::Publish(entries.iter().flatten().map(|each| &each.topic).collect())
+            }
             Self::Poll(subscriptions, _) | Self::Stream(subscriptions, ..) => {
                 Access::Subscribe(subscriptions.iter().map(|each| &each.topic).collect())
             }
             Self::Head(command) => command.access(),
-            Self::Options => Access::None,
+            Self::About | Self::Options => Access::None,
         }
     }
 
     fn writes(&self) -> bool {
-        matches!(self, Self::Publish { .. })
+        matches!(self, Self::Publish { .. } | Self::Batch(_))
     }
 
     fn perform(self: Box<Self>, hub: &Hub) -> Result<Step, Error> {
@@ -57,6 +65,7 @@ impl Action for Command {
                 let events = hub.publish(topics, data.as_deref())?;
                 Ok(Step::Answer(published(&events, is_brief)))
             }
+            Self::Batch(entries) => hub.publish_each(entries).map(published_each),
             Self::Poll(subscriptions, wait) => {
                 let poll = Box::new(Poll);
                 hub.subscribe(subscriptions, Until::FirstUpdate, wait, poll).map(Step::Wait)
@@ -65,9 +74,20 @@ impl Action for Command {
                 let stream = Box::new(EventStream::new(format, subscriptions.len()));
                 hub.subscribe(subscriptions, Until::Deadline, wait, stream).map(Step::Wait)
             }
+            Self::About => Ok(Step::Answer(Head::new(200, JSON).body(to_json(&hub.about())))),
             Self::Head(command) => Ok(Step::Answer(head(&command))),
             Self::Options => Ok(Step::Answer(options(hub.is_cross_origin()))),
         }
+    }
+}
+
+/// The log gets the first fault of the server.
+fn published_each(results: Vec<Result<Event, Error>>) -> Step {
+    let response = Head::new(200, JSON).body(batch::answer(&results));
+    let mut errors = results.into_iter().filter_map(Result::err);
+    match errors.find(|error| error.log_line().is_some()) {
+        Some(fault) => Step::Partial(response, fault),
+        None => Step::Answer(response),
     }
 }
 

@@ -43,7 +43,7 @@ fn escaped(byte: u8) -> usize {
     }
 }
 
-fn to_json(state: &impl Serialize) -> String {
+pub fn to_json(state: &impl Serialize) -> String {
     serde_json::to_string(state).unwrap_or_default()
 }
 

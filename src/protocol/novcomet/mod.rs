@@ -2,6 +2,7 @@
 //! of it.
 
 mod action;
+mod batch;
 mod json;
 mod parse;
 mod poll;
@@ -9,6 +10,7 @@ mod saved;
 mod stream;
 
 pub use action::Command;
+pub use batch::MAX_BATCH;
 pub use parse::{MAX_TOPICS, parse};
 pub use stream::{EventStream, Format, resume};
 
@@ -24,6 +26,10 @@ use saved::Saved;
 pub struct NovComet;
 
 impl Protocol for NovComet {
+    fn name(&self) -> &'static str {
+        "novcomet"
+    }
+
     fn speaks(&self, _: &Request) -> bool {
         true
     }

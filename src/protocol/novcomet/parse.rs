@@ -7,6 +7,7 @@ use percent_encoding::percent_decode;
 use url::form_urlencoded;
 
 use super::action::Command;
+use super::batch;
 use super::stream::{Format, resume};
 use crate::cgi::{Body, Method, Request};
 use crate::error::Error;
@@ -38,7 +39,7 @@ pub fn parse(request: &Request, max_data: usize) -> Result<Command, Error> {
     if parameters.data.as_ref().is_some_and(|data| data.len() > max_data) {
         return Err(Error::MessageTooLong(max_data));
     }
-    let command = parameters.command(request)?;
+    let command = parameters.command(request, max_data)?;
     Ok(match request.method {
         Method::Head => Command::Head(Box::new(command)),
         _ => command,
@@ -48,6 +49,7 @@ pub fn parse(request: &Request, max_data: usize) -> Result<Command, Error> {
 #[derive(Default)]
 struct Parameters {
     publish: Vec<Topic>,
+    batch: Option<String>,
     data: Option<String>,
     subscribed: Vec<Subscription>,
     wait: Option<Duration>,
@@ -55,11 +57,18 @@ struct Parameters {
     stream: Option<String>,
     named: Option<String>,
     last_event_id: Option<String>,
+    about: bool,
 }
 
 impl Parameters {
-    fn command(mut self, request: &Request) -> Result<Command, Error> {
+    fn command(mut self, request: &Request, max_data: usize) -> Result<Command, Error> {
+        if let Some(batch) = &self.batch {
+            return self
+                .check_batch(request.method)
+                .and_then(|()| batch::parse(batch, max_data).map(Command::Batch));
+        }
         match (self.publish.is_empty(), self.subscribed.is_empty()) {
+            (true, true) if self.about => Ok(Command::About),
             (true, true) => bad("say what: publish=ID or subscribed[ID]=CURSOR"),
             (false, _) => Ok(Command::Publish {
                 topics: self.publish,
@@ -73,6 +82,14 @@ impl Parameters {
                     Ok(Command::Stream(self.subscribed, self.wait, format))
                 }
             },
+        }
+    }
+
+    fn check_batch(&self, method: Method) -> Result<(), Error> {
+        match method {
+            Method::Post if self.publish.is_empty() => Ok(()),
+            Method::Post => bad("publish is in the batch, or there is no batch"),
+            _ => bad("send a batch by POST"),
         }
     }
 
@@ -114,10 +131,15 @@ impl Parameters {
         };
         match name.as_ref() {
             "publish" => utf8(pair).and_then(|()| self.publish(&value))?,
+            "batch" => {
+                utf8(pair)?;
+                self.batch = Some(value.into());
+            }
             "data" => {
                 utf8(pair)?;
                 self.data = Some(value.into());
             }
+            "about" => self.about = value == "1",
             "wait" => self.wait(&value)?,
             "stream" => self.stream = Some(value.into()),
             "named" => self.named = Some(value.into()),

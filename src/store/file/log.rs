@@ -272,6 +272,9 @@ impl Part {
                 return Some(found);
             }
             found.lines.push(line.to_vec());
+            if since == Since::Latest {
+                return Some(found);
+            }
         }
         found.lines.reverse();
         self.is_all().then_some(found)

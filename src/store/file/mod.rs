@@ -84,7 +84,7 @@ impl FileStore {
         let entry = DirEntry { directory: CWD, name: &path, path: &path };
         while !budget.is_spent() {
             let Some(found) = entry.stat()? else {
-                return Ok(Some(Reading::quiet(since.cursor().unwrap_or(Cursor::SMALLEST))));
+                return Ok(Some(Reading::quiet(since.without_events())));
             };
             if since == Since::Cursor(found.time) && found.is_publisher_time {
                 return Ok(Some(Reading::quiet(found.time)));

@@ -101,7 +101,10 @@ impl Index {
 
     /// The messages after `since`, up to `limit` bytes but at least one.
     pub fn wanted(&self, since: Since, limit: usize, retention: Retention, now: Cursor) -> Wanted {
-        let from = self.kept_from(retention, now);
+        let mut from = self.kept_from(retention, now);
+        if since == Since::Latest {
+            from = self.messages.len().saturating_sub(1);
+        }
         let gap = matches!(since, Since::Cursor(cursor) if self.is_gap(cursor.micros(), from));
         let since = if gap { Since::Earliest } else { since };
         let mut size = 0;

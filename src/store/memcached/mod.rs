@@ -131,7 +131,10 @@ impl MemcachedStore {
                 continue;
             }
             let wanted = index.wanted(since, budget.left(), self.retention, Cursor::now());
-            readings.push(pool.fetch(topic_key, wanted)?.within(topic, budget).map(Ok));
+            let mut reading = pool.fetch(topic_key, wanted)?;
+            // Even if the newest message was evicted.
+            reading.gap &= since != Since::Latest;
+            readings.push(reading.within(topic, budget).map(Ok));
         }
         Ok(readings)
     }
@@ -167,7 +170,7 @@ fn absent(since: Since) -> Reading {
         Since::Cursor(cursor) if cursor > Cursor::SMALLEST => {
             Reading { gap: true, ..Reading::quiet(Cursor::SMALLEST) }
         }
-        _ => Reading::quiet(since.cursor().unwrap_or(Cursor::SMALLEST)),
+        _ => Reading::quiet(since.without_events()),
     }
 }
 

@@ -166,6 +166,7 @@ fn position(since: Since) -> (&'static str, u64) {
     let cursor = since.cursor().unwrap_or(Cursor::SMALLEST).micros();
     match since {
         Since::Now => ("now", 0),
+        Since::Latest => ("latest", 0),
         Since::Cursor(_) => ("cursor", cursor),
         Since::Second(_) | Since::Earliest => ("since", cursor),
     }

@@ -1,6 +1,6 @@
 -- KEYS: streams. ARGV: bytes that are left of the answer, messages, bytes and
 -- microseconds that a stream keeps; then for each stream the mode of its reader
--- (now, cursor, since) and its cursor. Returns for each its last id, that as a cursor,
+-- (now, latest, cursor, since) and its cursor. Returns for each its last id, that as a cursor,
 -- whether there is a gap, whether there is more, and the messages; nothing for a
 -- stream that is not there, nil for one that was not reached, and an error for one
 -- that cannot be read.
@@ -16,8 +16,9 @@ local oldest = time[1] * 1000000 + time[2] - age
 
 -- From the end back to `since`: the messages that are kept, newest first,
 -- whether some are kept no longer, and whether all that happened since is known.
-local function walk(key, since)
-  local found, count, size, from, width, born = {}, 0, 0, END, 8, nil
+-- At most `most` messages; events without one may lie between them.
+local function walk(key, since, most)
+  local found, count, size, from, width, born = {}, 0, 0, END, math.min(2 * most, 8), nil
   while true do
     local part = redis.call('XREVRANGE', key, from, '-', 'COUNT', width)
     seen = seen + #part
@@ -31,6 +32,7 @@ local function walk(key, since)
           return found, true, false
         end
         found[count] = {at, data}
+        if count == most then return found, false, true end
       end
       from, born = '(' .. entry[1], field_of(entry[2], 'born')
     end
@@ -56,12 +58,12 @@ local function read(key, mode, since)
   local answer = {id, last, 0, 0}
   if mode == 'now' or mode == 'cursor' and since == last then return answer end
 
-  local found, dropped, known = walk(key, since)
+  local found, dropped, known = walk(key, since, mode == 'latest' and 1 or math.huge)
   if mode == 'cursor' then
     local is_whole = since == 100000 and state['entries-added'] == state['length']
     local gap = dropped or since > last or not (known or is_whole)
     if gap then answer[3] = 1 end
-    if gap and not dropped then found = walk(key, 0) end
+    if gap and not dropped then found = walk(key, 0, math.huge) end
   end
   -- The first message of all fits, whatever its size.
   for i = #found, 1, -1 do
