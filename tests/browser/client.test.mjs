@@ -71,7 +71,7 @@ for (const transport of ['auto', 'poll']) {
         await gets(page, 'one', 'two');
       });
 
-      for (const [name, status, reason] of [['an error page', 502, '502'], ['a page for the login', 200, 'JSON']]) {
+      for (const [name, status, reason] of [['an error page', 502, '502'], ['a page for the login', 200, 'login']]) {
         it(`${name} from a proxy is retried`, async () => {
           const page = await listen(context, proxy, transport);
           await asks(page);
