@@ -212,7 +212,8 @@ impl<'s> Service<'_, 's> {
         let own = std::mem::replace(output, Output::new(rustix::stdio::stdout()));
         let waiter = Waiter::new(wanted, own, clock.now(), clock.wall());
         let report = &mut |error: &Error| log.report(error);
-        let together = self.together(store.as_ref());
+        let has_time = waiter.deadline > clock.now();
+        let together = has_time.then(|| self.together(store.as_ref())).flatten();
         let ended = Shared::new(store.as_ref(), &mut clock, report, together).wait(waiter);
         *last = ended.watch.map(|watch| Box::new(watch) as _);
         Ok(Answer { bytes: ended.answer, is_refused: ended.is_refused })

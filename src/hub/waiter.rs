@@ -80,7 +80,7 @@ pub struct Waiter {
     pub(super) subscriptions: Subscriptions,
     /// When its time is over. This and the other times are those of the machine's
     /// monotonic clock.
-    pub(super) deadline: Duration,
+    pub deadline: Duration,
     /// When it is told that nothing has happened.
     pub(super) next_piece: Duration,
     pub(super) interval: Duration,

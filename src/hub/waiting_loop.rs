@@ -139,7 +139,10 @@ impl<'a> Shared<'a> {
 
     fn insert(&mut self, waiter: Waiter) -> Id {
         self.last += 1;
-        self.clock.attend(waiter.output.as_fd(), self.last, Interest::End);
+        // One that only looks has no time to go.
+        if waiter.deadline > self.clock.now() {
+            self.clock.attend(waiter.output.as_fd(), self.last, Interest::End);
+        }
         self.crowd.insert(self.last, waiter);
         self.last
     }

@@ -1,5 +1,6 @@
 //! The time, and the events that end a sleep.
 
+use std::cell::OnceCell;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -72,7 +73,8 @@ const WATCH: u64 = u64::MAX - 1;
 /// The clock of a process.
 pub struct ProcessClock {
     signals: Option<OwnedFd>,
-    epoll: Option<OwnedFd>,
+    /// Made when it is needed: many a request waits for nothing.
+    epoll: OnceCell<Option<OwnedFd>>,
 }
 
 impl ProcessClock {
@@ -87,11 +89,18 @@ impl ProcessClock {
         if under_server {
             let _ = sys::signal_when_parent_ends(libc::SIGTERM);
         }
-        let epoll = epoll::create(CreateFlags::CLOEXEC).ok();
-        if let (Some(epoll), Some(signals)) = (&epoll, &signals) {
-            let _ = epoll::add(epoll, signals, EventData::new_u64(SIGNALS), EventFlags::IN);
-        }
-        Self { signals, epoll }
+        Self { signals, epoll: OnceCell::new() }
+    }
+
+    fn epoll(&self) -> Option<&OwnedFd> {
+        let make = || {
+            let epoll = epoll::create(CreateFlags::CLOEXEC).ok()?;
+            if let Some(signals) = &self.signals {
+                let _ = epoll::add(&epoll, signals, EventData::new_u64(SIGNALS), EventFlags::IN);
+            }
+            Some(epoll)
+        };
+        self.epoll.get_or_init(make).as_ref()
     }
 
     /// Sleeps without epoll, for which no descriptor was left.
@@ -121,7 +130,7 @@ impl Clock for ProcessClock {
 
     fn sleep(&mut self, watch: Option<BorrowedFd<'_>>, until: Duration) -> Vec<Wake> {
         let timeout = Timespec::try_from(until.saturating_sub(self.now())).ok();
-        let Some(epoll) = &self.epoll else { return self.sleep_by_poll(watch, timeout.as_ref()) };
+        let Some(epoll) = self.epoll() else { return self.sleep_by_poll(watch, timeout.as_ref()) };
         if let Some(watch) = watch {
             let _ = epoll::add(epoll, watch, EventData::new_u64(WATCH), EventFlags::IN);
         }
@@ -145,7 +154,7 @@ impl Clock for ProcessClock {
     /// its end. EPOLLRDHUP would always be set under `mod_cgid`, because that half-closes
     /// the socket. It refuses a regular file, which is always ready.
     fn attend(&mut self, fd: BorrowedFd<'_>, id: u64, interest: Interest) {
-        let Some(epoll) = &self.epoll else { return };
+        let Some(epoll) = self.epoll() else { return };
         let flags = match interest {
             Interest::End => EventFlags::empty(),
             Interest::Read => EventFlags::IN,
@@ -158,7 +167,7 @@ impl Clock for ProcessClock {
     }
 
     fn ignore(&mut self, fd: BorrowedFd<'_>) {
-        if let Some(epoll) = &self.epoll {
+        if let Some(Some(epoll)) = self.epoll.get() {
             let _ = epoll::delete(epoll, fd);
         }
     }
