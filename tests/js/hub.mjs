@@ -1,4 +1,4 @@
-// A server that numbers its messages, for a simulated world.
+// A simulated server, which numbers its messages.
 import {event} from './world.mjs';
 
 const HEARTBEAT = 15e3, STREAM = 300e3, WAIT = 40e3, MOST = 4;
