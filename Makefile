@@ -48,7 +48,7 @@ CARGO_TESTS = --profile tests --locked --target $(TARGET) --features tls
 SECONDS = 60
 TOOLS   = $(CURDIR)/target/tools
 
-.PHONY: all toolchain help demo test check bare bare-long soak fuzz bench lint install uninstall clean \
+.PHONY: all toolchain help demo test check bare bare-long soak fuzz bench lint minify install uninstall clean \
     packages-demo packages-test packages-bare packages-fuzz packages-bench
 
 all: toolchain            ## builds cgi-bin/comet.cgi
@@ -120,6 +120,11 @@ $(TOOLS)/bin/cargo-fuzz:
 tests/node_modules: tests/package-lock.json
 	npm ci --prefix tests --no-audit --no-fund
 	touch $@
+
+# The file is in the repository, so that `make install` and a page need no Node.js.
+MINIFIED = htdocs/NovComet.min.js
+minify: tests/node_modules  ## makes htdocs/NovComet.min.js of NovComet.js
+	tests/node_modules/.bin/terser htdocs/NovComet.js --compress --mangle --comments some -o $(MINIFIED)
 
 # Side by side with the peers. Rows can be named: make bench ROWS="start wake".
 # When all have run, their curves are drawn in docs.
