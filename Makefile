@@ -5,8 +5,10 @@
 # without its service. Servers whose package has one are unpacked, not installed.
 DEMO_PACKAGES = gcc libc6-dev apache2-bin curl
 TEST_PACKAGES = $(DEMO_PACKAGES) redis-tools ca-certificates openssl strace acl chromium $(DBUS_PACKAGE) \
-    $(NODE_PACKAGES) $(SERVER_LIBRARIES)
-SERVERS = lighttpd memcached
+    $(NODE_PACKAGES) $(SERVER_LIBRARIES) $(RECIPE_PACKAGES)
+# The languages of docs/recipes.md.
+RECIPE_PACKAGES = php-cli python3 ruby
+SERVERS = lighttpd memcached nginx
 SERVER_LIBRARIES = libnettle8 libpcre2-8-0 libxxhash0 libevent-2.1-7 libsasl2-2 libssl3
 # The session bus that Chromium depends on; the other choice brings systemd.
 DBUS_PACKAGE := $(shell dpkg-query -W dbus-user-session >/dev/null 2>&1 || echo dbus-x11)

@@ -48,10 +48,9 @@ export class Project {
   remove() { return fs.rm(this.root, {recursive: true, force: true}); }
 
   /** Builds `index.html`, with base `/${out}/`. */
-  async vite(out, plugins = []) {
+  async vite(out, options) {
     await build({
-      root: this.root, base: `/${out}/`, configFile: false, logLevel: 'error', plugins,
-      build: {outDir: out, minify: false},
+      root: this.root, base: `/${out}/`, configFile: false, logLevel: 'error', build: {outDir: out}, ...options,
     });
     return `${this.root}/${out}`;
   }
