@@ -1,4 +1,4 @@
-// The reverse proxies of docs/recipes.md: real ones, with HTTP/2, before real servers.
+// HTTP/2 and the reverse proxies of docs/recipes.md: real ones, before real servers.
 import assert from 'node:assert/strict';
 import {spawn} from 'node:child_process';
 import {once} from 'node:events';
@@ -75,20 +75,44 @@ const servers = {
   lighttpd: () => recipe('lighttpd-behind'),
 };
 
+/** A page hears a message by an open stream and by HTTP/2. */
+async function streams(where) {
+  const context = await browser.newContext({ignoreHTTPSErrors: true});
+  try {
+    const page = await listen(context, where, 'stream');
+    await page.evaluate(() => client.publish('b', 'By HTTP/2.'));
+    await gets(page, 'By HTTP/2.');
+    const protocol = await page.evaluate(() => performance.getEntriesByType('resource').at(-1).nextHopProtocol);
+    assert.deepEqual([protocol, await page.evaluate(() => errors)], ['h2', []]);
+  } finally {
+    await context.close();
+  }
+}
+
+it('apache answers by HTTP/2', async () => {
+  const port = await freePort(), server = await Server.start('apache', {}, `${load(['ssl', 'http2'])}
+    Listen 127.0.0.1:${port}
+    <VirtualHost 127.0.0.1:${port}>
+        SSLEngine on
+        SSLCertificateFile ${folder}/www.example.pem
+        SSLCertificateKeyFile ${folder}/www.example.key
+        ${recipe('apache-http2')}
+    </VirtualHost>\n`);
+  try {
+    await streams({url: `https://127.0.0.1:${port}`});
+  } finally {
+    await server.close();
+  }
+});
+
 for (const [proxy, kind] of [['nginx', 'apache'], ['nginx', 'lighttpd'], ['apache', 'apache'], ['apache', 'lighttpd']]) {
   it(`${proxy} passes a stream of ${kind} by HTTP/2, and the visitor's address`, async () => {
     const server = await Server.start(kind, {NOVCOMET_MAX_WAITERS_PER_ADDRESS: '1'}, servers[kind]());
-    const front = await start(proxy, server), context = await browser.newContext({ignoreHTTPSErrors: true});
+    const front = await start(proxy, server);
     try {
       await bothWait(front.url, server);
-      const page = await listen(context, front, 'stream');
-      await page.evaluate(() => client.publish('b', 'By HTTP/2.'));
-      await gets(page, 'By HTTP/2.');
-      const protocol = await page.evaluate(() => performance.getEntriesByType('resource').at(-1).nextHopProtocol);
-      assert.equal(protocol, 'h2');
-      assert.deepEqual(await page.evaluate(() => errors), []);
+      await streams(front);
     } finally {
-      await context.close();
       await server.close();
       await front.stop();
     }
