@@ -141,6 +141,17 @@ it('page renews the cookie before its token expires', async () => {
   assert.match((await (await renewed).allHeaders())['set-cookie'], /mercureAuthorization=/);
 });
 
+it('page that wakes with an expired token renews it', async () => {
+  await context.clock.install();
+  const page = await logIn(7), renewed = page.waitForResponse(`${site.url}/notices.php`);
+  await context.clearCookies({name: 'mercureAuthorization'});
+  for (const isOffline of [true, false]) await context.setOffline(isOffline);
+  await (await renewed).allHeaders();
+  await context.clock.fastForward(30e3);
+  await notify();
+  await until(async () => (await notices(page)).length > 0, 'the notice arrives');
+});
+
 it('client sends a token of the session in a header', async () => {
   await context.request.get(`${site.url}/login.php?id=7`);
   const page = await open(context, `${site.url}/header.html`);

@@ -88,6 +88,24 @@ it('table shows the rows after each change and after an interruption', async () 
   await reads(page, '#orders td', 'three');
 });
 
+it('table ignores an answer that is late', async () => {
+  await orders('one');
+  const page = await show('table');
+  await reads(page, '#orders td', 'one');
+  let answerLate;
+  await page.route('**/orders.html', route => { answerLate = () => route.fulfill({body: '<tr><td>late'}); }, {times: 1});
+  await server.publish('orders');
+  await until(() => answerLate, 'the page asks');
+  await orders('two');
+  await server.publish('orders');
+  await reads(page, '#orders td', 'two');
+  const late = page.waitForResponse('**/orders.html');
+  await answerLate();
+  await (await late).finished();
+  await page.evaluate(() => fetch('/orders.html').then(answer => answer.text()));
+  await reads(page, '#orders td', 'two');
+});
+
 it('chat reaches everybody, and a newcomer sees what was said', async () => {
   const [one, other] = [await show('chat'), await show('chat')];
   await one.fill('input', '<b>Hello');
