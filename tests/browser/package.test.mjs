@@ -4,20 +4,22 @@ import fs from 'node:fs/promises';
 import {after, afterEach, before, it} from 'node:test';
 import {createServer} from 'vite';
 import {Project} from '../support/package.mjs';
-import {Server, launch, open} from './support.mjs';
+import {recipe} from '../support/recipes.mjs';
+import {Server, freePort, launch, open, until} from './support.mjs';
 
 const PAGE = `
   import NovComet, {Client} from 'novcomet';
   if (NovComet.Client !== Client) throw new Error('another client');
   NovComet.init('/comet.cgi').subscribe('news', (k, event) => { document.body.append(event.data); }).run();`;
 const HTML = '<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><body><script type="module" src="/page.js"></script>';
-let project, server, browser, context;
+let project, server, browser, devtools, context;
 
 before(async () => {
   project = await Project.create();
   await project.write('page.js', PAGE);
   await project.write('index.html', HTML);
   [server, browser] = await Promise.all([Server.start(), launch()]);
+  devtools = await browser.newBrowserCDPSession();
   context = await browser.newContext();
 });
 
@@ -29,35 +31,50 @@ after(async () => {
   await project?.remove();
 });
 
-/** The page at this URL hears a message, without a mistake. */
-async function hears(url) {
-  const page = await open(context, url);
-  await page.waitForFunction(() => globalThis.NovComet?.state === 'waiting');
-  await server.publish('news', 'It works.');
-  await page.waitForFunction(() => document.body.textContent.includes('It works.'));
-  assert.deepEqual(page.mistakes, []);
-  await page.close();
+/** The SharedWorkers of the browser. */
+async function workers() {
+  const {targetInfos} = await devtools.send('Target.getTargets', {filter: [{type: 'shared_worker'}]});
+  return targetInfos.map(({url}) => url);
 }
 
-it('page built by vite hears a message', async () => {
+async function listens(url) {
+  const page = await open(context, url);
+  await page.waitForFunction(() => globalThis.NovComet?.state === 'waiting');
+  return page;
+}
+
+/** Two pages at this URL share the worker of the package, and hear a message, without a mistake. */
+async function hear(url, worker) {
+  const pages = [await listens(url), await listens(url)];
+  await until(async () => (await workers()).some(url => worker.test(url)), `a worker at ${worker}`);
+  await server.publish('news', 'It works.');
+  for (const page of pages) {
+    await page.waitForFunction(() => document.body.textContent.includes('It works.'));
+    assert.deepEqual(page.mistakes, []);
+    await page.close();
+  }
+}
+
+it('pages built by vite hear a message', async () => {
   await fs.cp(await project.vite('vite'), `${server.root}/www/vite`, {recursive: true});
-  await hears(`${server.url}/vite/`);
+  await hear(`${server.url}/vite/`, /\/vite\/assets\/NovComet-[\w-]+\.js$/);
 });
 
-it('page built by webpack hears a message', async () => {
+it('pages built by webpack hear a message', async () => {
   await fs.cp(await project.webpack('webpack'), `${server.root}/www/webpack`, {recursive: true});
   await server.serve('webpack/index.html', HTML.replace('type="module" src="/page.js"', 'src="main.js"'));
-  await hears(`${server.url}/webpack/`);
+  await hear(`${server.url}/webpack/`, /\/webpack\/[0-9a-f]+\.js$/);
 });
 
-it('page of the development server of vite hears a message', async () => {
+it('pages of the development server of vite hear a message', async () => {
+  await project.write('vite.config.js', recipe('vite'));
   const vite = await createServer({
-    root: project.root, configFile: false, logLevel: 'error',
-    server: {host: '127.0.0.1', port: 0, proxy: {'/comet.cgi': server.url}},
+    root: project.root, logLevel: 'error',
+    server: {host: '127.0.0.1', port: await freePort(), strictPort: true, proxy: {'/comet.cgi': server.url}},
   });
   try {
     await vite.listen();
-    await hears(vite.resolvedUrls.local[0]);
+    await hear(vite.resolvedUrls.local[0], /\/node_modules\/novcomet\/htdocs\/NovComet\.js$/);
   } finally {
     await vite.close();
   }

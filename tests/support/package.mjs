@@ -67,10 +67,3 @@ export class Project {
     return `${this.root}/${out}`;
   }
 }
-
-/** All files below a folder, as [path, text]. */
-export async function contents(folder) {
-  const entries = await fs.readdir(folder, {recursive: true, withFileTypes: true});
-  const paths = entries.filter(entry => entry.isFile()).map(({path, parentPath = path, name}) => `${parentPath}/${name}`);
-  return Promise.all(paths.map(async path => [path, await fs.readFile(path, 'utf8')]));
-}
