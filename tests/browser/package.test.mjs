@@ -1,4 +1,4 @@
-// A page that imports the npm package, built by vite and by webpack, and served.
+// Pages with the minified client, and pages that import the npm package, built by vite and by webpack.
 import assert from 'node:assert/strict';
 import fs from 'node:fs/promises';
 import {after, afterEach, before, it} from 'node:test';
@@ -10,7 +10,8 @@ import {Server, freePort, launch, open, until} from './support.mjs';
 const PAGE = `
   import NovComet, {Client} from 'novcomet';
   if (NovComet.Client !== Client) throw new Error('another client');
-  NovComet.init('/comet.cgi').subscribe('news', (k, event) => { document.body.append(event.data); }).run();`;
+  const output = document.body.appendChild(document.createElement('output'));
+  NovComet.init('/comet.cgi').subscribe('news', (k, event) => { output.append(event.data); }).run();`;
 const HTML = '<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><body><script type="module" src="/page.js"></script>';
 let project, server, browser, devtools, context;
 
@@ -49,11 +50,18 @@ async function hear(url, worker) {
   await until(async () => (await workers()).some(url => worker.test(url)), `a worker at ${worker}`);
   await server.publish('news', 'It works.');
   for (const page of pages) {
-    await page.waitForFunction(() => document.body.textContent.includes('It works.'));
+    await page.waitForFunction(() => document.querySelector('output')?.textContent === 'It works.');
     assert.deepEqual(page.mistakes, []);
     await page.close();
   }
 }
+
+it('minified client is the worker of its pages', async () => {
+  await server.serve('minified.html', `<!doctype html><body>
+    <script src="/novcomet/NovComet.min.js"></script>
+    <script>${PAGE.replace(/^ *(import|if) .*$/gm, '')}</script>`);
+  await hear(`${server.url}/minified.html`, /\/novcomet\/NovComet\.min\.js$/);
+});
 
 it('pages built by vite hear a message', async () => {
   await fs.cp(await project.vite('vite'), `${server.root}/www/vite`, {recursive: true});
