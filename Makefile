@@ -5,8 +5,10 @@
 # without its service. Servers whose package has one are unpacked, not installed.
 DEMO_PACKAGES = gcc libc6-dev apache2-bin curl
 TEST_PACKAGES = $(DEMO_PACKAGES) redis-tools ca-certificates openssl strace acl chromium $(DBUS_PACKAGE) \
-    $(NODE_PACKAGES) $(SERVER_LIBRARIES)
-SERVERS = lighttpd memcached
+    $(NODE_PACKAGES) $(SERVER_LIBRARIES) $(RECIPE_PACKAGES)
+# The languages of docs/recipes.md.
+RECIPE_PACKAGES = php-cli python3 ruby
+SERVERS = lighttpd memcached nginx
 SERVER_LIBRARIES = libnettle8 libpcre2-8-0 libxxhash0 libevent-2.1-7 libsasl2-2 libssl3
 # The session bus that Chromium depends on; the other choice brings systemd.
 DBUS_PACKAGE := $(shell dpkg-query -W dbus-user-session >/dev/null 2>&1 || echo dbus-x11)
@@ -48,7 +50,7 @@ CARGO_TESTS = --profile tests --locked --target $(TARGET) --features tls
 SECONDS = 60
 TOOLS   = $(CURDIR)/target/tools
 
-.PHONY: all toolchain help demo test check bare bare-long soak fuzz bench lint install uninstall clean \
+.PHONY: all toolchain help demo test check bare bare-long soak fuzz bench lint minify install uninstall clean \
     packages-demo packages-test packages-bare packages-fuzz packages-bench
 
 all: toolchain            ## builds cgi-bin/comet.cgi
@@ -120,6 +122,11 @@ $(TOOLS)/bin/cargo-fuzz:
 tests/node_modules: tests/package-lock.json
 	npm ci --prefix tests --no-audit --no-fund
 	touch $@
+
+# The file is in the repository, so that `make install` and a page need no Node.js.
+MINIFIED = htdocs/NovComet.min.js
+minify: tests/node_modules  ## makes htdocs/NovComet.min.js of NovComet.js
+	tests/node_modules/.bin/terser htdocs/NovComet.js --compress --mangle --comments some -o $(MINIFIED)
 
 # Side by side with the peers. Rows can be named: make bench ROWS="start wake".
 # When all have run, their curves are drawn in docs.

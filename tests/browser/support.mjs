@@ -19,7 +19,7 @@ const PATIENCE = 30e3;
 export const run = promisify(execFile);
 
 // As in tests/support/host.rs: a program, where Debian installs it or tests/packages unpacks it, and shared memory.
-const program = name => ['/usr/sbin', '/usr/bin', `${SOURCE}/target/packages/usr/sbin`]
+export const program = name => ['/usr/sbin', '/usr/bin', `${SOURCE}/target/packages/usr/sbin`]
   .map(folder => `${folder}/${name}`).find(existsSync) ?? name;
 const SHARED_MEMORY = process.env.TESTS_SHM ?? '/dev/shm';
 
@@ -32,7 +32,7 @@ export async function until(look, what = look) {
   throw new Error(`never so: ${what}`);
 }
 
-async function freePort() {
+export async function freePort() {
   const server = net.createServer().listen(0, '127.0.0.1');
   await once(server, 'listening');
   const {port} = server.address();
@@ -56,10 +56,10 @@ const commands = {
 
 /** A web server on a free port of loopback, with its own files and event store. */
 export class Server {
-  /** `options` are settings of NovComet: `{NOVCOMET_PUBLISH: 'token'}`. */
-  static async start(kind = 'apache', options = {}) {
+  /** `options` are settings of NovComet: `{NOVCOMET_PUBLISH: 'token'}`. `more` is configuration of the web server. */
+  static async start(kind = 'apache', options = {}, more = '') {
     const server = new Server();
-    Object.assign(server, {kind, options});
+    Object.assign(server, {kind, options, more});
     server.root = await fs.mkdtemp(`${os.tmpdir()}/novcomet-browser.`);
     server.store = await fs.mkdtemp(`${SHARED_MEMORY}/novcomet-browser.`);
     await server.#layOut();
@@ -99,7 +99,7 @@ export class Server {
   async #try(port) {
     const {args, env, option} = commands[this.kind]({root: this.root, port});
     await fs.writeFile(`${this.root}/options.conf`, Object.entries({NOVCOMET_STORE: `file://${this.store}`, ...this.options})
-      .map(([name, value]) => option(name, value)).join(''));
+      .map(([name, value]) => option(name, value)).join('') + this.more);
     const log = await fs.open(`${this.root}/error.log`, 'a', 0o666);
     const child = spawn('setpriv', ['--pdeathsig', 'TERM', ...args],
       {stdio: ['ignore', 'ignore', log.fd], env: {...process.env, ...env}, detached: true});

@@ -135,7 +135,9 @@ fn prefix_is_in_both_configurations() {
     let root = Root::new();
     said(&root.make_with("install", &["PREFIX=/opt"]));
     assert!(root.path("opt/lib/novcomet/comet.cgi").exists());
-    assert!(root.path("opt/share/novcomet/NovComet.js").exists());
+    for file in ["NovComet.js", "NovComet.min.js"] {
+        assert!(root.path("opt/share/novcomet").join(file).exists(), "{file}");
+    }
     for file in [APACHE, LIGHTTPD] {
         let text = root.read(file);
         assert!(
