@@ -1,6 +1,6 @@
 // The demo page through lighttpd.
 import {after, before, describe, it} from 'node:test';
-import {Server, bothListen, hears, launch, openDemo, until} from './support.mjs';
+import {Server, connected, hears, launch, openDemo, say, until} from './support.mjs';
 
 describe('through lighttpd', () => {
   let server, browser, one, two;
@@ -18,32 +18,35 @@ describe('through lighttpd', () => {
     await server?.close();
   });
 
-  it('click appears in both tabs', async () => {
-    await one.getByRole('button', {name: 'publish customAlert', exact: true}).click();
-    await hears(one, 'customAlert');
-    await hears(two, 'customAlert');
+  it('message appears in both tabs', async () => {
+    await say(one, 'Hello');
+    await hears(one);
+    await hears(two);
   });
 
   it('touch appears in both tabs', async () => {
-    await server.touch('customAlert2');
-    await hears(one, 'customAlert2');
-    await hears(two, 'customAlert2');
+    await server.empty();     // another user may not publish to a touched file
+    await server.touch('demo');
+    await hears(one, 'demo', 2);
+    await hears(two, 'demo', 2);
+    await server.empty();
   });
 
   it('events during a server restart appear', async () => {
+    const said = [one, two].map(page => page.getByText('during the restart'));
     await server.stop();
-    await one.locator('.state[data-state=offline]').first().waitFor();
-    await server.publishBeside('customAlert', 'one');
+    await one.locator('#received .state[data-state=offline]').waitFor();
+    await server.publishBeside('demo', 'during the restart');
     await server.start();
-    await hears(one, 'customAlert', 2);
-    await hears(two, 'customAlert', 2);
-    await bothListen(one);
-    await bothListen(two);
+    for (const line of said) await line.waitFor();
+    await connected(one);
+    await connected(two);
   });
 
-  it('closed tab frees its slots', async () => {
-    await until(async () => await server.slots() === 4);
+  it('closed tabs free their slots', async () => {
+    await until(() => server.slots());
+    await one.close();
     await two.close();
-    await until(async () => await server.slots() === 2);
+    await until(async () => await server.slots() === 0);
   });
 });

@@ -247,11 +247,10 @@ export function launch(...args) {
   });
 }
 
-/** A page in a new tab. Its exceptions fail the test. */
+/** A page in a new tab. */
 export async function open(context, url) {
   const page = await context.newPage();
-  page.mistakes = [];
-  page.on('pageerror', error => page.mistakes.push(error));
+  watch(page);
   page.asked = [];              // the requests that it sent: 'wait=0', 'wait=60', 'stream=json'
   page.pending = new Set();     // the requests without an answer yet
   page.on('request', request => {
@@ -264,30 +263,55 @@ export async function open(context, url) {
   return page;
 }
 
+/** Its exceptions and what its Content-Security-Policy forbids fail the test. */
+export function watch(page) {
+  page.mistakes = [];
+  page.on('pageerror', error => page.mistakes.push(error));
+  page.on('console', message => /Content Security Policy/.test(message.text()) && page.mistakes.push(message.text()));
+}
+
 // The demo page
 
 export async function openDemo(context, server) {
   const page = await open(context, server.page);
-  await bothListen(page);
+  await connected(page);
   return page;
 }
 
-const count = (page, selector, number) =>
-  until(async () => await page.locator(selector).count() === number, `${number} of ${selector}`);
+/** Waits until the client of one of its logs has an answer from the server. */
+export const connected = (page, log = '#received') => page.locator(`${log} .state[data-state=waiting]`).waitFor();
 
-export const bothListen = page => count(page, '.state[data-state=waiting]', 2);
+/** Publishes by the message box. Without a text, it is an event without a message. */
+export async function say(page, text = '', id = 'demo') {
+  if (await page.locator('#to').isVisible()) await page.selectOption('#to', id);
+  await page.fill('#text', text);
+  await page.getByRole('button', {name: 'Publish', exact: true}).click();
+}
 
-/** The lines of one of its logs about a topic, as [topic, whence, message]. */
-export const heard = async (page, id, transport = 'stream') => {
-  const lines = await page.locator(`[data-transport=${transport}] .log li`).evaluateAll(lines =>
+/** The lines of one of its logs about a topic, as [topic, whence, message]. The newest is first. */
+export const heard = async (page, id = 'demo', log = '#received') => {
+  const lines = await page.locator(`${log} .log li`).evaluateAll(lines =>
     lines.map(line => ['b', 'span', 'q'].map(part => line.querySelector(part)?.textContent)));
   return lines.filter(([topic]) => topic === id);
 };
 
-/** Waits until both logs have this many events of a topic. A `touch` that creates the file may count twice. */
-export const hears = (page, id, number = 1) => until(async () =>
-  (await heard(page, id, 'stream')).length >= number && (await heard(page, id, 'poll')).length >= number,
-`${number} of ${id}`);
+/** Waits until a log has this many events of a topic. A `touch` that creates the file may count twice. */
+export const hears = (page, id = 'demo', number = 1, log = '#received') =>
+  until(async () => (await heard(page, id, log)).length >= number, `${number} of ${id}`);
+
+/** Subscribes to one more topic. The page has received the last one of the returned number of events. */
+export async function subscribe(page, server, id) {
+  await page.fill('#id', id);
+  await page.keyboard.press('Enter');
+  const isLast = number => async () => (await heard(page, id))[0]?.[2] === `before ${number}`;
+  let number = 0;
+  await until(async () => {
+    await server.publish(id, `before ${++number}`);
+    return (await heard(page, id)).length;
+  }, `cursor of ${id}`);
+  await until(isLast(number), 'the last event before');
+  return (await heard(page, id)).length;
+}
 
 // A page that has only a client
 

@@ -39,7 +39,8 @@ it('the text has no dialect', () => {
   assert.deepEqual(dialect(' * Who waits\n/** What is new */\n// a poll, for the server stops\nf(); // who waits'), [
     'Who waits', 'What is new */', 'a poll, for the server stops', 'who waits',
   ]);
-  for (const name of ['NovComet.js', 'NovComet.mjs', 'NovComet.d.ts', 'NovComet.d.mts', 'index.html']) {
+  const names = ['NovComet.js', 'NovComet.mjs', 'NovComet.cjs', 'NovComet.d.ts', 'NovComet.d.mts', 'NovComet.d.cts'];
+  for (const name of [...names, 'index.html', 'demo.css', 'demo.js', 'qr.js']) {
     assert.deepEqual(dialect(read(`htdocs/${name}`)), [], name);
   }
 });
