@@ -23,11 +23,24 @@
   const MAX_TOPICS = 64, MAX_QUERY = 8000;      // of a request, as the server accepts it
   const MAX_KEEPALIVE = 6e4, MAX_BATCH = 50;    // characters and messages of a publish
 
-  /** Browsers refuse to call these functions as methods. */
+  /** Browsers refuse to call these functions as methods of another object. */
   const PLATFORM = ['fetch', 'setTimeout', 'clearTimeout', 'addEventListener', 'removeEventListener', 'TextDecoder',
     'Date', 'Math', 'console', 'document', 'navigator', 'BroadcastChannel', 'SharedWorker'];
-  const platformOf = (options = {}) =>
-    Object.fromEntries(PLATFORM.map(name => [name, (name in options ? options : globalThis)[name]]));
+  const platformOf = options => Object.fromEntries(PLATFORM.map(name => {
+    const value = (name in options ? options : globalThis)[name];
+    return [name, /^[a-z]/.test(name) && value?.bind?.(globalThis) || value];
+  }));
+
+  /** A part of a client has the fields of its core: the platform, the settings and the parts made before it. */
+  class Part {
+    constructor(core, more) {
+      Object.assign(this, core, {core}, more);
+    }
+
+    get now() {
+      return this.Date.now();
+    }
+  }
 
   const parseJson = text => {
     try {
@@ -115,14 +128,10 @@
     return events.map(({id: cursor, data}, i) => new Event(id, cursor, data, lost && !i));
   };
 
-  class Listeners {
+  class Listeners extends Part {
     state = new Set();
     error = new Set();
-    warned = new Set();
-
-    constructor(platform) {
-      Object.assign(this, {platform});
-    }
+    #warned = new Set();
 
     /** Throws a TypeError for an unknown type. */
     of(type) {
@@ -130,45 +139,46 @@
       return this[type];
     }
 
-    emit(type, value) {
-      this[type].forEach(listener => this.call(listener, value));
-      if (type === 'error' && !this.error.size) this.warn(value.message);
+    setState(state) {
+      if (state === this.settings.state) return;
+      this.settings.state = state;
+      for (const listener of this.state) this.call(listener, state);
+    }
+
+    fail(error) {
+      for (const listener of this.error) this.call(listener, error);
+      if (!this.error.size) this.warn(error.message);
     }
 
     /** Says each thing once. */
     warn(text) {
-      if (!this.warned.has(text)) this.platform.console?.warn(`NovComet: ${text}`);
-      this.warned.add(text);
+      if (!this.#warned.has(text)) this.console?.warn(`NovComet: ${text}`);
+      this.#warned.add(text);
     }
 
     /** An exception goes to window.onerror and is returned. */
     call(callback, ...args) {
-      const {setTimeout} = this.platform;
       try {
         callback(...args);
       } catch (error) {
-        setTimeout(() => { throw error; });
+        this.setTimeout(() => { throw error; });
         return error;
       }
     }
   }
 
   /** The cursors of a tab, for its next page. */
-  class Session {
-    constructor(server, settings, storage) {
-      Object.assign(this, {server, settings, storage});
-    }
-
+  class Session extends Part {
     read() {
-      return new Map(this.access(storage => JSON.parse(storage.getItem(this.server.name))));
+      return new Map(this.#access(storage => JSON.parse(storage.getItem(this.server.name))));
     }
 
     write(cursors) {
-      this.access(storage => storage.setItem(this.server.name, JSON.stringify([...this.read(), ...cursors].slice(-200))));
+      this.#access(storage => storage.setItem(this.server.name, JSON.stringify([...this.read(), ...cursors].slice(-200))));
     }
 
     /** A browser may forbid the storage. */
-    access(use) {
+    #access(use) {
       try {
         return this.settings.resume === 'session' ? use(this.storage ?? globalThis.sessionStorage) : null;
       } catch {
@@ -178,13 +188,10 @@
   }
 
   /** The callbacks with their cursors. Delivers each event to each callback once and in order. */
-  class Subscriptions {
+  class Subscriptions extends Part {
     entries = new Set();    // {id, callback, cursor, isMain}
+    #reminder;
     running = false;        // while stopped, no topic is wanted and no event is delivered
-
-    constructor(listeners, session) {
-      Object.assign(this, {listeners, session});
-    }
 
     of(id) {
       return [...this.entries].filter(entry => entry.id === id);
@@ -192,7 +199,7 @@
 
     /** `isMain`: the callback of 2011, of which a topic has one. A new entry has a cursor if it begins with the next event. */
     add(id, callback, cursor, isMain) {
-      this.remind();
+      this.#remind();
       encodeURIComponent(id);
       if (typeof callback !== 'function') throw new TypeError(`the topic '${id}' needs a callback`);
       const known = this.of(id), main = isMain && known.find(entry => entry.isMain);
@@ -205,9 +212,8 @@
     }
 
     /** A page may forget to call run. */
-    remind() {
-      const {listeners, listeners: {platform: {setTimeout}}} = this;
-      this.reminder ??= setTimeout(() => this.running || listeners.warn('no event is received before run() is called'), RUN_REMINDER);
+    #remind() {
+      this.#reminder ??= this.setTimeout(() => this.running || this.listeners.warn('no event is received before run() is called'), RUN_REMINDER);
     }
 
     /** The least cursors to ask for. `fresh`: those that are no position yet, which precede the others of their topic. */
@@ -228,21 +234,21 @@
         for (const entry of k > 0 ? this.of(id) : []) {
           if (entry.cursor !== since && !(entry.cursor >= since)) continue;
           if (k !== entry.cursor) moved++;
-          this.deliverTo(entry, answer, since);
+          this.#deliverTo(entry, answer, since);
         }
       }
       return moved;
     }
 
     /** The cursor moves before each callback, so a stop in it loses and repeats no event. */
-    deliverTo(entry, answer, since) {
+    #deliverTo(entry, answer, since) {
       const {id} = entry, isAhead = entry.cursor > answer.k[id] && answer.k[id] >= since;
       const isCurrent = () => this.running && this.entries.has(entry);
       for (const event of eventsOf(answer, id, entry.cursor, since)) {
         if (!isCurrent()) return;
         entry.cursor = event.cursor;
         const error = this.listeners.call(entry.callback, answer.k, event);
-        if (error) this.listeners.emit('error', error);
+        if (error) this.listeners.fail(error);
       }
       if (isCurrent() && !isAhead) entry.cursor = answer.k[id];
     }
@@ -254,14 +260,13 @@
   }
 
   /** The URL, and what every request to it shows. */
-  class Server {
-    constructor(platform, settings) {
-      Object.assign(this, {platform, settings});
-    }
+  class Server extends Part {
+    #source;      // the setting that has given the current token
+    #current;
 
     /** The absolute URL. */
     get address() {
-      const {settings: {_baseurl}, platform: {document}} = this;
+      const {settings: {_baseurl}, document} = this;
       return document ? new URL(_baseurl, document.baseURI).href : _baseurl;
     }
 
@@ -269,23 +274,19 @@
       return `NovComet ${this.address}`;
     }
 
-    url(query) {
-      const {_baseurl, _args} = this.settings, parameters = [_args, query].filter(Boolean).join('&');
-      return _baseurl + (parameters && (_baseurl.includes('?') ? '&' : '?') + parameters);
-    }
-
     /** A refused token is asked for again, once. */
-    async fetch(query, init) {
-      const first = await this.token(), response = await this.send(query, init, first);
+    async send(query, init) {
+      const first = await this.token(), response = await this.#fetch(query, init, first);
       const next = response.status === 401 && first && await this.token(true);
-      return next ? this.send(query, init, next) : response;
+      return next ? this.#fetch(query, init, next) : response;
     }
 
-    async send(query, init, token) {
-      const {platform: {fetch}, settings: {credentials}} = this;
+    async #fetch(query, init, token) {
+      const {_baseurl, _args, credentials} = this.settings, parameters = [_args, query].filter(Boolean).join('&');
+      const url = _baseurl + (parameters && (_baseurl.includes('?') ? '&' : '?') + parameters);
       const more = {...credentials && {credentials}, ...token && {headers: {Authorization: `Bearer ${token}`}}};
       try {
-        return await fetch(this.url(query), {...init, ...more, cache: 'no-store', referrerPolicy: 'origin'});
+        return await this.fetch(url, {...init, ...more, cache: 'no-store', referrerPolicy: 'origin'});
       } catch (error) {
         throw networkError(error, this.address);
       }
@@ -294,14 +295,14 @@
     /** Resolves to a token that is valid for a while. */
     async token(isRefused) {
       const {settings: {token}} = this;
-      if (isRefused || this.source !== token || this.expires(TOKEN_MARGIN)) {
-        this.source = token;
-        this.current = typeof token === 'function' ? await this.ask(token, isRefused) : token;
+      if (isRefused || this.#source !== token || this.expires(TOKEN_MARGIN)) {
+        this.#source = token;
+        this.#current = typeof token === 'function' ? await this.#ask(token, isRefused) : token;
       }
-      return this.current;
+      return this.#current;
     }
 
-    async ask(token, isRefused) {
+    async #ask(token, isRefused) {
       try {
         return await token(isRefused);
       } catch (cause) {
@@ -310,46 +311,42 @@
     }
 
     expires(margin) {
-      return claimsOf(this.current).exp * 1e3 < this.platform.Date.now() + margin;
+      return claimsOf(this.#current).exp * 1e3 < this.now + margin;
     }
 
     /** The clients with equal terms may share a connection. */
     get terms() {
-      const {settings: {_args, transport, sleepTime, credentials}, source, current} = this;
+      const {_args, transport, sleepTime, credentials} = this.settings;
       return {version: 1, _baseurl: this.address, _args, transport, sleepTime, credentials,
-        identity: source && identityOf(current)};
+        identity: this.#source && identityOf(this.#current)};
     }
   }
 
   /** A request with a timeout. */
-  class Request {
+  class Request extends Part {
     controller = new AbortController();
-
-    constructor(platform, server, timeout) {
-      Object.assign(this, {platform, server, timeout});
-    }
+    #startedAt;
+    #timer;
 
     begin() {
-      this.startedAt = this.readAt = this.platform.Date.now();
-      this.checkTimeout();
+      this.#startedAt = this.readAt = this.now;
+      this.#checkTimeout();
     }
 
     get age() {
-      return this.platform.Date.now() - this.startedAt;
+      return this.now - this.#startedAt;
     }
 
     /** By the wall clock, because timers stop while a laptop sleeps. */
-    checkTimeout() {
-      const {Date, setTimeout} = this.platform;
-      this.timedOut = Math.abs(Date.now() - this.readAt) > this.timeout;
+    #checkTimeout() {
+      this.timedOut = Math.abs(this.now - this.readAt) > this.timeout;
       if (this.age > HELD) this.onheld?.();
       if (this.timedOut) this.abort();
-      else this.timer = setTimeout(() => this.checkTimeout(), CHECK_INTERVAL);
+      else this.#timer = this.setTimeout(() => this.#checkTimeout(), CHECK_INTERVAL);
     }
 
     end() {
-      const {clearTimeout} = this.platform;
-      clearTimeout(this.timer);
+      this.clearTimeout(this.#timer);
       this.abort();
     }
 
@@ -365,12 +362,12 @@
       const {server, controller: {signal}} = this, url = server.address;
       this.begin();
       try {
-        const response = await server.fetch(query, {...init, signal});
+        const response = await server.send(query, {...init, signal});
         if (!response.ok) throw httpError(response, await response.text().catch(() => ''), url);
         this.retryAfter = retryAfterOf(response);
         this.isEventStream = /event-stream/.test(response.headers.get('Content-Type'));
-        if (this.isEventStream) yield* this.readEvents(response.body.getReader());
-        else yield this.parse(await response.text());
+        if (this.isEventStream) yield* this.#readEvents(response.body.getReader());
+        else yield this.#parse(await response.text());
       } catch (error) {
         throw this.timedOut ? failure(`the server did not answer in time (${url})`, {code: 'timeout', url}) :
           error.code ? error : networkError(error, url);
@@ -379,234 +376,217 @@
       }
     }
 
-    parse(text) {
+    #parse(text) {
       return parseJson(text) ?? (() => { throw foreignError(text, this.server.address); })();
     }
 
-    async *readEvents(reader) {
-      const {TextDecoder, Date} = this.platform, decoder = new TextDecoder();
+    async *#readEvents(reader) {
+      const decoder = new this.TextDecoder();
       for (let rest = '', chunk; !(chunk = await reader.read()).done;) {
         const lines = (rest + decoder.decode(chunk.value, {stream: true})).split('\n');
         rest = lines.pop();
-        this.readAt = Date.now();
+        this.readAt = this.now;
         this.onread();
-        for (const line of lines) if (line.startsWith('data:')) yield this.parse(line.slice(5));
+        for (const line of lines) if (line.startsWith('data:')) yield this.#parse(line.slice(5));
       }
     }
   }
 
   /** Sends messages one request after the other, in the order of the calls. */
-  class Publisher {
-    queue = [];
-    pendingBytes = 0;
-    sending = false;
-
-    constructor(platform, server) {
-      Object.assign(this, {platform, server});
-    }
+  class Publisher extends Part {
+    #queue = [];
+    #pendingBytes = 0;
+    #sending = false;
 
     publish(id, data) {
       const message = {publish: `${id}`, data: textOf(data)};
-      const answer = new Promise((resolve, reject) => this.queue.push({message, resolve, reject}));
-      this.run();
+      const answer = new Promise((resolve, reject) => this.#queue.push({message, resolve, reject}));
+      this.#run();
       return answer;
     }
 
-    async run() {
-      if (this.sending) return;
-      this.sending = true;
+    async #run() {
+      if (this.#sending) return;
+      this.#sending = true;
       await null;             // the messages of one moment go together
-      while (this.queue.length) await this.send(this.next());
-      this.sending = false;
+      while (this.#queue.length) await this.#send(this.#next());
+      this.#sending = false;
     }
 
     /** A page that ends cannot wait for answers. */
     flush() {
-      while (this.queue.length) this.send(this.next());
+      while (this.#queue.length) this.#send(this.#next());
     }
 
     /** The first messages that fit in one request. */
-    next() {
-      const sizes = this.queue.map(({message}) => encodeURIComponent(JSON.stringify(message)).length);
+    #next() {
+      const sizes = this.#queue.map(({message}) => encodeURIComponent(JSON.stringify(message)).length);
       let size = 0, count = 0;
       while (count < Math.min(sizes.length, MAX_BATCH) && (size += sizes[count]) < MAX_KEEPALIVE) count++;
-      return this.queue.splice(0, count || 1);
+      return this.#queue.splice(0, count || 1);
     }
 
-    async send(batch) {
+    async #send(batch) {
       const [{message, resolve, reject}] = batch, isOne = batch.length === 1;
       try {
-        const answer = await this.post(isOne ? message : {batch: JSON.stringify(batch.map(({message}) => message))});
-        isOne ? resolve(answer) : batch.forEach((entry, i) => this.settle(entry, answer[i]));
+        const answer = await this.#post(isOne ? message : {batch: JSON.stringify(batch.map(({message}) => message))});
+        isOne ? resolve(answer) : batch.forEach((entry, i) => this.#settle(entry, answer[i]));
       } catch (error) {
-        if (!isOne && isRefusal(error.status)) for (const entry of batch) await this.send([entry]);
+        if (!isOne && isRefusal(error.status)) for (const entry of batch) await this.#send([entry]);
         else batch.forEach(({reject}) => reject(error));
       }
     }
 
-    settle({resolve, reject}, answer) {
+    #settle({resolve, reject}, answer) {
       const {status, detail, title} = answer, url = this.server.address;
       status ? reject(failure(detail || title, {status, url, code: codeOf(status)})) : resolve(answer);
     }
 
     /** `keepalive` requests outlive the page. Browsers refuse more than 64 KiB of them. */
-    async post({data, ...fields}) {
+    async #post({data, ...fields}) {
       const body = new URLSearchParams(data === undefined ? fields : {...fields, data}), {length} = `${body}`;
-      const keepalive = (this.pendingBytes += length) < MAX_KEEPALIVE;
-      const request = new HttpRequest(this.platform, this.server, ANSWER_TIMEOUT);
+      const keepalive = (this.#pendingBytes += length) < MAX_KEEPALIVE;
+      const request = new HttpRequest(this.core, {timeout: ANSWER_TIMEOUT});
       try {
         for await (const answer of request.send('', {method: 'POST', body, keepalive})) return answer;
       } finally {
-        this.pendingBytes -= length;
+        this.#pendingBytes -= length;
       }
     }
   }
 
   /** Decides between a stream and polls. */
-  class Transport {
+  class Transport extends Part {
     streaming = false;      // a stream has begun, and no request has failed since
-    failedStreams = 0;      // in a row
-    pollUntil = 0;
-
-    constructor(platform, settings) {
-      Object.assign(this, {platform, settings});
-    }
+    #failedStreams = 0;      // in a row
+    #pollUntil = 0;
 
     /** `isReady`: every topic has a cursor. */
     usesStream(isReady) {
       const {transport} = this.settings;
       return transport === 'stream' || transport !== 'poll' &&
-        this.platform.Date.now() >= this.pollUntil && (this.streaming || isReady);
+        this.now >= this.#pollUntil && (this.streaming || isReady);
     }
 
     onBegin(isEventStream) {
       this.streaming = isEventStream;
-      if (!isEventStream) this.disableStreams();
+      if (!isEventStream) this.#disableStreams();
     }
 
     /** No proxy holds back a stream that still delivers. */
     onRead(age) {
-      if (age > BEGIN_TIMEOUT) this.failedStreams = 0;
+      if (age > BEGIN_TIMEOUT) this.#failedStreams = 0;
     }
 
     /** Returns whether to poll: if no stream has begun, or two have failed. */
     onFailure() {
-      return (!this.streaming || ++this.failedStreams > 1) && this.disableStreams();
+      return (!this.streaming || ++this.#failedStreams > 1) && this.#disableStreams();
     }
 
-    disableStreams() {
+    #disableStreams() {
       if (this.settings.transport === 'stream') return false;
-      this.pollUntil = this.platform.Date.now() + POLL_PERIOD;
+      this.#pollUntil = this.now + POLL_PERIOD;
       return true;
     }
   }
 
   /** The pauses between requests. */
-  class Pace {
+  class Pace extends Part {
     failures = 0;     // in a row
-    usedUntil = 0;
-
-    constructor(platform) {
-      Object.assign(this, {platform});
-    }
+    #usedUntil = 0;
 
     /** After a failure, with full jitter. */
     backoff() {
-      return this.platform.Math.random() * BACKOFF[Math.min(this.failures++, BACKOFF.length - 1)];
+      return this.Math.random() * BACKOFF[Math.min(this.failures++, BACKOFF.length - 1)];
     }
 
     /** After every request, even if the clock is set back. */
     limitRate() {
-      const now = this.platform.Date.now();
-      this.usedUntil = Math.min(Math.max(now, this.usedUntil), now + BURST) + INTERVAL;
-      return this.usedUntil - now - BURST;
+      const now = this.now;
+      this.#usedUntil = Math.min(Math.max(now, this.#usedUntil), now + BURST) + INTERVAL;
+      return this.#usedUntil - now - BURST;
     }
   }
 
   /** Requests events, one request after the other, while topics are wanted. */
-  class Connection {
-    away = false;             // the page is in the back/forward cache, or frozen
-    looping = false;
-    confirmed = false;        // the server has answered since the last failure
+  class Connection extends Part {
+    #away = false;             // the page is in the back/forward cache, or frozen
+    #looping = false;
+    #confirmed = false;        // the server has answered since the last failure
     request = null;           // the open or last one
-    doubt = null;             // the timer of a failure that is not reported yet
-    wake() {}                 // ends the pause before the next request
+    #doubt;                   // the timer of a failure that is not reported yet
+    #error;                   // the last one
+    #wake = () => {};         // ends the pause before the next request
+    #pace = new Pace(this.core);
+    #transport = new Transport(this.core);
 
-    /** `settings` has the fields of Client. `observer` has the functions `setState` and `fail`. */
-    constructor(platform, server, settings, subscriptions, observer, share) {
-      Object.assign(this, {platform, server, settings, subscriptions, observer, share});
-      this.pace = new Pace(platform);
-      this.transport = new Transport(platform, settings);
+    #isActive() {
+      return !this.#away && this.subscriptions.wanted().all.size > 0;
     }
 
-    isActive() {
-      return !this.away && this.subscriptions.wanted().all.size > 0;
-    }
-
-    setState(state) {
-      this.observer.setState(state);
+    #setState(state) {
+      this.listeners.setState(state);
     }
 
     /** Forgets earlier failures and asks the server at once. */
-    reconnect(away = this.away) {
-      this.away = away;
-      this.confirmed = false;
-      this.transport = new Transport(this.platform, this.settings);
-      this.pace.failures = 0;
-      if (!this.away) this.setState(this.isActive() ? 'connecting' : 'stopped');
-      this.abort();
+    reconnect(away = this.#away) {
+      this.#away = away;
+      this.#confirmed = false;
+      this.#transport = new Transport(this.core);
+      this.#pace.failures = 0;
+      if (!this.#away) this.#setState(this.#isActive() ? 'connecting' : 'stopped');
+      this.#abort();
       this.share?.close();
-      this.wake();
+      this.#wake();
       this.run();
     }
 
     /** After a change of topics. An immediate request may end first. */
     update() {
       if (this.request?.immediate) this.request.outdated = true;
-      else this.abort();
+      else this.#abort();
       this.run();
     }
 
     /** `requestOnce` ignores a request that is no longer `this.request`. */
-    abort() {
+    #abort() {
       this.request?.abort();
       this.request = null;
     }
 
     async run() {
-      if (this.looping || !this.isActive()) return;
-      this.looping = true;
-      this.confirmed = false;
-      this.setState('connecting');
+      if (this.#looping || !this.#isActive()) return;
+      this.#looping = true;
+      this.#confirmed = false;
+      this.#setState('connecting');
       await null;             // the script may subscribe to more topics first
-      while (this.isActive()) {
-        await this.pause(await this.requestOnce(), true);
-        await this.pause(this.pace.limitRate());
+      while (this.#isActive()) {
+        await this.#pause(await this.#requestOnce(), true);
+        await this.#pause(this.#pace.limitRate());
       }
-      this.looping = false;
+      this.#looping = false;
       this.share?.close();
-      if (!this.away) this.setState('stopped');
+      if (!this.#away) this.#setState('stopped');
     }
 
-    pause(ms, canWake) {
-      const {setTimeout} = this.platform;
+    #pause(ms, canWake) {
       return ms > 0 && new Promise(end => {
-        if (canWake) this.wake = end;
-        setTimeout(end, ms);
+        if (canWake) this.#wake = end;
+        this.setTimeout(end, ms);
       });
     }
 
     /** Resolves to the pause before the next request. */
-    async requestOnce() {
-      const request = this.request = this.nextRequest(), isCurrent = () => request === this.request;
+    async #requestOnce() {
+      const request = this.request = this.#nextRequest(), isCurrent = () => request === this.request;
       try {
         for await (const answer of request.send(request.query)) {
           if (!isCurrent()) return 0;
-          this.accept(answer, request);
+          this.#accept(answer, request);
         }
-        return isCurrent() ? this.onEnd(request) : 0;
+        return isCurrent() ? this.#onEnd(request) : 0;
       } catch (error) {
-        return isCurrent() ? this.onFailure(error, request) : 0;
+        return isCurrent() ? this.#onFailure(error, request) : 0;
       }
     }
 
@@ -614,99 +594,99 @@
      * A request without a wait comes first: it gives new topics a cursor and finds the server.
      * A stream begins with the same answer, but 'auto' does not rely on its first stream.
      */
-    nextRequest() {
-      const {all, fresh, isMixed} = this.subscriptions.wanted(), isNew = fresh.size > 0, isReady = this.confirmed && !isNew;
+    #nextRequest() {
+      const {all, fresh, isMixed} = this.subscriptions.wanted(), isNew = fresh.size > 0, isReady = this.#confirmed && !isNew;
       this.share?.open();
       const shared = isReady && this.share?.request(all);
-      if (shared) return Object.assign(shared, {onstate: state => this.onSharedState(state)});
-      const stream = !isMixed && this.transport.usesStream(isReady);
+      if (shared) return Object.assign(shared, {onstate: state => this.#onSharedState(state)});
+      const stream = !isMixed && this.#transport.usesStream(isReady);
       const immediate = stream || !isReady, wait = immediate ? 0 : POLL_WAIT, cursors = stream || !isNew ? all : fresh;
       const topics = [...cursors].map(([id, cursor]) =>
         `subscribed[${encodeURIComponent(id)}]=${encodeURIComponent(cursor || 0)}&`).join('');
-      const request = new HttpRequest(this.platform, this.server, stream ? BEGIN_TIMEOUT : wait + ANSWER_TIMEOUT);
+      const request = new HttpRequest(this.core, {timeout: stream ? BEGIN_TIMEOUT : wait + ANSWER_TIMEOUT});
       return Object.assign(request, {
         query: topics + (stream ? 'stream=json' : `wait=${wait / 1e3}`),
         cursors, stream, immediate, isNew,
-        onread: () => this.onRead(request),
-        onheld: () => immediate || this.setState('waiting'),
+        onread: () => this.#onRead(request),
+        onheld: () => immediate || this.#setState('waiting'),
       });
     }
 
-    onSharedState({state, error}) {
-      this.setState(state);
-      if (error) this.observer.fail(failure(error.message, error));
+    #onSharedState({state, error}) {
+      this.#setState(state);
+      if (error) this.listeners.fail(failure(error.message, error));
     }
 
     /** A stream ends before its token expires. */
-    onRead(request) {
-      this.transport.onRead(request.age);
-      if (request.age > TOKEN_MARGIN && this.server.expires(TOKEN_MARGIN)) this.abort();
+    #onRead(request) {
+      this.#transport.onRead(request.age);
+      if (request.age > TOKEN_MARGIN && this.server.expires(TOKEN_MARGIN)) this.#abort();
     }
 
-    accept(answer, request) {
+    #accept(answer, request) {
       if (!answer?.k) throw foreignError('', this.server.address);
-      this.confirmed = true;
-      this.setState('waiting');
-      if (request.stream) this.beginStream(request);
+      this.#confirmed = true;
+      this.#setState('waiting');
+      if (request.stream) this.#beginStream(request);
       const {cursors} = request, moved = this.subscriptions.deliver(answer, cursors);
       for (const [id, cursor] of Object.entries(answer.k)) if (cursors.has(id) && cursor > 0) cursors.set(id, cursor);
       request.useful ||= request.immediate ? moved || !request.isNew : answer.s && moved;
     }
 
     /** A server that has no streams answers with one JSON instead. */
-    beginStream(request) {
+    #beginStream(request) {
       Object.assign(request, {immediate: false, timeout: SILENCE_TIMEOUT, stream: request.isEventStream});
-      this.transport.onBegin(request.stream);
-      if (request.outdated) this.abort();
+      this.#transport.onBegin(request.stream);
+      if (request.outdated) this.#abort();
     }
 
-    onEnd(request) {
+    #onEnd(request) {
       const {stream, immediate, retryAfter, useful, isShared} = request;
-      if (isShared) return this.onShareEnd(request);
+      if (isShared) return this.#onShareEnd(request);
       if (stream && immediate) throw foreignError('', this.server.address);
-      if (retryAfter) this.setState('queued');
-      if (!useful && !retryAfter && !this.wasHeld(request)) {
-        return stream && this.transport.onFailure() ? 0 : this.pace.backoff();
+      if (retryAfter) this.#setState('queued');
+      if (!useful && !retryAfter && !this.#wasHeld(request)) {
+        return stream && this.#transport.onFailure() ? 0 : this.#pace.backoff();
       }
       if (immediate) return retryAfter;
-      this.pace.failures = 0;
-      return retryAfter + (+this.settings.sleepTime || 0) + this.platform.Math.random() * JITTER;
+      this.#pace.failures = 0;
+      return retryAfter + (+this.settings.sleepTime || 0) + this.Math.random() * JITTER;
     }
 
     /** Each client then asks for itself, and hears what is wrong with its own topics. */
-    onShareEnd(request) {
+    #onShareEnd(request) {
       this.share.onEnd(request);
-      this.confirmed = false;
+      this.#confirmed = false;
       return 0;
     }
 
-    onFailure(error, request) {
-      if (request.isShared) return this.onShareEnd(request);
-      const polls = !error.fromServer && request.stream && this.transport.onFailure(), flowed = this.confirmed;
-      this.confirmed = this.transport.streaming = false;
+    #onFailure(error, request) {
+      if (request.isShared) return this.#onShareEnd(request);
+      const polls = !error.fromServer && request.stream && this.#transport.onFailure(), flowed = this.#confirmed;
+      this.#confirmed = this.#transport.streaming = false;
       if (polls) return 0;
-      if (this.wasHeld(request)) this.pace.failures = 0;
-      if (isRefusal(error.status)) this.pace.failures = BACKOFF.length;   // the page's mistake
-      this.report(error, flowed);
-      return (error.retryAfter || 0) + this.pace.backoff();
+      if (this.#wasHeld(request)) this.#pace.failures = 0;
+      if (isRefusal(error.status)) this.#pace.failures = BACKOFF.length;   // the page's mistake
+      this.#report(error, flowed);
+      return (error.retryAfter || 0) + this.#pace.backoff();
     }
 
     /** A connection that flowed may fail for a moment: the page is left, or the server restarts. */
-    report(error, flowed) {
-      const {setTimeout} = this.platform, tell = () => {
-        this.setState('offline');
-        this.observer.fail(this.error);
+    #report(error, flowed) {
+      const tell = () => {
+        this.#setState('offline');
+        this.listeners.fail(this.#error);
       };
-      this.error = error;
-      if (!flowed && !this.doubt) return tell();
-      this.doubt ??= setTimeout(() => {
-        this.doubt = null;
-        if (!this.confirmed && this.isActive()) tell();
+      this.#error = error;
+      if (!flowed && !this.#doubt) return tell();
+      this.#doubt ??= this.setTimeout(() => {
+        this.#doubt = null;
+        if (!this.#confirmed && this.#isActive()) tell();
       }, GRACE);
     }
 
     /** A server that has held this request can bear the next one. */
-    wasHeld(request) {
+    #wasHeld(request) {
       return !request.immediate && request.age > HELD;
     }
   }
@@ -721,22 +701,19 @@
 
   /** A tab's request to a host, instead of one to the server. */
   class SharedRequest extends Request {
-    static count = 0;
+    static #count = 0;
     isShared = true;
-    n = ++SharedRequest.count;
-    inbox = [];
-
-    constructor(platform, server, port, cursors) {
-      super(platform, server, BEGIN_TIMEOUT);
-      Object.assign(this, {port, cursors});
-    }
+    #n = ++SharedRequest.#count;
+    #inbox = [];
+    #wake;
+    timeout = BEGIN_TIMEOUT;
 
     async *send() {
-      this.port.onmessage = ({data}) => this.receive(data);
+      this.port.onmessage = ({data}) => this.#receive(data);
       this.begin();
-      this.join();
+      this.#join();
       try {
-        for (let message; !(message = await this.next()).ends;) {
+        for (let message; !(message = await this.#next()).ends;) {
           if (!message.answer) continue;
           this.cursors = message.since;
           yield message.answer;
@@ -747,31 +724,31 @@
     }
 
     /** Tells the host what to wait for. */
-    join() {
-      this.port.postMessage({n: this.n, cursors: this.cursors});
+    #join() {
+      this.port.postMessage({n: this.#n, cursors: this.cursors});
     }
 
-    receive(message) {
-      if (message.leads) this.join();
-      if (message.n !== this.n) return;
-      Object.assign(this, {readAt: this.platform.Date.now(), timeout: HOST_TIMEOUT, isAlone: message.isAlone});
-      if (message.asks) this.sendToken(message.isRefused);
+    #receive(message) {
+      if (message.leads) this.#join();
+      if (message.n !== this.#n) return;
+      Object.assign(this, {readAt: this.now, timeout: HOST_TIMEOUT, isAlone: message.isAlone});
+      if (message.asks) this.#sendToken(message.isRefused);
       if (message.state) this.onstate(message);
-      this.push(message);
+      this.#push(message);
     }
 
-    push(message) {
-      this.inbox.push(message);
-      this.wake?.();
+    #push(message) {
+      this.#inbox.push(message);
+      this.#wake?.();
     }
 
-    async next() {
-      if (!this.inbox.length) await new Promise(wake => { this.wake = wake; });
-      return this.inbox.shift();
+    async #next() {
+      if (!this.#inbox.length) await new Promise(wake => { this.#wake = wake; });
+      return this.#inbox.shift();
     }
 
     /** A tab whose user has changed lends no token. */
-    async sendToken(isRefused) {
+    async #sendToken(isRefused) {
       const {server} = this, {identity} = server.terms, token = await server.token(isRefused).catch(() => '');
       if (server.terms.identity === identity) this.port.postMessage({token});
       else this.abort();
@@ -781,49 +758,54 @@
       if (this.controller.signal.aborted) return;
       super.abort();
       this.port.postMessage({leaves: true});
-      this.push({ends: true});
+      this.#push({ends: true});
     }
   }
 
   /** Waits for all tabs that have joined. */
-  class Host {
-    members = new Map();      // port → {n, cursors}
-    state = 'waiting';
+  class Host extends Part {
+    #members = new Map();      // port → {n, cursors}
+    #state = 'waiting';
+    #connection;
+    #isClosed;
+    #ontoken;
 
     constructor(platform, {identity, ...settings}) {
-      const server = new Server(platform, {...settings, token: identity && (isRefused => this.askToken(isRefused))});
-      Object.assign(this, {platform, connection: new Connection(platform, server, settings, this, this)});
-      this.beat();
+      super();
+      const token = identity && (isRefused => this.#askToken(isRefused));
+      const core = Object.assign(this, platform, {settings: {...settings, token}, listeners: this, subscriptions: this});
+      core.server = new Server(core);
+      this.#connection = new Connection(core);
+      this.#beat();
     }
 
     receive(port, {n, cursors, leaves, token}) {
-      if (cursors) this.join(port, n, cursors);
+      if (cursors) this.#join(port, n, cursors);
       else if (leaves) this.remove(port);
-      else this.ontoken?.(token);
+      else this.#ontoken?.(token);
     }
 
-    join(port, n, cursors) {
-      const {connection, state} = this, before = this.members.get(port);
-      this.members.set(port, {n, cursors});
+    #join(port, n, cursors) {
+      const connection = this.#connection;
+      this.#members.set(port, {n, cursors});
       const {all} = this.wanted(), asked = connection.request?.cursors;
       const size = [...all.keys()].reduce((size, id) => size + encodeURIComponent(id).length + 40, 0);
       const isTooLarge = all.size > MAX_TOPICS || size > MAX_QUERY;
-      port.postMessage({n, state, ends: isTooLarge, isAlone: isTooLarge});
-      if (isTooLarge) this.members.delete(port);
+      port.postMessage({n, state: this.#state, ends: isTooLarge, isAlone: isTooLarge});
+      if (isTooLarge) this.#members.delete(port);
       else if ([...all].every(([id, cursor]) => asked?.get(id) <= cursor)) connection.run();
       else connection.update();
     }
 
     /** A tab that only asks the server for itself comes back at once. */
     remove(port) {
-      const {setTimeout} = this.platform;
-      this.members.delete(port);
-      setTimeout(() => this.members.size || this.connection.update(), GRACE);
+      this.#members.delete(port);
+      this.setTimeout(() => this.#members.size || this.#connection.update(), GRACE);
     }
 
     wanted() {
       const all = new Map();
-      for (const {cursors} of this.members.values()) {
+      for (const {cursors} of this.#members.values()) {
         for (const [id, cursor] of cursors) if (!(cursor >= all.get(id))) all.set(id, cursor);
       }
       return {all, fresh: new Map()};
@@ -832,8 +814,8 @@
     /** Returns how many cursors have moved. */
     deliver(answer, since) {
       let moved = 0;
-      this.tell({answer, since});
-      for (const {cursors} of this.members.values()) {
+      this.#tell({answer, since});
+      for (const {cursors} of this.#members.values()) {
         for (const [id, k] of Object.entries(answer.k)) {
           if (!(cursors.get(id) >= since.get(id))) continue;
           cursors.set(id, k);
@@ -843,67 +825,67 @@
       return moved;
     }
 
-    tell(message) {
-      for (const [port, {n}] of this.members) port.postMessage({...message, n});
+    #tell(message) {
+      for (const [port, {n}] of this.#members) port.postMessage({...message, n});
     }
 
     setState(state) {
-      if (/waiting|queued/.test(state) && state !== this.state) this.tell({state: this.state = state});
+      if (/waiting|queued/.test(state) && state !== this.#state) this.#tell({state: this.#state = state});
     }
 
     /** A refusal may concern the topics of one tab, so each asks for itself. */
     fail({message, code, status, url}) {
-      this.tell({state: this.state = 'offline', error: {message, code, status, url}, ends: isRefusal(status)});
+      this.#tell({state: this.#state = 'offline', error: {message, code, status, url}, ends: isRefusal(status)});
     }
 
-    beat() {
-      const {setTimeout} = this.platform;
-      if (this.isClosed) return;
-      this.tell({});
-      setTimeout(() => this.beat(), SIGN_OF_LIFE);
+    #beat() {
+      if (this.#isClosed) return;
+      this.#tell({});
+      this.setTimeout(() => this.#beat(), SIGN_OF_LIFE);
     }
 
     /** Resolves to nothing if the tab does not answer. */
-    askToken(isRefused) {
-      const {setTimeout} = this.platform, [port, {n}] = [...this.members].pop();
+    #askToken(isRefused) {
+      const [port, {n}] = [...this.#members].pop();
       port.postMessage({n, asks: true, isRefused});
       return new Promise(resolve => {
-        this.ontoken = resolve;
-        setTimeout(resolve, BEGIN_TIMEOUT);
+        this.#ontoken = resolve;
+        this.setTimeout(resolve, BEGIN_TIMEOUT);
       });
     }
 
     close() {
-      this.isClosed = true;
-      this.members.clear();
-      this.connection.update();
+      this.#isClosed = true;
+      this.#members.clear();
+      this.#connection.update();
     }
   }
 
   /** A port to the tab that leads, without SharedWorker. Every tab asks for the lock, and leads when it has it. */
-  class TabPort {
-    id = crypto.randomUUID();
-    controller = new AbortController();
+  class TabPort extends Part {
+    #id = crypto.randomUUID();
+    #controller = new AbortController();
+    #channel = new this.BroadcastChannel(this.name);
 
-    constructor(platform, name) {
-      const {BroadcastChannel, navigator} = platform, {signal} = this.controller;
-      this.channel = new BroadcastChannel(name);
-      this.channel.onmessage = event => (event.data.to ?? this.id) === this.id && this.onmessage?.(event);
-      navigator.locks.request(name, {signal}, () => TabPort.lead(platform, name, signal)).catch(() => {});
+    constructor(core, name) {
+      super(core, {name});
+      const {signal} = this.#controller;
+      this.#channel.onmessage = event => (event.data.to ?? this.#id) === this.#id && this.onmessage?.(event);
+      this.navigator.locks.request(name, {signal}, () => this.#lead(signal)).catch(() => {});
     }
 
     postMessage(message) {
-      this.channel.postMessage({...message, from: this.id});
+      this.#channel.postMessage({...message, from: this.#id});
     }
 
     close() {
-      this.controller.abort();
-      this.channel.close();
+      this.#controller.abort();
+      this.#channel.close();
     }
 
     /** Resolves when the tab no longer leads. */
-    static lead(platform, name, signal) {
-      const channel = new platform.BroadcastChannel(name), host = new Host(platform, termsOf(name)), ports = new Map();
+    #lead(signal) {
+      const channel = new this.BroadcastChannel(this.name), host = new Host(this.platform, termsOf(this.name)), ports = new Map();
       channel.onmessage = ({data: {from: to, ...message}}) => {
         if (!ports.has(to)) ports.set(to, {postMessage: message => channel.postMessage({...message, to})});
         host.receive(ports.get(to), message);
@@ -918,76 +900,72 @@
   }
 
   /** Finds other tabs. A page that is alone keeps its own connection. */
-  class Share {
-    aloneUntil = 0;
-    shortRequests = 0;      // in a row
-
-    constructor(platform, server, settings, onfound) {
-      Object.assign(this, {platform, server, settings, onfound});
-    }
+  class Share extends Part {
+    #channel;               // to the other pages of this server
+    #isFound;               // there is another
+    #port;                  // to the host
+    #name;                  // of the host
+    #isBroken;              // the worker's script
+    #aloneUntil = 0;
+    #shortRequests = 0;      // in a row
 
     open() {
-      const {platform: {document, BroadcastChannel}, settings} = this;
-      if (this.channel || !settings.shared || !document || !BroadcastChannel) return;
-      const channel = this.channel = new BroadcastChannel(this.server.name);
+      const {settings, document, BroadcastChannel} = this;
+      if (this.#channel || !settings.shared || !document || !BroadcastChannel) return;
+      const channel = this.#channel = new BroadcastChannel(this.server.name);
       channel.onmessage = ({data}) => {
         if (data === 'hello') channel.postMessage('here');
-        if (!this.isFound) this.onfound(this.isFound = true);
+        if (!this.#isFound) this.core.connection.update(this.#isFound = true);
       };
       channel.postMessage('hello');
     }
 
     close() {
-      this.channel?.close();
-      this.port?.close();
-      this.channel = this.port = null;
-      this.isFound = false;
+      this.#channel?.close();
+      this.#port?.close();
+      this.#channel = this.#port = null;
+      this.#isFound = false;
     }
 
     /** The next request, if a host can wait instead. */
     request(cursors) {
-      const {platform, server, settings, isFound, aloneUntil} = this;
-      if (!isFound || !settings.shared || platform.Date.now() < aloneUntil) return;
-      const {identity} = server.terms, port = identity !== '{}' && this.connect(nameOf(server.terms));
-      return port && new SharedRequest(platform, server, port, cursors);
+      if (!this.#isFound || !this.settings.shared || this.now < this.#aloneUntil) return;
+      const {terms} = this.server, port = terms.identity !== '{}' && this.#connect(nameOf(terms));
+      return port && new SharedRequest(this.core, {port, cursors});
     }
 
-    connect(name) {
-      if (this.port && this.name === name) return this.port;
-      this.port?.close();
-      this.name = name;
-      return this.port = this.connectWorker(name) ?? this.connectTab(name);
+    #connect(name) {
+      if (this.#port && this.#name === name) return this.#port;
+      this.#port?.close();
+      this.#name = name;
+      return this.#port = this.#connectWorker(name) ?? this.#connectTab(name);
     }
 
-    connectWorker(name) {
-      const {platform: {SharedWorker}} = this, {script} = Client;
+    #connectWorker(name) {
+      const {SharedWorker} = this, {script} = Client;
       try {
-        const worker = SharedWorker && script && !this.isBroken && new SharedWorker(script, {name});
-        if (worker) worker.onerror = () => { this.isBroken = true; };
+        const worker = SharedWorker && script && !this.#isBroken && new SharedWorker(script, {name});
+        if (worker) worker.onerror = () => { this.#isBroken = true; };
         return worker?.port;
       } catch { /* the page's policy or another origin's script */ }
     }
 
-    connectTab(name) {
-      return this.platform.navigator?.locks && new TabPort(this.platform, name);
+    #connectTab(name) {
+      return this.navigator?.locks && new TabPort(this.core, name);
     }
 
     /** A host that does not answer, or refuses at once for a second time, is left alone. */
     onEnd({age, timedOut, isAlone}) {
-      this.shortRequests = age < SIGN_OF_LIFE ? this.shortRequests + 1 : 0;
-      if (isAlone || timedOut && !this.isBroken || this.shortRequests > 1) this.aloneUntil = this.platform.Date.now() + POLL_PERIOD;
-      this.port?.close();
-      this.port = null;
+      this.#shortRequests = age < SIGN_OF_LIFE ? this.#shortRequests + 1 : 0;
+      if (isAlone || timedOut && !this.#isBroken || this.#shortRequests > 1) this.#aloneUntil = this.now + POLL_PERIOD;
+      this.#port?.close();
+      this.#port = null;
     }
   }
 
   /** The end of a page, and its return. */
-  class Page {
-    constructor(platform, {subscriptions, publisher, connection}) {
-      Object.assign(this, {platform, subscriptions, publisher, connection});
-    }
-
-    handle = ({type, persisted}) => {
+  class Page extends Part {
+    #handle = ({type, persisted}) => {
       const {subscriptions, publisher, connection} = this, leaves = /hide|freeze/.test(type);
       if (leaves || type === 'visibilitychange') subscriptions.save();
       if (leaves) publisher.flush();
@@ -996,25 +974,23 @@
 
     /** Events of the document are seen only while they are captured. */
     watch(isOn) {
-      const {[isOn ? 'addEventListener' : 'removeEventListener']: change} = this.platform;
+      const change = isOn ? 'addEventListener' : 'removeEventListener';
       for (const type of ['online', 'offline', 'pagehide', 'pageshow', 'freeze', 'resume', 'visibilitychange']) {
-        change?.(type, this.handle, true);
+        this[change]?.(type, this.#handle, true);
       }
     }
   }
 
+  const PARTS = {
+    server: Server, listeners: Listeners, session: Session, subscriptions: Subscriptions, share: Share,
+    connection: Connection, publisher: Publisher, page: Page,
+  };
+
   /** What the methods of a client use. */
-  const partsOf = (client, options) => {
-    const platform = platformOf(options), listeners = new Listeners(platform), server = new Server(platform, client);
-    const subscriptions = new Subscriptions(listeners, new Session(server, client, options.sessionStorage));
-    const observer = {
-      setState: state => state !== client.state && listeners.emit('state', client.state = state),
-      fail: error => listeners.emit('error', error),
-    };
-    const share = new Share(platform, server, client, () => connection.update());
-    const connection = new Connection(platform, server, client, subscriptions, observer, share);
-    const publisher = new Publisher(platform, server), page = new Page(platform, {subscriptions, publisher, connection});
-    return {listeners, subscriptions, publisher, connection, page, fail: observer.fail};
+  const coreOf = (settings, options) => {
+    const platform = platformOf(options), core = {...platform, platform, settings, storage: options.sessionStorage};
+    for (const [name, Part] of Object.entries(PARTS)) core[name] = new Part(core);
+    return core;
   };
 
   /** A setting that refuses what it does not know. */
@@ -1033,7 +1009,7 @@
   class Client {
     constructor(url, options = {}) {
       const {transport = 'auto', shared = true, resume, token, credentials} = options;
-      const {listeners, subscriptions, publisher, connection, page, fail} = partsOf(this, options);
+      const {listeners, subscriptions, publisher, connection, page} = coreOf(this, options);
       const add = (...args) => {
         const {size} = subscriptions.entries, entry = subscriptions.add(...args);
         if (subscriptions.entries.size > size && !entry.follows) connection.update();
@@ -1065,7 +1041,7 @@
         off: chain((type, listener) => listeners.of(type).delete(listener)),
         publish: (id, data) => {
           const answer = publisher.publish(id, data);
-          answer.catch(fail);
+          answer.catch(error => listeners.fail(error));
           return answer;
         },
       });
@@ -1078,7 +1054,7 @@
 
   const workerTerms = globalThis.SharedWorkerGlobalScope && termsOf(globalThis.name);
   if (workerTerms) {
-    const host = new Host(platformOf(), workerTerms);
+    const host = new Host(platformOf({}), workerTerms);
     globalThis.onconnect = ({ports: [port]}) => {
       port.onmessage = ({data}) => host.receive(port, data);
       port.onclose = () => host.remove(port);
