@@ -48,7 +48,7 @@
     } catch { /* undefined says so */ }
   };
 
-  const failure = (message, more) => Object.assign(new Error(message), more);
+  const failure = (message, code, url, more) => Object.assign(new Error(message), {code, url}, more);
 
   const retryAfterOf = ({headers}) =>
     Math.min(Math.max(headers.get('Retry-After') * 1e3, 0) || 0, 3600e3);
@@ -56,35 +56,32 @@
   /** The request is wrong, and the same request will be wrong again. */
   const isRefusal = status => /^4(?!08|25|29)/.test(status);
 
-  const CODES = {401: 'unauthorized', 403: 'forbidden', 404: 'not-found', 408: 'timeout', 413: 'too-large',
-    414: 'too-large', 429: 'unavailable', 503: 'unavailable'};
-  const codeOf = status => CODES[status] ?? (status < 500 ? 'bad-request' : 'server');
-
-  const CAUSES = {
-    403: 'the server does not allow it',
-    404: 'there is nothing at this URL; init sets the URL of comet.cgi',
-    413: 'the message is too long',
-    414: 'the URL is too long: use fewer topics, or shorter ones',
-    500: 'the server cannot run the program; its error log says why',
+  /** The codes of errors, and their likely causes. */
+  const STATUS = {
+    401: ['unauthorized'],
+    403: ['forbidden', 'the server does not allow it'],
+    404: ['not-found', 'nothing is at this URL; init sets the URL of comet.cgi'],
+    408: ['timeout'],
+    413: ['too-large', 'the message is too long'],
+    414: ['too-large', 'the URL is too long: use fewer topics, or shorter ones'],
+    429: ['unavailable'],
+    500: ['server', 'the server cannot run the program; its error log says why'],
+    503: ['unavailable'],
   };
 
   /** NovComet gives a reason (RFC 9457), a proxy may not. */
-  const httpError = (response, text, url) => {
-    const {status} = response, problem = parseJson(text), cause = CAUSES[status];
+  const httpError = (status, problem, url, retryAfter) => {
+    const [code, cause] = STATUS[status] ?? [status < 500 ? 'bad-request' : 'server'];
     const reason = problem?.detail || problem?.title || `HTTP ${status} from ${url}${cause ? `: ${cause}` : ''}`;
-    return failure(reason, {status, url, code: codeOf(status), retryAfter: retryAfterOf(response), fromServer: !!problem});
+    return failure(reason, code, url, {status, retryAfter, fromServer: !!problem});
   };
 
   const foreignError = (text, url) => {
     const [code, what] = /^\x7fELF/.test(text) ? ['binary', 'the program itself: the server does not run it as CGI'] :
       /^\s*</.test(text) ? ['html', 'a page: a wrong URL, a login page or a fallback'] :
       ['not-novcomet', 'not from NovComet'];
-    return failure(`the answer from ${url} is ${what}`, {code, url});
+    return failure(`the answer from ${url} is ${what}`, code, url);
   };
-
-  const networkError = (cause, url) => failure(
-    `no answer from ${url}: no network, no server, or the server does not allow this origin (CORS)`,
-    {code: 'network', url, cause});
 
   /** The claims of a token (RFC 7519), as far as it is readable. */
   const claimsOf = token => {
@@ -103,15 +100,14 @@
 
   const textOf = data => {
     const kind = Object.prototype.toString.call(data).slice(8, -1);
-    const text = /^(String|Number|Boolean|Undefined)$/.test(kind) ? data :
-      /^(Object|Array|Null)$/.test(kind) || data.toJSON ? JSON.stringify(data) : undefined;
-    if (text === undefined && data !== undefined) throw new TypeError(`a message cannot be a ${kind}: publish text, or an object for JSON`);
-    return text === undefined ? text : `${text}`;
+    if (/^(String|Number|Boolean|Undefined)$/.test(kind)) return data?.toString();
+    if (/^(Object|Array|Null)$/.test(kind) || data.toJSON) return JSON.stringify(data);
+    throw new TypeError(`a message cannot be a ${kind}: publish text, or an object for JSON`);
   };
 
   class Event {
-    constructor(id, cursor, data, gap) {
-      Object.assign(this, {id, cursor, data, gap});
+    constructor(fields) {
+      Object.assign(this, fields);
     }
 
     json() {
@@ -119,13 +115,21 @@
     }
   }
 
-  /** The events in an answer for a callback at `cursor`. The request asked for those after `since`. */
-  const eventsOf = ({s, k, m, gap}, id, cursor, since) => {
-    const messages = new Map(Object.entries(m ?? {})).get(id) ?? [], isAhead = cursor > since && k[id] >= since;
-    const lost = !isAhead && !!gap?.includes(id), events = messages.filter(message => lost || !(message.id <= cursor));
-    const isLater = !(k[id] <= messages[messages.length - 1]?.id) && !(isAhead && k[id] <= cursor);
-    if (s && isLater) events.push({id: k[id]});
-    return events.map(({id: cursor, data}, i) => new Event(id, cursor, data, lost && !i));
+  /** The events in an answer for a callback at `cursor`. `lost`: earlier ones may be missing, and all these are new. */
+  const eventsOf = ({s, k, m}, id, cursor, lost) => {
+    const messages = new Map(Object.entries(m ?? {})).get(id) ?? [];
+    const events = messages.filter(message => lost || !(message.id <= cursor));
+    if (s && !(k[id] <= messages[messages.length - 1]?.id)) events.push({id: k[id]});
+    return events.map(({id: cursor, data}, i) => new Event({id, cursor, data, gap: lost && !i}));
+  };
+
+  /** The least cursor of each topic. One that is no position yet precedes the others. */
+  const leastOf = cursors => {
+    const all = new Map();
+    for (const [id, cursor] of cursors) {
+      if (!all.has(id) || all.get(id) > 0 && !(cursor >= all.get(id))) all.set(id, cursor);
+    }
+    return all;
   };
 
   class Listeners extends Part {
@@ -180,10 +184,8 @@
     /** A browser may forbid the storage. */
     #access(use) {
       try {
-        return this.settings.resume === 'session' ? use(this.storage ?? globalThis.sessionStorage) : null;
-      } catch {
-        return null;
-      }
+        if (this.settings.resume === 'session') return use(this.storage ?? globalThis.sessionStorage);
+      } catch { /* the next page begins anew */ }
     }
   }
 
@@ -197,65 +199,69 @@
       return [...this.entries].filter(entry => entry.id === id);
     }
 
-    /** `isMain`: the callback of 2011, of which a topic has one. A new entry has a cursor if it begins with the next event. */
+    /**
+     * `isMain`: the callback of 2011, of which a topic has one.
+     * A new callback without a cursor begins with the next event, if the others of its topic have positions.
+     */
     add(id, callback, cursor, isMain) {
       this.#remind();
       encodeURIComponent(id);
       if (typeof callback !== 'function') throw new TypeError(`the topic '${id}' needs a callback`);
       const known = this.of(id), main = isMain && known.find(entry => entry.isMain);
       if (main) return Object.assign(main, {callback});
-      const position = cursor === undefined && Math.max(...known.map(({cursor}) => cursor));
-      const entry = {id, callback, isMain, follows: position > 0, cursor: position > 0 ? position :
-        cursor > 0 ? cursor : this.session.read().get(id) ?? cursor};
+      const next = Math.max(...known.map(({cursor}) => cursor)), follows = cursor === undefined && next > 0;
+      const start = follows ? next : cursor > 0 ? cursor : this.session.read().get(id) ?? cursor;
+      const entry = {id, callback, isMain, cursor: start};
       this.entries.add(entry);
+      if (!follows) this.core.connection.update();
       return entry;
+    }
+
+    remove(entries) {
+      const removed = entries.filter(entry => this.entries.delete(entry));
+      if (removed.length && !this.of(removed[0].id).length) this.core.connection.update();
     }
 
     /** A page may forget to call run. */
     #remind() {
-      this.#reminder ??= this.setTimeout(() => this.running || this.listeners.warn('no event is received before run() is called'), RUN_REMINDER);
+      this.#reminder ??= this.setTimeout(() => this.running || this.listeners.warn('no event is received before run()'), RUN_REMINDER);
     }
 
-    /** The least cursors to ask for. `fresh`: those that are no position yet, which precede the others of their topic. */
+    /** The least cursors to ask for. `isMixed`: a topic without a position yet has a callback with one. */
     wanted() {
-      const all = new Map(), entries = this.running ? [...this.entries] : [];
-      for (const {id, cursor} of entries) {
-        if (!all.has(id) || all.get(id) > 0 && !(cursor >= all.get(id))) all.set(id, cursor);
-      }
-      const fresh = new Map([...all].filter(([, cursor]) => !(cursor > 0)));
-      return {all, fresh, isMixed: entries.some(({id, cursor}) => cursor !== all.get(id) && fresh.has(id))};
+      const entries = this.running ? [...this.entries] : [], all = leastOf(entries.map(({id, cursor}) => [id, cursor]));
+      return {all, isMixed: entries.some(({id, cursor}) => cursor !== all.get(id) && !(all.get(id) > 0))};
     }
 
-    /** An answer to `cursors` is none for a callback that stands before them. Returns how many cursors have moved. */
+    /** An answer to `cursors` is none for a callback that stands before them. Returns whether a cursor has moved. */
     deliver(answer, cursors) {
-      let moved = 0;
+      let hasMoved = false;
       for (const [id, k] of Object.entries(answer.k)) {
         const since = cursors.get(id);
         for (const entry of k > 0 ? this.of(id) : []) {
-          if (entry.cursor !== since && !(entry.cursor >= since)) continue;
-          if (k !== entry.cursor) moved++;
-          this.#deliverTo(entry, answer, since);
+          const {cursor} = entry, isAhead = cursor > since && k >= since;
+          if (cursor !== since && !(cursor >= since) || isAhead && cursor >= k) continue;
+          hasMoved ||= cursor !== k;
+          this.#deliverTo(entry, answer, !isAhead && !!answer.gap?.includes(id));
         }
       }
-      return moved;
+      return hasMoved;
     }
 
     /** The cursor moves before each callback, so a stop in it loses and repeats no event. */
-    #deliverTo(entry, answer, since) {
-      const {id} = entry, isAhead = entry.cursor > answer.k[id] && answer.k[id] >= since;
-      const isCurrent = () => this.running && this.entries.has(entry);
-      for (const event of eventsOf(answer, id, entry.cursor, since)) {
+    #deliverTo(entry, answer, lost) {
+      const {id, cursor} = entry, isCurrent = () => this.running && this.entries.has(entry);
+      for (const event of eventsOf(answer, id, cursor, lost)) {
         if (!isCurrent()) return;
         entry.cursor = event.cursor;
         const error = this.listeners.call(entry.callback, answer.k, event);
         if (error) this.listeners.fail(error);
       }
-      if (isCurrent() && !isAhead) entry.cursor = answer.k[id];
+      if (isCurrent()) entry.cursor = answer.k[id];
     }
 
     save() {
-      const {all, fresh} = this.wanted();
-      this.session.write([...all].filter(([id]) => !fresh.has(id)));
+      this.session.write([...this.wanted().all].filter(([, cursor]) => cursor > 0));
     }
   }
 
@@ -285,29 +291,21 @@
       const {_baseurl, _args, credentials} = this.settings, parameters = [_args, query].filter(Boolean).join('&');
       const url = _baseurl + (parameters && (_baseurl.includes('?') ? '&' : '?') + parameters);
       const more = {...credentials && {credentials}, ...token && {headers: {Authorization: `Bearer ${token}`}}};
-      try {
-        return await this.fetch(url, {...init, ...more, cache: 'no-store', referrerPolicy: 'origin'});
-      } catch (error) {
-        throw networkError(error, this.address);
-      }
+      return this.fetch(url, {...init, ...more, cache: 'no-store', referrerPolicy: 'origin'});
     }
 
     /** Resolves to a token that is valid for a while. */
     async token(isRefused) {
-      const {settings: {token}} = this;
+      const {token} = this.settings;
       if (isRefused || this.#source !== token || this.expires(TOKEN_MARGIN)) {
+        try {
+          this.#current = typeof token === 'function' ? await token(isRefused) : token;
+        } catch (cause) {
+          throw failure(`no token: ${cause?.message}`, 'unauthorized', this.address, {cause});
+        }
         this.#source = token;
-        this.#current = typeof token === 'function' ? await this.#ask(token, isRefused) : token;
       }
       return this.#current;
-    }
-
-    async #ask(token, isRefused) {
-      try {
-        return await token(isRefused);
-      } catch (cause) {
-        throw failure(`no token: ${cause?.message}`, {code: 'unauthorized', cause});
-      }
     }
 
     expires(margin) {
@@ -363,21 +361,23 @@
       this.begin();
       try {
         const response = await server.send(query, {...init, signal});
-        if (!response.ok) throw httpError(response, await response.text().catch(() => ''), url);
+        if (!response.ok) throw httpError(response.status, parseJson(await response.text().catch(() => '')), url, retryAfterOf(response));
         this.retryAfter = retryAfterOf(response);
         this.isEventStream = /event-stream/.test(response.headers.get('Content-Type'));
         if (this.isEventStream) yield* this.#readEvents(response.body.getReader());
         else yield this.#parse(await response.text());
       } catch (error) {
-        throw this.timedOut ? failure(`the server did not answer in time (${url})`, {code: 'timeout', url}) :
-          error.code ? error : networkError(error, url);
+        throw this.timedOut ? failure(`no answer from ${url} in time`, 'timeout', url) : error.url ? error :
+          failure(`no answer from ${url}: no network, no server, or the server does not allow this origin (CORS)`, 'network', url, {cause: error});
       } finally {
         this.end();
       }
     }
 
     #parse(text) {
-      return parseJson(text) ?? (() => { throw foreignError(text, this.server.address); })();
+      const answer = parseJson(text);
+      if (!answer) throw foreignError(text, this.server.address);
+      return answer;
     }
 
     async *#readEvents(reader) {
@@ -400,7 +400,8 @@
 
     publish(id, data) {
       const message = {publish: `${id}`, data: textOf(data)};
-      const answer = new Promise((resolve, reject) => this.#queue.push({message, resolve, reject}));
+      const size = encodeURIComponent(JSON.stringify(message)).length;
+      const answer = new Promise((resolve, reject) => this.#queue.push({message, size, resolve, reject}));
       this.#run();
       return answer;
     }
@@ -420,26 +421,24 @@
 
     /** The first messages that fit in one request. */
     #next() {
-      const sizes = this.#queue.map(({message}) => encodeURIComponent(JSON.stringify(message)).length);
       let size = 0, count = 0;
-      while (count < Math.min(sizes.length, MAX_BATCH) && (size += sizes[count]) < MAX_KEEPALIVE) count++;
+      while (count < MAX_BATCH && (size += this.#queue[count]?.size) < MAX_KEEPALIVE) count++;
       return this.#queue.splice(0, count || 1);
     }
 
     async #send(batch) {
-      const [{message, resolve, reject}] = batch, isOne = batch.length === 1;
+      const messages = batch.map(({message}) => message), isOne = batch.length === 1;
       try {
-        const answer = await this.#post(isOne ? message : {batch: JSON.stringify(batch.map(({message}) => message))});
-        isOne ? resolve(answer) : batch.forEach((entry, i) => this.#settle(entry, answer[i]));
+        const answer = await this.#post(isOne ? messages[0] : {batch: JSON.stringify(messages)});
+        batch.forEach((entry, i) => this.#settle(entry, isOne ? answer : answer[i]));
       } catch (error) {
         if (!isOne && isRefusal(error.status)) for (const entry of batch) await this.#send([entry]);
-        else batch.forEach(({reject}) => reject(error));
+        else for (const {reject} of batch) reject(error);
       }
     }
 
     #settle({resolve, reject}, answer) {
-      const {status, detail, title} = answer, url = this.server.address;
-      status ? reject(failure(detail || title, {status, url, code: codeOf(status)})) : resolve(answer);
+      answer.status ? reject(httpError(answer.status, answer, this.server.address)) : resolve(answer);
     }
 
     /** `keepalive` requests outlive the page. Browsers refuse more than 64 KiB of them. */
@@ -524,17 +523,13 @@
       return !this.#away && this.subscriptions.wanted().all.size > 0;
     }
 
-    #setState(state) {
-      this.listeners.setState(state);
-    }
-
     /** Forgets earlier failures and asks the server at once. */
     reconnect(away = this.#away) {
       this.#away = away;
       this.#confirmed = false;
       this.#transport = new Transport(this.core);
       this.#pace.failures = 0;
-      if (!this.#away) this.#setState(this.#isActive() ? 'connecting' : 'stopped');
+      if (!this.#away) this.listeners.setState(this.#isActive() ? 'connecting' : 'stopped');
       this.#abort();
       this.share?.close();
       this.#wake();
@@ -558,7 +553,7 @@
       if (this.#looping || !this.#isActive()) return;
       this.#looping = true;
       this.#confirmed = false;
-      this.#setState('connecting');
+      this.listeners.setState('connecting');
       await null;             // the script may subscribe to more topics first
       while (this.#isActive()) {
         await this.#pause(await this.#requestOnce(), true);
@@ -566,7 +561,7 @@
       }
       this.#looping = false;
       this.share?.close();
-      if (!this.#away) this.#setState('stopped');
+      if (!this.#away) this.listeners.setState('stopped');
     }
 
     #pause(ms, canWake) {
@@ -581,12 +576,12 @@
       const request = this.request = this.#nextRequest(), isCurrent = () => request === this.request;
       try {
         for await (const answer of request.send(request.query)) {
-          if (!isCurrent()) return 0;
+          if (!isCurrent()) return;
           this.#accept(answer, request);
         }
-        return isCurrent() ? this.#onEnd(request) : 0;
+        return isCurrent() && this.#onEnd(request);
       } catch (error) {
-        return isCurrent() ? this.#onFailure(error, request) : 0;
+        return isCurrent() && this.#onFailure(error, request);
       }
     }
 
@@ -595,12 +590,13 @@
      * A stream begins with the same answer, but 'auto' does not rely on its first stream.
      */
     #nextRequest() {
-      const {all, fresh, isMixed} = this.subscriptions.wanted(), isNew = fresh.size > 0, isReady = this.#confirmed && !isNew;
+      const {all, isMixed} = this.subscriptions.wanted(), fresh = [...all].filter(([, cursor]) => !(cursor > 0));
+      const isNew = fresh.length > 0, isReady = this.#confirmed && !isNew;
       this.share?.open();
       const shared = isReady && this.share?.request(all);
       if (shared) return Object.assign(shared, {onstate: state => this.#onSharedState(state)});
       const stream = !isMixed && this.#transport.usesStream(isReady);
-      const immediate = stream || !isReady, wait = immediate ? 0 : POLL_WAIT, cursors = stream || !isNew ? all : fresh;
+      const immediate = stream || !isReady, wait = immediate ? 0 : POLL_WAIT, cursors = stream || !isNew ? all : new Map(fresh);
       const topics = [...cursors].map(([id, cursor]) =>
         `subscribed[${encodeURIComponent(id)}]=${encodeURIComponent(cursor || 0)}&`).join('');
       const request = new HttpRequest(this.core, {timeout: stream ? BEGIN_TIMEOUT : wait + ANSWER_TIMEOUT});
@@ -608,13 +604,13 @@
         query: topics + (stream ? 'stream=json' : `wait=${wait / 1e3}`),
         cursors, stream, immediate, isNew,
         onread: () => this.#onRead(request),
-        onheld: () => immediate || this.#setState('waiting'),
+        onheld: () => immediate || this.listeners.setState('waiting'),
       });
     }
 
     #onSharedState({state, error}) {
-      this.#setState(state);
-      if (error) this.listeners.fail(failure(error.message, error));
+      this.listeners.setState(state);
+      if (error) this.listeners.fail(failure(error.message, error.code, error.url, error));
     }
 
     /** A stream ends before its token expires. */
@@ -626,7 +622,7 @@
     #accept(answer, request) {
       if (!answer?.k) throw foreignError('', this.server.address);
       this.#confirmed = true;
-      this.#setState('waiting');
+      this.listeners.setState('waiting');
       if (request.stream) this.#beginStream(request);
       const {cursors} = request, moved = this.subscriptions.deliver(answer, cursors);
       for (const [id, cursor] of Object.entries(answer.k)) if (cursors.has(id) && cursor > 0) cursors.set(id, cursor);
@@ -644,7 +640,7 @@
       const {stream, immediate, retryAfter, useful, isShared} = request;
       if (isShared) return this.#onShareEnd(request);
       if (stream && immediate) throw foreignError('', this.server.address);
-      if (retryAfter) this.#setState('queued');
+      if (retryAfter) this.listeners.setState('queued');
       if (!useful && !retryAfter && !this.#wasHeld(request)) {
         return stream && this.#transport.onFailure() ? 0 : this.#pace.backoff();
       }
@@ -674,7 +670,7 @@
     /** A connection that flowed may fail for a moment: the page is left, or the server restarts. */
     #report(error, flowed) {
       const tell = () => {
-        this.#setState('offline');
+        this.listeners.setState('offline');
         this.listeners.fail(this.#error);
       };
       this.#error = error;
@@ -697,13 +693,14 @@
   // {answer, since}, {asks}, {ends}, or only a sign of life. {leads} comes from a new host.
 
   const nameOf = terms => `NovComet ${JSON.stringify(terms)}`;
-  const termsOf = name => parseJson(/^NovComet (\{.*)/.exec(name)?.[1] ?? '');
+  const termsOf = name => parseJson(name.split('NovComet ')[1]);
+
+  let requests = 0;
 
   /** A tab's request to a host, instead of one to the server. */
   class SharedRequest extends Request {
-    static #count = 0;
     isShared = true;
-    #n = ++SharedRequest.#count;
+    #n = ++requests;
     #inbox = [];
     #wake;
     timeout = BEGIN_TIMEOUT;
@@ -789,7 +786,7 @@
       const connection = this.#connection;
       this.#members.set(port, {n, cursors});
       const {all} = this.wanted(), asked = connection.request?.cursors;
-      const size = [...all.keys()].reduce((size, id) => size + encodeURIComponent(id).length + 40, 0);
+      const size = encodeURIComponent([...all.keys()]).length + 40 * all.size;
       const isTooLarge = all.size > MAX_TOPICS || size > MAX_QUERY;
       port.postMessage({n, state: this.#state, ends: isTooLarge, isAlone: isTooLarge});
       if (isTooLarge) this.#members.delete(port);
@@ -804,25 +801,21 @@
     }
 
     wanted() {
-      const all = new Map();
-      for (const {cursors} of this.#members.values()) {
-        for (const [id, cursor] of cursors) if (!(cursor >= all.get(id))) all.set(id, cursor);
-      }
-      return {all, fresh: new Map()};
+      return {all: leastOf([...this.#members.values()].flatMap(({cursors}) => [...cursors]))};
     }
 
-    /** Returns how many cursors have moved. */
+    /** Returns whether a cursor has moved. */
     deliver(answer, since) {
-      let moved = 0;
+      let hasMoved = false;
       this.#tell({answer, since});
       for (const {cursors} of this.#members.values()) {
         for (const [id, k] of Object.entries(answer.k)) {
           if (!(cursors.get(id) >= since.get(id))) continue;
           cursors.set(id, k);
-          moved++;
+          hasMoved = true;
         }
       }
-      return moved;
+      return hasMoved;
     }
 
     #tell(message) {
@@ -994,14 +987,15 @@
   };
 
   /** A setting that refuses what it does not know. */
-  const choice = (client, name, choices) => {
-    let current;
-    Object.defineProperty(client, name, {
+  const defineTransport = client => {
+    const choices = ['auto', 'stream', 'poll'];
+    let transport;
+    Object.defineProperty(client, 'transport', {
       enumerable: true,
-      get: () => current,
+      get: () => transport,
       set(value) {
-        if (!choices.includes(value)) throw new TypeError(`there is no ${name} '${value}': use ${choices.join(', ')}`);
-        current = value;
+        if (!choices.includes(value)) throw new TypeError(`there is no transport '${value}': use ${choices.join(', ')}`);
+        transport = value;
       },
     });
   };
@@ -1010,31 +1004,22 @@
     constructor(url, options = {}) {
       const {transport = 'auto', shared = true, resume, token, credentials} = options;
       const {listeners, subscriptions, publisher, connection, page} = coreOf(this, options);
-      const add = (...args) => {
-        const {size} = subscriptions.entries, entry = subscriptions.add(...args);
-        if (subscriptions.entries.size > size && !entry.follows) connection.update();
-        return entry;
-      };
-      const remove = entries => {
-        const removed = entries.filter(entry => subscriptions.entries.delete(entry));
-        if (removed.length && !subscriptions.of(removed[0].id).length) connection.update();
-      };
       const chain = f => (...args) => (f(...args), this);
       const setRunning = chain(isRunning => {
         if (isRunning === subscriptions.running) return;
         page.watch(subscriptions.running = isRunning);
         connection.reconnect(false);
       });
-      choice(this, 'transport', ['auto', 'stream', 'poll']);
+      defineTransport(this);
       Object.assign(this, {
         state: 'stopped', transport, shared, resume, token, credentials, sleepTime: 0, _args: '', _baseurl: url ?? 'comet.php',
         init: chain(url => { this._baseurl = url ?? this._baseurl; }),
-        subscribe: chain((id, callback, cursor) => add(`${id}`, callback, cursor, true)),
+        subscribe: chain((id, callback, cursor) => subscriptions.add(`${id}`, callback, cursor, true)),
         listen: (id, callback, cursor) => {
-          const entry = add(`${id}`, callback, cursor);
-          return () => remove([entry]);
+          const entry = subscriptions.add(`${id}`, callback, cursor);
+          return () => subscriptions.remove([entry]);
         },
-        unsubscribe: chain(id => remove(subscriptions.of(`${id}`))),
+        unsubscribe: chain(id => subscriptions.remove(subscriptions.of(`${id}`))),
         run: () => setRunning(true),
         stop: () => setRunning(false),
         on: chain((type, listener) => listeners.of(type).add(listener)),
