@@ -335,10 +335,15 @@
       return this.now - this.#startedAt;
     }
 
+    /** A server that has held this request can bear the next one. */
+    get wasHeld() {
+      return this.immediate === false && this.age > HELD;
+    }
+
     /** By the wall clock, because timers stop while a laptop sleeps. */
     #checkTimeout() {
       this.timedOut = Math.abs(this.now - this.readAt) > this.timeout;
-      if (this.age > HELD) this.onheld?.();
+      if (this.wasHeld) this.listeners.setState('waiting');
       if (this.timedOut) this.abort();
       else this.#timer = this.setTimeout(() => this.#checkTimeout(), CHECK_INTERVAL);
     }
@@ -356,13 +361,13 @@
   /** One HTTP request. */
   class HttpRequest extends Request {
     /** Yields the answer, or each one of a stream. */
-    async *send(query, init) {
-      const {server, controller: {signal}} = this, url = server.address;
+    async *send() {
+      const {server, query, init, controller: {signal}} = this, url = server.address;
       this.begin();
       try {
         const response = await server.send(query, {...init, signal});
-        if (!response.ok) throw httpError(response.status, parseJson(await response.text().catch(() => '')), url, retryAfterOf(response));
         this.retryAfter = retryAfterOf(response);
+        if (!response.ok) throw httpError(response.status, parseJson(await response.text().catch(() => '')), url, this.retryAfter);
         this.isEventStream = /event-stream/.test(response.headers.get('Content-Type'));
         if (this.isEventStream) yield* this.#readEvents(response.body.getReader());
         else yield this.#parse(await response.text());
@@ -386,7 +391,7 @@
         const lines = (rest + decoder.decode(chunk.value, {stream: true})).split('\n');
         rest = lines.pop();
         this.readAt = this.now;
-        this.onread();
+        this.onread(this);
         for (const line of lines) if (line.startsWith('data:')) yield this.#parse(line.slice(5));
       }
     }
@@ -445,9 +450,9 @@
     async #post({data, ...fields}) {
       const body = new URLSearchParams(data === undefined ? fields : {...fields, data}), {length} = `${body}`;
       const keepalive = (this.#pendingBytes += length) < MAX_KEEPALIVE;
-      const request = new HttpRequest(this.core, {timeout: ANSWER_TIMEOUT});
+      const init = {method: 'POST', body, keepalive}, request = new HttpRequest(this.core, {timeout: ANSWER_TIMEOUT, init});
       try {
-        for await (const answer of request.send('', {method: 'POST', body, keepalive})) return answer;
+        for await (const answer of request.send()) return answer;
       } finally {
         this.#pendingBytes -= length;
       }
@@ -575,7 +580,7 @@
     async #requestOnce() {
       const request = this.request = this.#nextRequest(), isCurrent = () => request === this.request;
       try {
-        for await (const answer of request.send(request.query)) {
+        for await (const answer of request.send()) {
           if (!isCurrent()) return;
           this.#accept(answer, request);
         }
@@ -594,23 +599,17 @@
       const isNew = fresh.length > 0, isReady = this.#confirmed && !isNew;
       this.share?.open();
       const shared = isReady && this.share?.request(all);
-      if (shared) return Object.assign(shared, {onstate: state => this.#onSharedState(state)});
+      if (shared) return shared;
       const stream = !isMixed && this.#transport.usesStream(isReady);
       const immediate = stream || !isReady, wait = immediate ? 0 : POLL_WAIT, cursors = stream || !isNew ? all : new Map(fresh);
       const topics = [...cursors].map(([id, cursor]) =>
         `subscribed[${encodeURIComponent(id)}]=${encodeURIComponent(cursor || 0)}&`).join('');
-      const request = new HttpRequest(this.core, {timeout: stream ? BEGIN_TIMEOUT : wait + ANSWER_TIMEOUT});
-      return Object.assign(request, {
+      return new HttpRequest(this.core, {
+        timeout: stream ? BEGIN_TIMEOUT : wait + ANSWER_TIMEOUT,
         query: topics + (stream ? 'stream=json' : `wait=${wait / 1e3}`),
         cursors, stream, immediate, isNew,
-        onread: () => this.#onRead(request),
-        onheld: () => immediate || this.listeners.setState('waiting'),
+        onread: request => this.#onRead(request),
       });
-    }
-
-    #onSharedState({state, error}) {
-      this.listeners.setState(state);
-      if (error) this.listeners.fail(failure(error.message, error.code, error.url, error));
     }
 
     /** A stream ends before its token expires. */
@@ -641,7 +640,7 @@
       if (isShared) return this.#onShareEnd(request);
       if (stream && immediate) throw foreignError('', this.server.address);
       if (retryAfter) this.listeners.setState('queued');
-      if (!useful && !retryAfter && !this.#wasHeld(request)) {
+      if (!useful && !retryAfter && !request.wasHeld) {
         return stream && this.#transport.onFailure() ? 0 : this.#pace.backoff();
       }
       if (immediate) return retryAfter;
@@ -657,11 +656,10 @@
     }
 
     #onFailure(error, request) {
-      if (request.isShared) return this.#onShareEnd(request);
       const polls = !error.fromServer && request.stream && this.#transport.onFailure(), flowed = this.#confirmed;
       this.#confirmed = this.#transport.streaming = false;
       if (polls) return 0;
-      if (this.#wasHeld(request)) this.#pace.failures = 0;
+      if (request.wasHeld) this.#pace.failures = 0;
       if (isRefusal(error.status)) this.#pace.failures = BACKOFF.length;   // the page's mistake
       this.#report(error, flowed);
       return (error.retryAfter || 0) + this.#pace.backoff();
@@ -679,11 +677,6 @@
         this.#doubt = null;
         if (!this.#confirmed && this.#isActive()) tell();
       }, GRACE);
-    }
-
-    /** A server that has held this request can bear the next one. */
-    #wasHeld(request) {
-      return !request.immediate && request.age > HELD;
     }
   }
 
@@ -730,7 +723,8 @@
       if (message.n !== this.#n) return;
       Object.assign(this, {readAt: this.now, timeout: HOST_TIMEOUT, isAlone: message.isAlone});
       if (message.asks) this.#sendToken(message.isRefused);
-      if (message.state) this.onstate(message);
+      if (message.state) this.listeners.setState(message.state);
+      if (message.error) this.listeners.fail(Object.assign(new Error(), message.error));
       this.#push(message);
     }
 
