@@ -360,8 +360,8 @@
 
   /** One HTTP request. */
   class HttpRequest extends Request {
-    /** Yields the answer, or each one of a stream. */
-    async *send() {
+    /** Gives `accept` the answer, or each one of a stream. */
+    async send(accept) {
       const {server, query, init, controller: {signal}} = this, url = server.address;
       this.begin();
       try {
@@ -369,8 +369,8 @@
         this.retryAfter = retryAfterOf(response);
         if (!response.ok) throw httpError(response.status, parseJson(await response.text().catch(() => '')), url, this.retryAfter);
         this.isEventStream = /event-stream/.test(response.headers.get('Content-Type'));
-        if (this.isEventStream) yield* this.#readEvents(response.body.getReader());
-        else yield this.#parse(await response.text());
+        if (this.isEventStream) await this.#readEvents(response.body.getReader(), accept);
+        else accept(this.#parse(await response.text()));
       } catch (error) {
         throw this.timedOut ? failure(`no answer from ${url} in time`, 'timeout', url) : error.url ? error :
           failure(`no answer from ${url}: no network, no server, or the server does not allow this origin (CORS)`, 'network', url, {cause: error});
@@ -385,14 +385,14 @@
       return answer;
     }
 
-    async *#readEvents(reader) {
+    async #readEvents(reader, accept) {
       const decoder = new this.TextDecoder();
       for (let rest = '', chunk; !(chunk = await reader.read()).done;) {
         const lines = (rest + decoder.decode(chunk.value, {stream: true})).split('\n');
         rest = lines.pop();
         this.readAt = this.now;
         this.onread(this);
-        for (const line of lines) if (line.startsWith('data:')) yield this.#parse(line.slice(5));
+        for (const line of lines) if (line.startsWith('data:')) accept(this.#parse(line.slice(5)));
       }
     }
   }
@@ -401,34 +401,27 @@
   class Publisher extends Part {
     #queue = [];
     #pendingBytes = 0;
-    #sending = false;
+    #last = Promise.resolve();
 
     publish(id, data) {
       const message = {publish: `${id}`, data: textOf(data)};
       const size = encodeURIComponent(JSON.stringify(message)).length;
       const answer = new Promise((resolve, reject) => this.#queue.push({message, size, resolve, reject}));
-      this.#run();
+      this.#last = this.#last.then(() => this.#sendNext());    // the messages of one moment go together
       return answer;
-    }
-
-    async #run() {
-      if (this.#sending) return;
-      this.#sending = true;
-      await null;             // the messages of one moment go together
-      while (this.#queue.length) await this.#send(this.#next());
-      this.#sending = false;
     }
 
     /** A page that ends cannot wait for answers. */
     flush() {
-      while (this.#queue.length) this.#send(this.#next());
+      while (this.#queue.length) this.#sendNext();
     }
 
     /** The first messages that fit in one request. */
-    #next() {
+    async #sendNext() {
       let size = 0, count = 0;
       while (count < MAX_BATCH && (size += this.#queue[count]?.size) < MAX_KEEPALIVE) count++;
-      return this.#queue.splice(0, count || 1);
+      const batch = this.#queue.splice(0, count || 1);
+      if (batch.length) await this.#send(batch);
     }
 
     async #send(batch) {
@@ -452,7 +445,7 @@
       const keepalive = (this.#pendingBytes += length) < MAX_KEEPALIVE;
       const init = {method: 'POST', body, keepalive}, request = new HttpRequest(this.core, {timeout: ANSWER_TIMEOUT, init});
       try {
-        for await (const answer of request.send()) return answer;
+        return await new Promise((resolve, reject) => { request.send(resolve).catch(reject); });
       } finally {
         this.#pendingBytes -= length;
       }
@@ -580,10 +573,7 @@
     async #requestOnce() {
       const request = this.request = this.#nextRequest(), isCurrent = () => request === this.request;
       try {
-        for await (const answer of request.send()) {
-          if (!isCurrent()) return;
-          this.#accept(answer, request);
-        }
+        await request.send(answer => isCurrent() && this.#accept(answer, request));
         return isCurrent() && this.#onEnd(request);
       } catch (error) {
         return isCurrent() && this.#onFailure(error, request);
@@ -694,23 +684,15 @@
   class SharedRequest extends Request {
     isShared = true;
     #n = ++requests;
-    #inbox = [];
-    #wake;
+    #leave;
     timeout = BEGIN_TIMEOUT;
 
-    async *send() {
-      this.port.onmessage = ({data}) => this.#receive(data);
+    async send(accept) {
+      this.port.onmessage = ({data}) => this.#receive(data, accept);
       this.begin();
       this.#join();
-      try {
-        for (let message; !(message = await this.#next()).ends;) {
-          if (!message.answer) continue;
-          this.cursors = message.since;
-          yield message.answer;
-        }
-      } finally {
-        this.end();
-      }
+      await new Promise(end => { this.#leave = end; });
+      this.end();
     }
 
     /** Tells the host what to wait for. */
@@ -718,24 +700,18 @@
       this.port.postMessage({n: this.#n, cursors: this.cursors});
     }
 
-    #receive(message) {
+    #receive(message, accept) {
       if (message.leads) this.#join();
       if (message.n !== this.#n) return;
       Object.assign(this, {readAt: this.now, timeout: HOST_TIMEOUT, isAlone: message.isAlone});
       if (message.asks) this.#sendToken(message.isRefused);
       if (message.state) this.listeners.setState(message.state);
       if (message.error) this.listeners.fail(Object.assign(new Error(), message.error));
-      this.#push(message);
-    }
-
-    #push(message) {
-      this.#inbox.push(message);
-      this.#wake?.();
-    }
-
-    async #next() {
-      if (!this.#inbox.length) await new Promise(wake => { this.#wake = wake; });
-      return this.#inbox.shift();
+      if (message.answer) {
+        this.cursors = message.since;
+        accept(message.answer);
+      }
+      if (message.ends) this.#leave();
     }
 
     /** A tab whose user has changed lends no token. */
@@ -749,7 +725,7 @@
       if (this.controller.signal.aborted) return;
       super.abort();
       this.port.postMessage({leaves: true});
-      this.#push({ends: true});
+      this.#leave();
     }
   }
 
