@@ -60,12 +60,12 @@
   const STATUS = {
     401: ['unauthorized'],
     403: ['forbidden', 'the server does not allow it'],
-    404: ['not-found', 'nothing is at this URL; init sets the URL of comet.cgi'],
+    404: ['not-found', 'init sets the URL of comet.cgi'],
     408: ['timeout'],
     413: ['too-large', 'the message is too long'],
-    414: ['too-large', 'the URL is too long: use fewer topics, or shorter ones'],
+    414: ['too-large', 'use fewer topics, or shorter ones'],
     429: ['unavailable'],
-    500: ['server', 'the server cannot run the program; its error log says why'],
+    500: ['server', 'the error log of the server says why'],
     503: ['unavailable'],
   };
 
@@ -100,9 +100,9 @@
 
   const textOf = data => {
     const kind = Object.prototype.toString.call(data).slice(8, -1);
-    if (/^(String|Number|Boolean|Undefined)$/.test(kind)) return data?.toString();
+    if (/^(String|Number|Boolean)$/.test(kind)) return `${data}`;
     if (/^(Object|Array|Null)$/.test(kind) || data.toJSON) return JSON.stringify(data);
-    throw new TypeError(`a message cannot be a ${kind}: publish text, or an object for JSON`);
+    throw new TypeError(`a message cannot be a ${kind}: use text or a plain object`);
   };
 
   class Event {
@@ -348,12 +348,9 @@
       else this.#timer = this.setTimeout(() => this.#checkTimeout(), CHECK_INTERVAL);
     }
 
-    end() {
-      this.clearTimeout(this.#timer);
-      this.abort();
-    }
-
+    /** Ends it in any case. */
     abort() {
+      this.clearTimeout(this.#timer);
       this.controller.abort();
     }
   }
@@ -373,9 +370,9 @@
         else accept(this.#parse(await response.text()));
       } catch (error) {
         throw this.timedOut ? failure(`no answer from ${url} in time`, 'timeout', url) : error.url ? error :
-          failure(`no answer from ${url}: no network, no server, or the server does not allow this origin (CORS)`, 'network', url, {cause: error});
+          failure(`no answer from ${url}: no network, no server, or no permission for this origin (CORS)`, 'network', url, {cause: error});
       } finally {
-        this.end();
+        this.abort();
       }
     }
 
@@ -404,7 +401,7 @@
     #last = Promise.resolve();
 
     publish(id, data) {
-      const message = {publish: `${id}`, data: textOf(data)};
+      const message = {publish: `${id}`, ...data !== undefined && {data: textOf(data)}};
       const size = encodeURIComponent(JSON.stringify(message)).length;
       const answer = new Promise((resolve, reject) => this.#queue.push({message, size, resolve, reject}));
       this.#last = this.#last.then(() => this.#sendNext());    // the messages of one moment go together
@@ -427,25 +424,25 @@
     async #send(batch) {
       const messages = batch.map(({message}) => message), isOne = batch.length === 1;
       try {
-        const answer = await this.#post(isOne ? messages[0] : {batch: JSON.stringify(messages)});
-        batch.forEach((entry, i) => this.#settle(entry, isOne ? answer : answer[i]));
+        const answers = [].concat(await this.#post(isOne ? messages[0] : {batch: JSON.stringify(messages)}));
+        batch.forEach(({resolve, reject}, i) => {
+          const {status} = answers[i];
+          status ? reject(httpError(status, answers[i], this.server.address)) : resolve(answers[i]);
+        });
       } catch (error) {
         if (!isOne && isRefusal(error.status)) for (const entry of batch) await this.#send([entry]);
         else for (const {reject} of batch) reject(error);
       }
     }
 
-    #settle({resolve, reject}, answer) {
-      answer.status ? reject(httpError(answer.status, answer, this.server.address)) : resolve(answer);
-    }
-
     /** `keepalive` requests outlive the page. Browsers refuse more than 64 KiB of them. */
-    async #post({data, ...fields}) {
-      const body = new URLSearchParams(data === undefined ? fields : {...fields, data}), {length} = `${body}`;
-      const keepalive = (this.#pendingBytes += length) < MAX_KEEPALIVE;
-      const init = {method: 'POST', body, keepalive}, request = new HttpRequest(this.core, {timeout: ANSWER_TIMEOUT, init});
+    async #post(fields) {
+      const body = new URLSearchParams(fields), {length} = `${body}`;
+      const keepalive = (this.#pendingBytes += length) < MAX_KEEPALIVE, init = {method: 'POST', body, keepalive};
       try {
-        return await new Promise((resolve, reject) => { request.send(resolve).catch(reject); });
+        let answer;
+        await new HttpRequest(this.core, {timeout: ANSWER_TIMEOUT, init}).send(it => { answer = it; });
+        return answer;
       } finally {
         this.#pendingBytes -= length;
       }
@@ -627,7 +624,11 @@
 
     #onEnd(request) {
       const {stream, immediate, retryAfter, useful, isShared} = request;
-      if (isShared) return this.#onShareEnd(request);
+      if (isShared) {         // each client then asks for itself, and hears what is wrong with its own topics
+        this.share.onEnd(request);
+        this.#confirmed = false;
+        return 0;
+      }
       if (stream && immediate) throw foreignError('', this.server.address);
       if (retryAfter) this.listeners.setState('queued');
       if (!useful && !retryAfter && !request.wasHeld) {
@@ -636,13 +637,6 @@
       if (immediate) return retryAfter;
       this.#pace.failures = 0;
       return retryAfter + (+this.settings.sleepTime || 0) + this.Math.random() * JITTER;
-    }
-
-    /** Each client then asks for itself, and hears what is wrong with its own topics. */
-    #onShareEnd(request) {
-      this.share.onEnd(request);
-      this.#confirmed = false;
-      return 0;
     }
 
     #onFailure(error, request) {
@@ -692,7 +686,7 @@
       this.begin();
       this.#join();
       await new Promise(end => { this.#leave = end; });
-      this.end();
+      this.abort();
     }
 
     /** Tells the host what to wait for. */
