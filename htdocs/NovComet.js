@@ -323,13 +323,9 @@
   /** A request with a timeout. */
   class Request extends Part {
     controller = new AbortController();
-    #startedAt;
+    #startedAt = this.now;
+    readAt = this.now;
     #timer;
-
-    begin() {
-      this.#startedAt = this.readAt = this.now;
-      this.#checkTimeout();
-    }
 
     get age() {
       return this.now - this.#startedAt;
@@ -341,11 +337,11 @@
     }
 
     /** By the wall clock, because timers stop while a laptop sleeps. */
-    #checkTimeout() {
+    watch() {
       this.timedOut = Math.abs(this.now - this.readAt) > this.timeout;
       if (this.wasHeld) this.listeners.setState('waiting');
       if (this.timedOut) this.abort();
-      else this.#timer = this.setTimeout(() => this.#checkTimeout(), CHECK_INTERVAL);
+      else this.#timer = this.setTimeout(() => this.watch(), CHECK_INTERVAL);
     }
 
     /** Ends it in any case. */
@@ -360,7 +356,7 @@
     /** Gives `accept` the answer, or each one of a stream. */
     async send(accept) {
       const {server, query, init, controller: {signal}} = this, url = server.address;
-      this.begin();
+      this.watch();
       try {
         const response = await server.send(query, {...init, signal});
         this.retryAfter = retryAfterOf(response);
@@ -519,12 +515,12 @@
     }
 
     /** Forgets earlier failures and asks the server at once. */
-    reconnect(away = this.#away) {
+    reconnect(away) {
       this.#away = away;
       this.#confirmed = false;
       this.#transport = new Transport(this.core);
       this.#pace.failures = 0;
-      if (!this.#away) this.listeners.setState(this.#isActive() ? 'connecting' : 'stopped');
+      if (!away) this.listeners.setState(this.#isActive() ? 'connecting' : 'stopped');
       this.#abort();
       this.share?.close();
       this.#wake();
@@ -683,7 +679,7 @@
 
     async send(accept) {
       this.port.onmessage = ({data}) => this.#receive(data, accept);
-      this.begin();
+      this.watch();
       this.#join();
       await new Promise(end => { this.#leave = end; });
       this.abort();
@@ -697,7 +693,7 @@
     #receive(message, accept) {
       if (message.leads) this.#join();
       if (message.n !== this.#n) return;
-      Object.assign(this, {readAt: this.now, timeout: HOST_TIMEOUT, isAlone: message.isAlone});
+      Object.assign(this, {readAt: this.now, timeout: HOST_TIMEOUT});
       if (message.asks) this.#sendToken(message.isRefused);
       if (message.state) this.listeners.setState(message.state);
       if (message.error) this.listeners.fail(Object.assign(new Error(), message.error));
@@ -752,7 +748,7 @@
       const {all} = this.wanted(), asked = connection.request?.cursors;
       const size = encodeURIComponent([...all.keys()]).length + 40 * all.size;
       const isTooLarge = all.size > MAX_TOPICS || size > MAX_QUERY;
-      port.postMessage({n, state: this.#state, ends: isTooLarge, isAlone: isTooLarge});
+      port.postMessage({n, state: this.#state, ends: isTooLarge});
       if (isTooLarge) this.#members.delete(port);
       else if ([...all].every(([id, cursor]) => asked?.get(id) <= cursor)) connection.run();
       else connection.update();
@@ -878,9 +874,9 @@
     }
 
     close() {
+      this.#leave();
       this.#channel?.close();
-      this.#port?.close();
-      this.#channel = this.#port = null;
+      this.#channel = null;
       this.#isFound = false;
     }
 
@@ -893,9 +889,9 @@
 
     #connect(name) {
       if (this.#port && this.#name === name) return this.#port;
-      this.#port?.close();
+      this.#leave();
       this.#name = name;
-      return this.#port = this.#connectWorker(name) ?? this.#connectTab(name);
+      return this.#port = this.#connectWorker(name) ?? (this.navigator?.locks && new TabPort(this.core, name));
     }
 
     #connectWorker(name) {
@@ -907,16 +903,16 @@
       } catch { /* the page's policy or another origin's script */ }
     }
 
-    #connectTab(name) {
-      return this.navigator?.locks && new TabPort(this.core, name);
+    #leave() {
+      this.#port?.close();
+      this.#port = null;
     }
 
     /** A host that does not answer, or refuses at once for a second time, is left alone. */
-    onEnd({age, timedOut, isAlone}) {
+    onEnd({age, timedOut}) {
       this.#shortRequests = age < SIGN_OF_LIFE ? this.#shortRequests + 1 : 0;
-      if (isAlone || timedOut && !this.#isBroken || this.#shortRequests > 1) this.#aloneUntil = this.now + POLL_PERIOD;
-      this.#port?.close();
-      this.#port = null;
+      if (timedOut && !this.#isBroken || this.#shortRequests > 1) this.#aloneUntil = this.now + POLL_PERIOD;
+      this.#leave();
     }
   }
 
