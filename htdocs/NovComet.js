@@ -17,7 +17,7 @@
   const RUN_REMINDER = 3e3;
   const TOKEN_MARGIN = 30e3;      // before a token expires
   const SIGN_OF_LIFE = 15e3, HOST_TIMEOUT = 90e3; // of a tab or worker that has the connection; timers of tabs may be slow
-  const BACKOFF = [1e3, 2e3, 4e3, 8e3, 16e3, 30e3];
+  const BACKOFF = 1e3, MAX_BACKOFF = 30e3;
   const INTERVAL = 250, BURST = 10 * INTERVAL;  // ten requests at once, then four a second
 
   const MAX_TOPICS = 64, MAX_QUERY = 8000;      // of a request, as the server accepts it
@@ -46,6 +46,10 @@
     try {
       return JSON.parse(text);
     } catch { /* undefined says so */ }
+  };
+
+  const check = (what, value, choices) => {
+    if (!choices.includes(value)) throw new TypeError(`there is no ${what} '${value}': use ${choices.join(', ')}`);
   };
 
   const failure = (message, code, url, more) => Object.assign(new Error(message), {code, url}, more);
@@ -139,7 +143,7 @@
 
     /** Throws a TypeError for an unknown type. */
     of(type) {
-      if (type !== 'state' && type !== 'error') throw new TypeError(`there is no event '${type}': use 'state' or 'error'`);
+      check('event', type, ['state', 'error']);
       return this[type];
     }
 
@@ -397,10 +401,11 @@
     #last = Promise.resolve();
 
     publish(id, data) {
-      const message = {publish: `${id}`, ...data !== undefined && {data: textOf(data)}};
+      const message = {publish: id, ...data !== undefined && {data: textOf(data)}};
       const size = encodeURIComponent(JSON.stringify(message)).length;
       const answer = new Promise((resolve, reject) => this.#queue.push({message, size, resolve, reject}));
       this.#last = this.#last.then(() => this.#sendNext());    // the messages of one moment go together
+      answer.catch(error => this.listeners.fail(error));
       return answer;
     }
 
@@ -487,7 +492,7 @@
 
     /** After a failure, with full jitter. */
     backoff() {
-      return this.Math.random() * BACKOFF[Math.min(this.failures++, BACKOFF.length - 1)];
+      return this.Math.random() * Math.min(BACKOFF * 2 ** this.failures++, MAX_BACKOFF);
     }
 
     /** After every request, even if the clock is set back. */
@@ -640,7 +645,7 @@
       this.#confirmed = this.#transport.streaming = false;
       if (polls) return 0;
       if (request.wasHeld) this.#pace.failures = 0;
-      if (isRefusal(error.status)) this.#pace.failures = BACKOFF.length;   // the page's mistake
+      if (isRefusal(error.status)) this.#pace.failures = Infinity;   // the page's mistake
       this.#report(error, flowed);
       return (error.retryAfter || 0) + this.#pace.backoff();
     }
@@ -948,13 +953,12 @@
 
   /** A setting that refuses what it does not know. */
   const defineTransport = client => {
-    const choices = ['auto', 'stream', 'poll'];
     let transport;
     Object.defineProperty(client, 'transport', {
       enumerable: true,
       get: () => transport,
       set(value) {
-        if (!choices.includes(value)) throw new TypeError(`there is no transport '${value}': use ${choices.join(', ')}`);
+        check('transport', value, ['auto', 'stream', 'poll']);
         transport = value;
       },
     });
@@ -984,11 +988,7 @@
         stop: () => setRunning(false),
         on: chain((type, listener) => listeners.of(type).add(listener)),
         off: chain((type, listener) => listeners.of(type).delete(listener)),
-        publish: (id, data) => {
-          const answer = publisher.publish(id, data);
-          answer.catch(error => listeners.fail(error));
-          return answer;
-        },
+        publish: (id, data) => publisher.publish(`${id}`, data),
       });
     }
   }
