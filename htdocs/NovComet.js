@@ -294,14 +294,14 @@
     async #fetch(query, init, token) {
       const {_baseurl, _args, credentials} = this.settings, parameters = [_args, query].filter(Boolean).join('&');
       const url = _baseurl + (parameters && (_baseurl.includes('?') ? '&' : '?') + parameters);
-      const more = {...credentials && {credentials}, ...token && {headers: {Authorization: `Bearer ${token}`}}};
-      return this.fetch(url, {...init, ...more, cache: 'no-store', referrerPolicy: 'origin'});
+      const headers = token ? {Authorization: `Bearer ${token}`} : {};
+      return this.fetch(url, {...init, credentials, headers, cache: 'no-store', referrerPolicy: 'origin'});
     }
 
     /** Resolves to a token that is valid for a while. */
     async token(isRefused) {
       const {token} = this.settings;
-      if (isRefused || this.#source !== token || this.expires(TOKEN_MARGIN)) {
+      if (isRefused || this.#source !== token || this.expires()) {
         try {
           this.#current = typeof token === 'function' ? await token(isRefused) : token;
         } catch (cause) {
@@ -312,8 +312,9 @@
       return this.#current;
     }
 
-    expires(margin) {
-      return claimsOf(this.#current).exp * 1e3 < this.now + margin;
+    /** Soon, or already. */
+    expires() {
+      return claimsOf(this.#current).exp * 1e3 < this.now + TOKEN_MARGIN;
     }
 
     /** The clients with equal terms may share a connection. */
@@ -603,7 +604,7 @@
     /** A stream ends before its token expires. */
     #onRead(request) {
       this.#transport.onRead(request.age);
-      if (request.age > TOKEN_MARGIN && this.server.expires(TOKEN_MARGIN)) this.#abort();
+      if (request.age > TOKEN_MARGIN && this.server.expires()) this.#abort();
     }
 
     #accept(answer, request) {
@@ -924,10 +925,10 @@
   /** The end of a page, and its return. */
   class Page extends Part {
     #handle = ({type, persisted}) => {
-      const {subscriptions, publisher, connection} = this, leaves = /hide|freeze/.test(type);
-      if (leaves || type === 'visibilitychange') subscriptions.save();
+      const {subscriptions, publisher, connection} = this, leaves = /hide|freeze/.test(type), stays = type === 'visibilitychange';
+      if (leaves || stays) subscriptions.save();
       if (leaves) publisher.flush();
-      if (type !== 'visibilitychange' && (type !== 'pageshow' || persisted)) connection.reconnect(leaves);
+      if (!stays && (type !== 'pageshow' || persisted)) connection.reconnect(leaves);
     };
 
     /** Events of the document are seen only while they are captured. */
