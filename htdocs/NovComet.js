@@ -103,7 +103,7 @@
   };
 
   const textOf = data => {
-    const kind = Object.prototype.toString.call(data).slice(8, -1);
+    const kind = ({}).toString.call(data).slice(8, -1);
     if (/^(String|Number|Boolean)$/.test(kind)) return `${data}`;
     if (/^(Object|Array|Null)$/.test(kind) || data.toJSON) return JSON.stringify(data);
     throw new TypeError(`a message cannot be a ${kind}: use text or a plain object`);
@@ -196,7 +196,7 @@
   /** The callbacks with their cursors. Delivers each event to each callback once and in order. */
   class Subscriptions extends Part {
     entries = new Set();    // {id, callback, cursor, isMain}
-    #reminder;
+    #reminder;              // a page may forget to call run
     running = false;        // while stopped, no topic is wanted and no event is delivered
 
     of(id) {
@@ -208,7 +208,7 @@
      * A new callback without a cursor begins with the next event, if the others of its topic have positions.
      */
     add(id, callback, cursor, isMain) {
-      this.#remind();
+      this.#reminder ??= this.setTimeout(() => this.running || this.listeners.warn('no event is received before run()'), RUN_REMINDER);
       encodeURIComponent(id);
       if (typeof callback !== 'function') throw new TypeError(`the topic '${id}' needs a callback`);
       const known = this.of(id), main = isMain && known.find(entry => entry.isMain);
@@ -224,11 +224,6 @@
     remove(entries) {
       const removed = entries.filter(entry => this.entries.delete(entry));
       if (removed.length && !this.of(removed[0].id).length) this.core.connection.update();
-    }
-
-    /** A page may forget to call run. */
-    #remind() {
-      this.#reminder ??= this.setTimeout(() => this.running || this.listeners.warn('no event is received before run()'), RUN_REMINDER);
     }
 
     /** The least cursors to ask for. `isMixed`: a topic without a position yet has a callback with one. */
@@ -371,7 +366,7 @@
         else accept(this.#parse(await response.text()));
       } catch (error) {
         throw this.timedOut ? failure(`no answer from ${url} in time`, 'timeout', url) : error.url ? error :
-          failure(`no answer from ${url}: no network, no server, or no permission for this origin (CORS)`, 'network', url, {cause: error});
+          failure(`no answer from ${url}: no network, no server, or no CORS header for this origin`, 'network', url, {cause: error});
       } finally {
         this.abort();
       }
@@ -901,12 +896,13 @@
     }
 
     #connectWorker(name) {
-      const {SharedWorker} = this, {script} = Client;
+      const {script} = Client;
       try {
-        const worker = SharedWorker && script && !this.#isBroken && new SharedWorker(script, {name});
-        if (worker) worker.onerror = () => { this.#isBroken = true; };
-        return worker?.port;
-      } catch { /* the page's policy or another origin's script */ }
+        if (!script || this.#isBroken) return;
+        const worker = new this.SharedWorker(script, {name});
+        worker.onerror = () => { this.#isBroken = true; };
+        return worker.port;
+      } catch { /* no SharedWorker, the page's policy or another origin's script */ }
     }
 
     #leave() {
