@@ -63,13 +63,13 @@
   /** The codes of errors, and their likely causes. */
   const STATUS = {
     401: ['unauthorized'],
-    403: ['forbidden', 'the server does not allow it'],
+    403: ['forbidden', 'the server forbids it'],
     404: ['not-found', 'init sets the URL of comet.cgi'],
     408: ['timeout'],
     413: ['too-large', 'the message is too long'],
-    414: ['too-large', 'use fewer topics, or shorter ones'],
+    414: ['too-large', 'use fewer topics'],
     429: ['unavailable'],
-    500: ['server', 'the error log of the server says why'],
+    500: ['server', 'see the error log'],
     503: ['unavailable'],
   };
 
@@ -81,7 +81,7 @@
   };
 
   const foreignError = (text, url) => {
-    const [code, what] = /^\x7fELF/.test(text) ? ['binary', 'the program itself: the server does not run it as CGI'] :
+    const [code, what] = /^\x7fELF/.test(text) ? ['binary', 'the program itself: it is not run as CGI'] :
       /^\s*</.test(text) ? ['html', 'a page: a wrong URL, a login page or a fallback'] :
       ['not-novcomet', 'not from NovComet'];
     return failure(`the answer from ${url} is ${what}`, code, url);
@@ -366,7 +366,7 @@
         else accept(this.#parse(await response.text()));
       } catch (error) {
         throw this.timedOut ? failure(`no answer from ${url} in time`, 'timeout', url) : error.url ? error :
-          failure(`no answer from ${url}: no network, no server, or no CORS header for this origin`, 'network', url, {cause: error});
+          failure(`no answer from ${url}: no network, no server, or no CORS header`, 'network', url, {cause: error});
       } finally {
         this.abort();
       }
@@ -992,7 +992,7 @@
 
   /** The worker's script. NovComet.mjs knows its own. */
   const {src} = globalThis.document?.currentScript ?? {};
-  Client.script = /novcomet[^/]*\.js([?#]|$)/i.test(src) ? src : undefined;
+  Client.script = /novcomet[^/]*\.js/i.test(src) ? src : undefined;
 
   const workerTerms = globalThis.SharedWorkerGlobalScope && termsOf(globalThis.name);
   if (workerTerms) {

@@ -253,6 +253,28 @@ describe('tokens', () => {
     assert.equal(world.errors[0].status, 401);
   });
 
+  it('a publish waits for the token, too', async () => {
+    let give;
+    const world = new World('comet.php', {token: () => new Promise(resolve => { give = resolve; })});
+    world.client.subscribe('a', () => {}).run();
+    await settle();
+    const first = give;
+    world.client.publish('a', 1);
+    await settle();
+    for (const f of [first, give]) f('t');
+    await settle();
+    assert.deepEqual(world.requests.map(sent), ['Bearer t', 'Bearer t']);
+  });
+
+  it('is asked again after it was not given', async () => {
+    let n = 0;
+    const world = new World('comet.php', {token: () => n++ ? 't' : Promise.reject(new Error('login'))});
+    world.client.subscribe('a', () => {}).run();
+    await world.pass(5000);
+    assert.deepEqual([world.errors[0].message, world.errors[0].code], ['no token: login', 'unauthorized']);
+    assert.equal(sent(world.requests[0]), 'Bearer t');
+  });
+
   it('is asked again before it expires', async () => {
     let n = 0;
     const world = new World('comet.php', {transport: 'stream'}), start = world.now / 1e3;
