@@ -208,7 +208,8 @@
      * A new callback without a cursor begins with the next event, if the others of its topic have positions.
      */
     add(id, callback, cursor, isMain) {
-      this.#reminder ??= this.setTimeout(() => this.running || this.listeners.warn('no event is received before run()'), RUN_REMINDER);
+      const remind = () => this.running || this.listeners.warn('no event is received before run()');
+      this.#reminder ??= this.setTimeout(remind, RUN_REMINDER);
       encodeURIComponent(id);
       if (typeof callback !== 'function') throw new TypeError(`the topic '${id}' needs a callback`);
       const known = this.of(id), main = isMain && known.find(entry => entry.isMain);
@@ -448,8 +449,8 @@
 
   /** Decides between a stream and polls. */
   class Transport extends Part {
-    streaming = false;      // a stream has begun, and no request has failed since
-    #failedStreams = 0;      // in a row
+    streaming = false;        // a stream has begun, and no request has failed since
+    #failedStreams = 0;       // in a row
     #pollUntil = 0;
 
     /** `isReady`: every topic has a cursor. */
@@ -504,10 +505,10 @@
     #away = false;             // the page is in the back/forward cache, or frozen
     #looping = false;
     #confirmed = false;        // the server has answered since the last failure
-    request = null;           // the open or last one
-    #doubt;                   // the timer of a failure that is not reported yet
-    #error;                   // the last one
-    #wake = () => {};         // ends the pause before the next request
+    request = null;            // the open or last one
+    #doubt;                    // the timer of a failure that is not reported yet
+    #error;                    // the last one
+    #wake = () => {};          // ends the pause before the next request
     #pace = new Pace(this.core);
     #transport = new Transport(this.core);
 
@@ -728,6 +729,7 @@
     #isClosed;
     #ontoken;
 
+    /** The host is the core of its connection, and takes the place of the listeners and subscriptions. */
     constructor(platform, {identity, ...settings}) {
       super();
       const token = identity && (isRefused => this.#askToken(isRefused));
@@ -855,11 +857,11 @@
 
   /** Finds other tabs. A page that is alone keeps its own connection. */
   class Share extends Part {
-    #channel;               // to the other pages of this server
-    #isFound;               // there is another
-    #port;                  // to the host
-    #name;                  // of the host
-    #isBroken;              // the worker's script
+    #channel;                // to the other pages of this server
+    #isFound;                // there is another
+    #port;                   // to the host
+    #name;                   // of the host
+    #isBroken;               // the worker's script
     #aloneUntil = 0;
     #shortRequests = 0;      // in a row
 
@@ -869,7 +871,9 @@
       const channel = this.#channel = new BroadcastChannel(this.server.name);
       channel.onmessage = ({data}) => {
         if (data === 'hello') channel.postMessage('here');
-        if (!this.#isFound) this.core.connection.update(this.#isFound = true);
+        if (this.#isFound) return;
+        this.#isFound = true;
+        this.core.connection.update();
       };
       channel.postMessage('hello');
     }
