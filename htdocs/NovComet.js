@@ -17,17 +17,30 @@
   const RUN_REMINDER = 3e3;
   const TOKEN_MARGIN = 30e3;      // before a token expires
   const SIGN_OF_LIFE = 15e3, HOST_TIMEOUT = 90e3; // of a tab or worker that has the connection; timers of tabs may be slow
-  const BACKOFF = [1e3, 2e3, 4e3, 8e3, 16e3, 30e3];
+  const BACKOFF = 1e3, MAX_BACKOFF = 30e3;
   const INTERVAL = 250, BURST = 10 * INTERVAL;  // ten requests at once, then four a second
 
   const MAX_TOPICS = 64, MAX_QUERY = 8000;      // of a request, as the server accepts it
   const MAX_KEEPALIVE = 6e4, MAX_BATCH = 50;    // characters and messages of a publish
 
-  /** Browsers refuse to call these functions as methods. */
+  /** Browsers refuse to call these functions as methods of another object. */
   const PLATFORM = ['fetch', 'setTimeout', 'clearTimeout', 'addEventListener', 'removeEventListener', 'TextDecoder',
     'Date', 'Math', 'console', 'document', 'navigator', 'BroadcastChannel', 'SharedWorker'];
-  const platformOf = (options = {}) =>
-    Object.fromEntries(PLATFORM.map(name => [name, (name in options ? options : globalThis)[name]]));
+  const platformOf = options => Object.fromEntries(PLATFORM.map(name => {
+    const value = (name in options ? options : globalThis)[name];
+    return [name, /^[a-z]/.test(name) && value?.bind?.(globalThis) || value];
+  }));
+
+  /** A part of a client has the fields of its core: the platform, the settings and the parts made before it. */
+  class Part {
+    constructor(core, more) {
+      Object.assign(this, core, {core}, more);
+    }
+
+    get now() {
+      return this.Date.now();
+    }
+  }
 
   const parseJson = text => {
     try {
@@ -35,7 +48,11 @@
     } catch { /* undefined says so */ }
   };
 
-  const failure = (message, more) => Object.assign(new Error(message), more);
+  const check = (what, value, choices) => {
+    if (!choices.includes(value)) throw new TypeError(`there is no ${what} '${value}': use ${choices.join(', ')}`);
+  };
+
+  const failure = (message, code, url, more) => Object.assign(new Error(message), {code, url}, more);
 
   const retryAfterOf = ({headers}) =>
     Math.min(Math.max(headers.get('Retry-After') * 1e3, 0) || 0, 3600e3);
@@ -43,35 +60,32 @@
   /** The request is wrong, and the same request will be wrong again. */
   const isRefusal = status => /^4(?!08|25|29)/.test(status);
 
-  const CODES = {401: 'unauthorized', 403: 'forbidden', 404: 'not-found', 408: 'timeout', 413: 'too-large',
-    414: 'too-large', 429: 'unavailable', 503: 'unavailable'};
-  const codeOf = status => CODES[status] ?? (status < 500 ? 'bad-request' : 'server');
-
-  const CAUSES = {
-    403: 'the server does not allow it',
-    404: 'there is nothing at this URL; init sets the URL of comet.cgi',
-    413: 'the message is too long',
-    414: 'the URL is too long: use fewer topics, or shorter ones',
-    500: 'the server cannot run the program; its error log says why',
+  /** The codes of errors, and their likely causes. */
+  const STATUS = {
+    401: ['unauthorized'],
+    403: ['forbidden', 'the server forbids it'],
+    404: ['not-found', 'init sets the URL of comet.cgi'],
+    408: ['timeout'],
+    413: ['too-large', 'the message is too long'],
+    414: ['too-large', 'use fewer topics'],
+    429: ['unavailable'],
+    500: ['server', 'see the error log'],
+    503: ['unavailable'],
   };
 
   /** NovComet gives a reason (RFC 9457), a proxy may not. */
-  const httpError = (response, text, url) => {
-    const {status} = response, problem = parseJson(text), cause = CAUSES[status];
+  const httpError = (status, problem, url, retryAfter) => {
+    const [code, cause] = STATUS[status] ?? [status < 500 ? 'bad-request' : 'server'];
     const reason = problem?.detail || problem?.title || `HTTP ${status} from ${url}${cause ? `: ${cause}` : ''}`;
-    return failure(reason, {status, url, code: codeOf(status), retryAfter: retryAfterOf(response), fromServer: !!problem});
+    return failure(reason, code, url, {status, retryAfter, fromServer: !!problem});
   };
 
   const foreignError = (text, url) => {
-    const [code, what] = /^\x7fELF/.test(text) ? ['binary', 'the program itself: the server does not run it as CGI'] :
+    const [code, what] = /^\x7fELF/.test(text) ? ['binary', 'the program itself: it is not run as CGI'] :
       /^\s*</.test(text) ? ['html', 'a page: a wrong URL, a login page or a fallback'] :
       ['not-novcomet', 'not from NovComet'];
-    return failure(`the answer from ${url} is ${what}`, {code, url});
+    return failure(`the answer from ${url} is ${what}`, code, url);
   };
-
-  const networkError = (cause, url) => failure(
-    `no answer from ${url}: no network, no server, or the server does not allow this origin (CORS)`,
-    {code: 'network', url, cause});
 
   /** The claims of a token (RFC 7519), as far as it is readable. */
   const claimsOf = token => {
@@ -89,16 +103,15 @@
   };
 
   const textOf = data => {
-    const kind = Object.prototype.toString.call(data).slice(8, -1);
-    const text = /^(String|Number|Boolean|Undefined)$/.test(kind) ? data :
-      /^(Object|Array|Null)$/.test(kind) || data.toJSON ? JSON.stringify(data) : undefined;
-    if (text === undefined && data !== undefined) throw new TypeError(`a message cannot be a ${kind}: publish text, or an object for JSON`);
-    return text === undefined ? text : `${text}`;
+    const kind = ({}).toString.call(data).slice(8, -1);
+    if (/^(String|Number|Boolean)$/.test(kind)) return `${data}`;
+    if (/^(Object|Array|Null)$/.test(kind) || data.toJSON) return JSON.stringify(data);
+    throw new TypeError(`a message cannot be a ${kind}: use text or a plain object`);
   };
 
   class Event {
-    constructor(id, cursor, data, gap) {
-      Object.assign(this, {id, cursor, data, gap});
+    constructor(fields) {
+      Object.assign(this, fields);
     }
 
     json() {
@@ -106,162 +119,160 @@
     }
   }
 
-  /** The events in an answer for a callback at `cursor`. The request asked for those after `since`. */
-  const eventsOf = ({s, k, m, gap}, id, cursor, since) => {
-    const messages = new Map(Object.entries(m ?? {})).get(id) ?? [], isAhead = cursor > since && k[id] >= since;
-    const lost = !isAhead && !!gap?.includes(id), events = messages.filter(message => lost || !(message.id <= cursor));
-    const isLater = !(k[id] <= messages[messages.length - 1]?.id) && !(isAhead && k[id] <= cursor);
-    if (s && isLater) events.push({id: k[id]});
-    return events.map(({id: cursor, data}, i) => new Event(id, cursor, data, lost && !i));
+  /** The events in an answer for a callback at `cursor`. `lost`: earlier ones may be missing, and all these are new. */
+  const eventsOf = ({s, k, m}, id, cursor, lost) => {
+    const messages = new Map(Object.entries(m ?? {})).get(id) ?? [];
+    const events = messages.filter(message => lost || !(message.id <= cursor));
+    if (s && !(k[id] <= messages[messages.length - 1]?.id)) events.push({id: k[id]});
+    return events.map(({id: cursor, data}, i) => new Event({id, cursor, data, gap: lost && !i}));
   };
 
-  class Listeners {
+  /** The least cursor of each topic. One that is no position yet precedes the others. */
+  const leastOf = cursors => {
+    const all = new Map();
+    for (const [id, cursor] of cursors) {
+      if (!all.has(id) || all.get(id) > 0 && !(cursor >= all.get(id))) all.set(id, cursor);
+    }
+    return all;
+  };
+
+  class Listeners extends Part {
     state = new Set();
     error = new Set();
-    warned = new Set();
-
-    constructor(platform) {
-      Object.assign(this, {platform});
-    }
+    #warned = new Set();
 
     /** Throws a TypeError for an unknown type. */
     of(type) {
-      if (type !== 'state' && type !== 'error') throw new TypeError(`there is no event '${type}': use 'state' or 'error'`);
+      check('event', type, ['state', 'error']);
       return this[type];
     }
 
-    emit(type, value) {
-      this[type].forEach(listener => this.call(listener, value));
-      if (type === 'error' && !this.error.size) this.warn(value.message);
+    setState(state) {
+      if (state === this.settings.state) return;
+      this.settings.state = state;
+      for (const listener of this.state) this.call(listener, state);
+    }
+
+    fail(error) {
+      for (const listener of this.error) this.call(listener, error);
+      if (!this.error.size) this.warn(error.message);
     }
 
     /** Says each thing once. */
     warn(text) {
-      if (!this.warned.has(text)) this.platform.console?.warn(`NovComet: ${text}`);
-      this.warned.add(text);
+      if (!this.#warned.has(text)) this.console?.warn(`NovComet: ${text}`);
+      this.#warned.add(text);
     }
 
     /** An exception goes to window.onerror and is returned. */
     call(callback, ...args) {
-      const {setTimeout} = this.platform;
       try {
         callback(...args);
       } catch (error) {
-        setTimeout(() => { throw error; });
+        this.setTimeout(() => { throw error; });
         return error;
       }
     }
   }
 
   /** The cursors of a tab, for its next page. */
-  class Session {
-    constructor(server, settings, storage) {
-      Object.assign(this, {server, settings, storage});
-    }
-
+  class Session extends Part {
     read() {
-      return new Map(this.access(storage => JSON.parse(storage.getItem(this.server.name))));
+      return new Map(this.#access(storage => JSON.parse(storage.getItem(this.server.name))));
     }
 
     write(cursors) {
-      this.access(storage => storage.setItem(this.server.name, JSON.stringify([...this.read(), ...cursors].slice(-200))));
+      this.#access(storage => storage.setItem(this.server.name, JSON.stringify([...this.read(), ...cursors].slice(-200))));
     }
 
     /** A browser may forbid the storage. */
-    access(use) {
+    #access(use) {
       try {
-        return this.settings.resume === 'session' ? use(this.storage ?? globalThis.sessionStorage) : null;
-      } catch {
-        return null;
-      }
+        if (this.settings.resume === 'session') return use(this.storage ?? globalThis.sessionStorage);
+      } catch { /* the next page begins anew */ }
     }
   }
 
   /** The callbacks with their cursors. Delivers each event to each callback once and in order. */
-  class Subscriptions {
+  class Subscriptions extends Part {
     entries = new Set();    // {id, callback, cursor, isMain}
+    #reminder;              // a page may forget to call run
     running = false;        // while stopped, no topic is wanted and no event is delivered
-
-    constructor(listeners, session) {
-      Object.assign(this, {listeners, session});
-    }
 
     of(id) {
       return [...this.entries].filter(entry => entry.id === id);
     }
 
-    /** `isMain`: the callback of 2011, of which a topic has one. A new entry has a cursor if it begins with the next event. */
+    /**
+     * `isMain`: the callback of 2011, of which a topic has one.
+     * A new callback without a cursor begins with the next event, if the others of its topic have positions.
+     */
     add(id, callback, cursor, isMain) {
-      this.remind();
+      const remind = () => this.running || this.listeners.warn('no event is received before run()');
+      this.#reminder ??= this.setTimeout(remind, RUN_REMINDER);
       encodeURIComponent(id);
       if (typeof callback !== 'function') throw new TypeError(`the topic '${id}' needs a callback`);
       const known = this.of(id), main = isMain && known.find(entry => entry.isMain);
       if (main) return Object.assign(main, {callback});
-      const position = cursor === undefined && Math.max(...known.map(({cursor}) => cursor));
-      const entry = {id, callback, isMain, follows: position > 0, cursor: position > 0 ? position :
-        cursor > 0 ? cursor : this.session.read().get(id) ?? cursor};
+      const next = Math.max(...known.map(({cursor}) => cursor)), follows = cursor === undefined && next > 0;
+      const start = follows ? next : cursor > 0 ? cursor : this.session.read().get(id) ?? cursor;
+      const entry = {id, callback, isMain, cursor: start};
       this.entries.add(entry);
+      if (!follows) this.core.connection.update();
       return entry;
     }
 
-    /** A page may forget to call run. */
-    remind() {
-      const {listeners, listeners: {platform: {setTimeout}}} = this;
-      this.reminder ??= setTimeout(() => this.running || listeners.warn('no event is received before run() is called'), RUN_REMINDER);
+    remove(entries) {
+      const removed = entries.filter(entry => this.entries.delete(entry));
+      if (removed.length && !this.of(removed[0].id).length) this.core.connection.update();
     }
 
-    /** The least cursors to ask for. `fresh`: those that are no position yet, which precede the others of their topic. */
+    /** The least cursors to ask for. `isMixed`: a topic without a position yet has a callback with one. */
     wanted() {
-      const all = new Map(), entries = this.running ? [...this.entries] : [];
-      for (const {id, cursor} of entries) {
-        if (!all.has(id) || all.get(id) > 0 && !(cursor >= all.get(id))) all.set(id, cursor);
-      }
-      const fresh = new Map([...all].filter(([, cursor]) => !(cursor > 0)));
-      return {all, fresh, isMixed: entries.some(({id, cursor}) => cursor !== all.get(id) && fresh.has(id))};
+      const entries = this.running ? [...this.entries] : [], all = leastOf(entries.map(({id, cursor}) => [id, cursor]));
+      return {all, isMixed: entries.some(({id, cursor}) => cursor !== all.get(id) && !(all.get(id) > 0))};
     }
 
-    /** An answer to `cursors` is none for a callback that stands before them. Returns how many cursors have moved. */
+    /** An answer to `cursors` is none for a callback that stands before them. Returns whether a cursor has moved. */
     deliver(answer, cursors) {
-      let moved = 0;
+      let hasMoved = false;
       for (const [id, k] of Object.entries(answer.k)) {
         const since = cursors.get(id);
         for (const entry of k > 0 ? this.of(id) : []) {
-          if (entry.cursor !== since && !(entry.cursor >= since)) continue;
-          if (k !== entry.cursor) moved++;
-          this.deliverTo(entry, answer, since);
+          const {cursor} = entry, isAhead = cursor > since && k >= since;
+          if (cursor !== since && !(cursor >= since) || isAhead && cursor >= k) continue;
+          hasMoved ||= cursor !== k;
+          this.#deliverTo(entry, answer, !isAhead && !!answer.gap?.includes(id));
         }
       }
-      return moved;
+      return hasMoved;
     }
 
     /** The cursor moves before each callback, so a stop in it loses and repeats no event. */
-    deliverTo(entry, answer, since) {
-      const {id} = entry, isAhead = entry.cursor > answer.k[id] && answer.k[id] >= since;
-      const isCurrent = () => this.running && this.entries.has(entry);
-      for (const event of eventsOf(answer, id, entry.cursor, since)) {
+    #deliverTo(entry, answer, lost) {
+      const {id, cursor} = entry, isCurrent = () => this.running && this.entries.has(entry);
+      for (const event of eventsOf(answer, id, cursor, lost)) {
         if (!isCurrent()) return;
         entry.cursor = event.cursor;
         const error = this.listeners.call(entry.callback, answer.k, event);
-        if (error) this.listeners.emit('error', error);
+        if (error) this.listeners.fail(error);
       }
-      if (isCurrent() && !isAhead) entry.cursor = answer.k[id];
+      if (isCurrent()) entry.cursor = answer.k[id];
     }
 
     save() {
-      const {all, fresh} = this.wanted();
-      this.session.write([...all].filter(([id]) => !fresh.has(id)));
+      this.session.write([...this.wanted().all].filter(([, cursor]) => cursor > 0));
     }
   }
 
   /** The URL, and what every request to it shows. */
-  class Server {
-    constructor(platform, settings) {
-      Object.assign(this, {platform, settings});
-    }
+  class Server extends Part {
+    #source;      // the setting that has given the current token
+    #current;
 
     /** The absolute URL. */
     get address() {
-      const {settings: {_baseurl}, platform: {document}} = this;
+      const {settings: {_baseurl}, document} = this;
       return document ? new URL(_baseurl, document.baseURI).href : _baseurl;
     }
 
@@ -269,344 +280,298 @@
       return `NovComet ${this.address}`;
     }
 
-    url(query) {
-      const {_baseurl, _args} = this.settings, parameters = [_args, query].filter(Boolean).join('&');
-      return _baseurl + (parameters && (_baseurl.includes('?') ? '&' : '?') + parameters);
-    }
-
     /** A refused token is asked for again, once. */
-    async fetch(query, init) {
-      const first = await this.token(), response = await this.send(query, init, first);
+    async send(query, init) {
+      const first = await this.token(), response = await this.#fetch(query, init, first);
       const next = response.status === 401 && first && await this.token(true);
-      return next ? this.send(query, init, next) : response;
+      return next ? this.#fetch(query, init, next) : response;
     }
 
-    async send(query, init, token) {
-      const {platform: {fetch}, settings: {credentials}} = this;
-      const more = {...credentials && {credentials}, ...token && {headers: {Authorization: `Bearer ${token}`}}};
-      try {
-        return await fetch(this.url(query), {...init, ...more, cache: 'no-store', referrerPolicy: 'origin'});
-      } catch (error) {
-        throw networkError(error, this.address);
-      }
+    async #fetch(query, init, token) {
+      const {_baseurl, _args, credentials} = this.settings, parameters = [_args, query].filter(Boolean).join('&');
+      const url = _baseurl + (parameters && (_baseurl.includes('?') ? '&' : '?') + parameters);
+      const headers = token ? {Authorization: `Bearer ${token}`} : {};
+      return this.fetch(url, {...init, credentials, headers, cache: 'no-store', referrerPolicy: 'origin'});
     }
 
     /** Resolves to a token that is valid for a while. */
     async token(isRefused) {
-      const {settings: {token}} = this;
-      if (isRefused || this.source !== token || this.expires(TOKEN_MARGIN)) {
-        this.source = token;
-        this.current = typeof token === 'function' ? await this.ask(token, isRefused) : token;
+      const {token} = this.settings;
+      if (isRefused || this.#source !== token || this.expires()) {
+        try {
+          this.#current = typeof token === 'function' ? await token(isRefused) : token;
+        } catch (cause) {
+          throw failure(`no token: ${cause?.message}`, 'unauthorized', this.address, {cause});
+        }
+        this.#source = token;
       }
-      return this.current;
+      return this.#current;
     }
 
-    async ask(token, isRefused) {
-      try {
-        return await token(isRefused);
-      } catch (cause) {
-        throw failure(`no token: ${cause?.message}`, {code: 'unauthorized', cause});
-      }
-    }
-
-    expires(margin) {
-      return claimsOf(this.current).exp * 1e3 < this.platform.Date.now() + margin;
+    /** Soon, or already. */
+    expires() {
+      return claimsOf(this.#current).exp * 1e3 < this.now + TOKEN_MARGIN;
     }
 
     /** The clients with equal terms may share a connection. */
     get terms() {
-      const {settings: {_args, transport, sleepTime, credentials}, source, current} = this;
+      const {_args, transport, sleepTime, credentials} = this.settings;
       return {version: 1, _baseurl: this.address, _args, transport, sleepTime, credentials,
-        identity: source && identityOf(current)};
+        identity: this.#source && identityOf(this.#current)};
     }
   }
 
   /** A request with a timeout. */
-  class Request {
+  class Request extends Part {
     controller = new AbortController();
-
-    constructor(platform, server, timeout) {
-      Object.assign(this, {platform, server, timeout});
-    }
-
-    begin() {
-      this.startedAt = this.readAt = this.platform.Date.now();
-      this.checkTimeout();
-    }
+    #startedAt = this.now;
+    readAt = this.now;
+    #timer;
 
     get age() {
-      return this.platform.Date.now() - this.startedAt;
+      return this.now - this.#startedAt;
+    }
+
+    /** A server that has held this request can bear the next one. */
+    get wasHeld() {
+      return this.immediate === false && this.age > HELD;
     }
 
     /** By the wall clock, because timers stop while a laptop sleeps. */
-    checkTimeout() {
-      const {Date, setTimeout} = this.platform;
-      this.timedOut = Math.abs(Date.now() - this.readAt) > this.timeout;
-      if (this.age > HELD) this.onheld?.();
+    watch() {
+      this.timedOut = Math.abs(this.now - this.readAt) > this.timeout;
+      if (this.wasHeld) this.listeners.setState('waiting');
       if (this.timedOut) this.abort();
-      else this.timer = setTimeout(() => this.checkTimeout(), CHECK_INTERVAL);
+      else this.#timer = this.setTimeout(() => this.watch(), CHECK_INTERVAL);
     }
 
-    end() {
-      const {clearTimeout} = this.platform;
-      clearTimeout(this.timer);
-      this.abort();
-    }
-
+    /** Ends it in any case. */
     abort() {
+      this.clearTimeout(this.#timer);
       this.controller.abort();
     }
   }
 
   /** One HTTP request. */
   class HttpRequest extends Request {
-    /** Yields the answer, or each one of a stream. */
-    async *send(query, init) {
-      const {server, controller: {signal}} = this, url = server.address;
-      this.begin();
+    /** Gives `accept` the answer, or each one of a stream. */
+    async send(accept) {
+      const {server, query, init, controller: {signal}} = this, url = server.address;
+      this.watch();
       try {
-        const response = await server.fetch(query, {...init, signal});
-        if (!response.ok) throw httpError(response, await response.text().catch(() => ''), url);
+        const response = await server.send(query, {...init, signal});
         this.retryAfter = retryAfterOf(response);
+        if (!response.ok) throw httpError(response.status, parseJson(await response.text().catch(() => '')), url, this.retryAfter);
         this.isEventStream = /event-stream/.test(response.headers.get('Content-Type'));
-        if (this.isEventStream) yield* this.readEvents(response.body.getReader());
-        else yield this.parse(await response.text());
+        if (this.isEventStream) await this.#readEvents(response.body.getReader(), accept);
+        else accept(this.#parse(await response.text()));
       } catch (error) {
-        throw this.timedOut ? failure(`the server did not answer in time (${url})`, {code: 'timeout', url}) :
-          error.code ? error : networkError(error, url);
+        throw this.timedOut ? failure(`no answer from ${url} in time`, 'timeout', url) : error.url ? error :
+          failure(`no answer from ${url}: no network, no server, or no CORS header`, 'network', url, {cause: error});
       } finally {
-        this.end();
+        this.abort();
       }
     }
 
-    parse(text) {
-      return parseJson(text) ?? (() => { throw foreignError(text, this.server.address); })();
+    #parse(text) {
+      const answer = parseJson(text);
+      if (!answer) throw foreignError(text, this.server.address);
+      return answer;
     }
 
-    async *readEvents(reader) {
-      const {TextDecoder, Date} = this.platform, decoder = new TextDecoder();
+    async #readEvents(reader, accept) {
+      const decoder = new this.TextDecoder();
       for (let rest = '', chunk; !(chunk = await reader.read()).done;) {
         const lines = (rest + decoder.decode(chunk.value, {stream: true})).split('\n');
         rest = lines.pop();
-        this.readAt = Date.now();
-        this.onread();
-        for (const line of lines) if (line.startsWith('data:')) yield this.parse(line.slice(5));
+        this.readAt = this.now;
+        this.onread(this);
+        for (const line of lines) if (line.startsWith('data:')) accept(this.#parse(line.slice(5)));
       }
     }
   }
 
   /** Sends messages one request after the other, in the order of the calls. */
-  class Publisher {
-    queue = [];
-    pendingBytes = 0;
-    sending = false;
-
-    constructor(platform, server) {
-      Object.assign(this, {platform, server});
-    }
+  class Publisher extends Part {
+    #queue = [];
+    #pendingBytes = 0;
+    #last = Promise.resolve();
 
     publish(id, data) {
-      const message = {publish: `${id}`, data: textOf(data)};
-      const answer = new Promise((resolve, reject) => this.queue.push({message, resolve, reject}));
-      this.run();
+      const message = {publish: id, ...data !== undefined && {data: textOf(data)}};
+      const size = encodeURIComponent(JSON.stringify(message)).length;
+      const answer = new Promise((resolve, reject) => this.#queue.push({message, size, resolve, reject}));
+      this.#last = this.#last.then(() => this.#sendNext());    // the messages of one moment go together
+      answer.catch(error => this.listeners.fail(error));
       return answer;
-    }
-
-    async run() {
-      if (this.sending) return;
-      this.sending = true;
-      await null;             // the messages of one moment go together
-      while (this.queue.length) await this.send(this.next());
-      this.sending = false;
     }
 
     /** A page that ends cannot wait for answers. */
     flush() {
-      while (this.queue.length) this.send(this.next());
+      while (this.#queue.length) this.#sendNext();
     }
 
     /** The first messages that fit in one request. */
-    next() {
-      const sizes = this.queue.map(({message}) => encodeURIComponent(JSON.stringify(message)).length);
+    async #sendNext() {
       let size = 0, count = 0;
-      while (count < Math.min(sizes.length, MAX_BATCH) && (size += sizes[count]) < MAX_KEEPALIVE) count++;
-      return this.queue.splice(0, count || 1);
+      while (count < MAX_BATCH && (size += this.#queue[count]?.size) < MAX_KEEPALIVE) count++;
+      const batch = this.#queue.splice(0, count || 1);
+      if (batch.length) await this.#send(batch);
     }
 
-    async send(batch) {
-      const [{message, resolve, reject}] = batch, isOne = batch.length === 1;
+    async #send(batch) {
+      const messages = batch.map(({message}) => message), isOne = batch.length === 1;
       try {
-        const answer = await this.post(isOne ? message : {batch: JSON.stringify(batch.map(({message}) => message))});
-        isOne ? resolve(answer) : batch.forEach((entry, i) => this.settle(entry, answer[i]));
+        const answers = [].concat(await this.#post(isOne ? messages[0] : {batch: JSON.stringify(messages)}));
+        batch.forEach(({resolve, reject}, i) => {
+          const {status} = answers[i];
+          status ? reject(httpError(status, answers[i], this.server.address)) : resolve(answers[i]);
+        });
       } catch (error) {
-        if (!isOne && isRefusal(error.status)) for (const entry of batch) await this.send([entry]);
-        else batch.forEach(({reject}) => reject(error));
+        if (!isOne && isRefusal(error.status)) for (const entry of batch) await this.#send([entry]);
+        else for (const {reject} of batch) reject(error);
       }
     }
 
-    settle({resolve, reject}, answer) {
-      const {status, detail, title} = answer, url = this.server.address;
-      status ? reject(failure(detail || title, {status, url, code: codeOf(status)})) : resolve(answer);
-    }
-
     /** `keepalive` requests outlive the page. Browsers refuse more than 64 KiB of them. */
-    async post({data, ...fields}) {
-      const body = new URLSearchParams(data === undefined ? fields : {...fields, data}), {length} = `${body}`;
-      const keepalive = (this.pendingBytes += length) < MAX_KEEPALIVE;
-      const request = new HttpRequest(this.platform, this.server, ANSWER_TIMEOUT);
+    async #post(fields) {
+      const body = new URLSearchParams(fields), {length} = `${body}`;
+      const keepalive = (this.#pendingBytes += length) < MAX_KEEPALIVE, init = {method: 'POST', body, keepalive};
       try {
-        for await (const answer of request.send('', {method: 'POST', body, keepalive})) return answer;
+        let answer;
+        await new HttpRequest(this.core, {timeout: ANSWER_TIMEOUT, init}).send(it => { answer = it; });
+        return answer;
       } finally {
-        this.pendingBytes -= length;
+        this.#pendingBytes -= length;
       }
     }
   }
 
   /** Decides between a stream and polls. */
-  class Transport {
-    streaming = false;      // a stream has begun, and no request has failed since
-    failedStreams = 0;      // in a row
-    pollUntil = 0;
-
-    constructor(platform, settings) {
-      Object.assign(this, {platform, settings});
-    }
+  class Transport extends Part {
+    streaming = false;        // a stream has begun, and no request has failed since
+    #failedStreams = 0;       // in a row
+    #pollUntil = 0;
 
     /** `isReady`: every topic has a cursor. */
     usesStream(isReady) {
       const {transport} = this.settings;
       return transport === 'stream' || transport !== 'poll' &&
-        this.platform.Date.now() >= this.pollUntil && (this.streaming || isReady);
+        this.now >= this.#pollUntil && (this.streaming || isReady);
     }
 
     onBegin(isEventStream) {
       this.streaming = isEventStream;
-      if (!isEventStream) this.disableStreams();
+      if (!isEventStream) this.#disableStreams();
     }
 
     /** No proxy holds back a stream that still delivers. */
     onRead(age) {
-      if (age > BEGIN_TIMEOUT) this.failedStreams = 0;
+      if (age > BEGIN_TIMEOUT) this.#failedStreams = 0;
     }
 
     /** Returns whether to poll: if no stream has begun, or two have failed. */
     onFailure() {
-      return (!this.streaming || ++this.failedStreams > 1) && this.disableStreams();
+      return (!this.streaming || ++this.#failedStreams > 1) && this.#disableStreams();
     }
 
-    disableStreams() {
+    #disableStreams() {
       if (this.settings.transport === 'stream') return false;
-      this.pollUntil = this.platform.Date.now() + POLL_PERIOD;
+      this.#pollUntil = this.now + POLL_PERIOD;
       return true;
     }
   }
 
   /** The pauses between requests. */
-  class Pace {
+  class Pace extends Part {
     failures = 0;     // in a row
-    usedUntil = 0;
-
-    constructor(platform) {
-      Object.assign(this, {platform});
-    }
+    #usedUntil = 0;
 
     /** After a failure, with full jitter. */
     backoff() {
-      return this.platform.Math.random() * BACKOFF[Math.min(this.failures++, BACKOFF.length - 1)];
+      return this.Math.random() * Math.min(BACKOFF * 2 ** this.failures++, MAX_BACKOFF);
     }
 
     /** After every request, even if the clock is set back. */
     limitRate() {
-      const now = this.platform.Date.now();
-      this.usedUntil = Math.min(Math.max(now, this.usedUntil), now + BURST) + INTERVAL;
-      return this.usedUntil - now - BURST;
+      const now = this.now;
+      this.#usedUntil = Math.min(Math.max(now, this.#usedUntil), now + BURST) + INTERVAL;
+      return this.#usedUntil - now - BURST;
     }
   }
 
   /** Requests events, one request after the other, while topics are wanted. */
-  class Connection {
-    away = false;             // the page is in the back/forward cache, or frozen
-    looping = false;
-    confirmed = false;        // the server has answered since the last failure
-    request = null;           // the open or last one
-    doubt = null;             // the timer of a failure that is not reported yet
-    wake() {}                 // ends the pause before the next request
+  class Connection extends Part {
+    #away = false;             // the page is in the back/forward cache, or frozen
+    #looping = false;
+    #confirmed = false;        // the server has answered since the last failure
+    request = null;            // the open or last one
+    #doubt;                    // the timer of a failure that is not reported yet
+    #error;                    // the last one
+    #wake = () => {};          // ends the pause before the next request
+    #pace = new Pace(this.core);
+    #transport = new Transport(this.core);
 
-    /** `settings` has the fields of Client. `observer` has the functions `setState` and `fail`. */
-    constructor(platform, server, settings, subscriptions, observer, share) {
-      Object.assign(this, {platform, server, settings, subscriptions, observer, share});
-      this.pace = new Pace(platform);
-      this.transport = new Transport(platform, settings);
-    }
-
-    isActive() {
-      return !this.away && this.subscriptions.wanted().all.size > 0;
-    }
-
-    setState(state) {
-      this.observer.setState(state);
+    #isActive() {
+      return !this.#away && this.subscriptions.wanted().all.size > 0;
     }
 
     /** Forgets earlier failures and asks the server at once. */
-    reconnect(away = this.away) {
-      this.away = away;
-      this.confirmed = false;
-      this.transport = new Transport(this.platform, this.settings);
-      this.pace.failures = 0;
-      if (!this.away) this.setState(this.isActive() ? 'connecting' : 'stopped');
-      this.abort();
+    reconnect(away) {
+      this.#away = away;
+      this.#confirmed = false;
+      this.#transport = new Transport(this.core);
+      this.#pace.failures = 0;
+      if (!away) this.listeners.setState(this.#isActive() ? 'connecting' : 'stopped');
+      this.#abort();
       this.share?.close();
-      this.wake();
+      this.#wake();
       this.run();
     }
 
     /** After a change of topics. An immediate request may end first. */
     update() {
       if (this.request?.immediate) this.request.outdated = true;
-      else this.abort();
+      else this.#abort();
       this.run();
     }
 
     /** `requestOnce` ignores a request that is no longer `this.request`. */
-    abort() {
+    #abort() {
       this.request?.abort();
       this.request = null;
     }
 
     async run() {
-      if (this.looping || !this.isActive()) return;
-      this.looping = true;
-      this.confirmed = false;
-      this.setState('connecting');
+      if (this.#looping || !this.#isActive()) return;
+      this.#looping = true;
+      this.#confirmed = false;
+      this.listeners.setState('connecting');
       await null;             // the script may subscribe to more topics first
-      while (this.isActive()) {
-        await this.pause(await this.requestOnce(), true);
-        await this.pause(this.pace.limitRate());
+      while (this.#isActive()) {
+        await this.#pause(await this.#requestOnce(), true);
+        await this.#pause(this.#pace.limitRate());
       }
-      this.looping = false;
+      this.#looping = false;
       this.share?.close();
-      if (!this.away) this.setState('stopped');
+      if (!this.#away) this.listeners.setState('stopped');
     }
 
-    pause(ms, canWake) {
-      const {setTimeout} = this.platform;
+    #pause(ms, canWake) {
       return ms > 0 && new Promise(end => {
-        if (canWake) this.wake = end;
-        setTimeout(end, ms);
+        if (canWake) this.#wake = end;
+        this.setTimeout(end, ms);
       });
     }
 
     /** Resolves to the pause before the next request. */
-    async requestOnce() {
-      const request = this.request = this.nextRequest(), isCurrent = () => request === this.request;
+    async #requestOnce() {
+      const request = this.request = this.#nextRequest(), isCurrent = () => request === this.request;
       try {
-        for await (const answer of request.send(request.query)) {
-          if (!isCurrent()) return 0;
-          this.accept(answer, request);
-        }
-        return isCurrent() ? this.onEnd(request) : 0;
+        await request.send(answer => isCurrent() && this.#accept(answer, request));
+        return isCurrent() && this.#onEnd(request);
       } catch (error) {
-        return isCurrent() ? this.onFailure(error, request) : 0;
+        return isCurrent() && this.#onFailure(error, request);
       }
     }
 
@@ -614,100 +579,86 @@
      * A request without a wait comes first: it gives new topics a cursor and finds the server.
      * A stream begins with the same answer, but 'auto' does not rely on its first stream.
      */
-    nextRequest() {
-      const {all, fresh, isMixed} = this.subscriptions.wanted(), isNew = fresh.size > 0, isReady = this.confirmed && !isNew;
+    #nextRequest() {
+      const {all, isMixed} = this.subscriptions.wanted(), fresh = [...all].filter(([, cursor]) => !(cursor > 0));
+      const isNew = fresh.length > 0, isReady = this.#confirmed && !isNew;
       this.share?.open();
       const shared = isReady && this.share?.request(all);
-      if (shared) return Object.assign(shared, {onstate: state => this.onSharedState(state)});
-      const stream = !isMixed && this.transport.usesStream(isReady);
-      const immediate = stream || !isReady, wait = immediate ? 0 : POLL_WAIT, cursors = stream || !isNew ? all : fresh;
+      if (shared) return shared;
+      const stream = !isMixed && this.#transport.usesStream(isReady);
+      const immediate = stream || !isReady, wait = immediate ? 0 : POLL_WAIT, cursors = stream || !isNew ? all : new Map(fresh);
       const topics = [...cursors].map(([id, cursor]) =>
         `subscribed[${encodeURIComponent(id)}]=${encodeURIComponent(cursor || 0)}&`).join('');
-      const request = new HttpRequest(this.platform, this.server, stream ? BEGIN_TIMEOUT : wait + ANSWER_TIMEOUT);
-      return Object.assign(request, {
+      return new HttpRequest(this.core, {
+        timeout: stream ? BEGIN_TIMEOUT : wait + ANSWER_TIMEOUT,
         query: topics + (stream ? 'stream=json' : `wait=${wait / 1e3}`),
         cursors, stream, immediate, isNew,
-        onread: () => this.onRead(request),
-        onheld: () => immediate || this.setState('waiting'),
+        onread: request => this.#onRead(request),
       });
     }
 
-    onSharedState({state, error}) {
-      this.setState(state);
-      if (error) this.observer.fail(failure(error.message, error));
-    }
-
     /** A stream ends before its token expires. */
-    onRead(request) {
-      this.transport.onRead(request.age);
-      if (request.age > TOKEN_MARGIN && this.server.expires(TOKEN_MARGIN)) this.abort();
+    #onRead(request) {
+      this.#transport.onRead(request.age);
+      if (request.age > TOKEN_MARGIN && this.server.expires()) this.#abort();
     }
 
-    accept(answer, request) {
+    #accept(answer, request) {
       if (!answer?.k) throw foreignError('', this.server.address);
-      this.confirmed = true;
-      this.setState('waiting');
-      if (request.stream) this.beginStream(request);
+      this.#confirmed = true;
+      this.listeners.setState('waiting');
+      if (request.stream) this.#beginStream(request);
       const {cursors} = request, moved = this.subscriptions.deliver(answer, cursors);
       for (const [id, cursor] of Object.entries(answer.k)) if (cursors.has(id) && cursor > 0) cursors.set(id, cursor);
       request.useful ||= request.immediate ? moved || !request.isNew : answer.s && moved;
     }
 
     /** A server that has no streams answers with one JSON instead. */
-    beginStream(request) {
+    #beginStream(request) {
       Object.assign(request, {immediate: false, timeout: SILENCE_TIMEOUT, stream: request.isEventStream});
-      this.transport.onBegin(request.stream);
-      if (request.outdated) this.abort();
+      this.#transport.onBegin(request.stream);
+      if (request.outdated) this.#abort();
     }
 
-    onEnd(request) {
+    #onEnd(request) {
       const {stream, immediate, retryAfter, useful, isShared} = request;
-      if (isShared) return this.onShareEnd(request);
+      if (isShared) {         // each client then asks for itself, and hears what is wrong with its own topics
+        this.share.onEnd(request);
+        this.#confirmed = false;
+        return 0;
+      }
       if (stream && immediate) throw foreignError('', this.server.address);
-      if (retryAfter) this.setState('queued');
-      if (!useful && !retryAfter && !this.wasHeld(request)) {
-        return stream && this.transport.onFailure() ? 0 : this.pace.backoff();
+      if (retryAfter) this.listeners.setState('queued');
+      if (!useful && !retryAfter && !request.wasHeld) {
+        return stream && this.#transport.onFailure() ? 0 : this.#pace.backoff();
       }
       if (immediate) return retryAfter;
-      this.pace.failures = 0;
-      return retryAfter + (+this.settings.sleepTime || 0) + this.platform.Math.random() * JITTER;
+      this.#pace.failures = 0;
+      return retryAfter + (+this.settings.sleepTime || 0) + this.Math.random() * JITTER;
     }
 
-    /** Each client then asks for itself, and hears what is wrong with its own topics. */
-    onShareEnd(request) {
-      this.share.onEnd(request);
-      this.confirmed = false;
-      return 0;
-    }
-
-    onFailure(error, request) {
-      if (request.isShared) return this.onShareEnd(request);
-      const polls = !error.fromServer && request.stream && this.transport.onFailure(), flowed = this.confirmed;
-      this.confirmed = this.transport.streaming = false;
+    #onFailure(error, request) {
+      const polls = !error.fromServer && request.stream && this.#transport.onFailure(), flowed = this.#confirmed;
+      this.#confirmed = this.#transport.streaming = false;
       if (polls) return 0;
-      if (this.wasHeld(request)) this.pace.failures = 0;
-      if (isRefusal(error.status)) this.pace.failures = BACKOFF.length;   // the page's mistake
-      this.report(error, flowed);
-      return (error.retryAfter || 0) + this.pace.backoff();
+      if (request.wasHeld) this.#pace.failures = 0;
+      if (isRefusal(error.status)) this.#pace.failures = Infinity;   // the page's mistake
+      this.#report(error, flowed);
+      return (error.retryAfter || 0) + this.#pace.backoff();
     }
 
     /** A connection that flowed may fail for a moment: the page is left, or the server restarts. */
-    report(error, flowed) {
-      const {setTimeout} = this.platform, tell = () => {
-        this.setState('offline');
-        this.observer.fail(this.error);
+    #report(error, flowed) {
+      const tell = () => {
+        this.listeners.setState('offline');
+        this.listeners.fail(this.#error);
       };
-      this.error = error;
-      if (!flowed && !this.doubt) return tell();
-      this.doubt ??= setTimeout(() => {
-        this.doubt = null;
-        if (!this.confirmed && this.isActive()) tell();
+      this.#error = error;
+      if (!flowed && !this.#doubt) return tell();
+      this.#doubt ??= this.setTimeout(() => {
+        this.#doubt = null;
+        if (!this.#confirmed && this.#isActive()) tell();
       }, GRACE);
-    }
-
-    /** A server that has held this request can bear the next one. */
-    wasHeld(request) {
-      return !request.immediate && request.age > HELD;
     }
   }
 
@@ -717,61 +668,46 @@
   // {answer, since}, {asks}, {ends}, or only a sign of life. {leads} comes from a new host.
 
   const nameOf = terms => `NovComet ${JSON.stringify(terms)}`;
-  const termsOf = name => parseJson(/^NovComet (\{.*)/.exec(name)?.[1] ?? '');
+  const termsOf = name => parseJson(name.split('NovComet ')[1]);
+
+  let requests = 0;
 
   /** A tab's request to a host, instead of one to the server. */
   class SharedRequest extends Request {
-    static count = 0;
     isShared = true;
-    n = ++SharedRequest.count;
-    inbox = [];
+    #n = ++requests;
+    #leave;
+    timeout = BEGIN_TIMEOUT;
 
-    constructor(platform, server, port, cursors) {
-      super(platform, server, BEGIN_TIMEOUT);
-      Object.assign(this, {port, cursors});
-    }
-
-    async *send() {
-      this.port.onmessage = ({data}) => this.receive(data);
-      this.begin();
-      this.join();
-      try {
-        for (let message; !(message = await this.next()).ends;) {
-          if (!message.answer) continue;
-          this.cursors = message.since;
-          yield message.answer;
-        }
-      } finally {
-        this.end();
-      }
+    async send(accept) {
+      this.port.onmessage = ({data}) => this.#receive(data, accept);
+      this.watch();
+      this.#join();
+      await new Promise(end => { this.#leave = end; });
+      this.abort();
     }
 
     /** Tells the host what to wait for. */
-    join() {
-      this.port.postMessage({n: this.n, cursors: this.cursors});
+    #join() {
+      this.port.postMessage({n: this.#n, cursors: this.cursors});
     }
 
-    receive(message) {
-      if (message.leads) this.join();
-      if (message.n !== this.n) return;
-      Object.assign(this, {readAt: this.platform.Date.now(), timeout: HOST_TIMEOUT, isAlone: message.isAlone});
-      if (message.asks) this.sendToken(message.isRefused);
-      if (message.state) this.onstate(message);
-      this.push(message);
-    }
-
-    push(message) {
-      this.inbox.push(message);
-      this.wake?.();
-    }
-
-    async next() {
-      if (!this.inbox.length) await new Promise(wake => { this.wake = wake; });
-      return this.inbox.shift();
+    #receive(message, accept) {
+      if (message.leads) this.#join();
+      if (message.n !== this.#n) return;
+      Object.assign(this, {readAt: this.now, timeout: HOST_TIMEOUT});
+      if (message.asks) this.#sendToken(message.isRefused);
+      if (message.state) this.listeners.setState(message.state);
+      if (message.error) this.listeners.fail(Object.assign(new Error(), message.error));
+      if (message.answer) {
+        this.cursors = message.since;
+        accept(message.answer);
+      }
+      if (message.ends) this.#leave();
     }
 
     /** A tab whose user has changed lends no token. */
-    async sendToken(isRefused) {
+    async #sendToken(isRefused) {
       const {server} = this, {identity} = server.terms, token = await server.token(isRefused).catch(() => '');
       if (server.terms.identity === identity) this.port.postMessage({token});
       else this.abort();
@@ -781,129 +717,131 @@
       if (this.controller.signal.aborted) return;
       super.abort();
       this.port.postMessage({leaves: true});
-      this.push({ends: true});
+      this.#leave();
     }
   }
 
   /** Waits for all tabs that have joined. */
-  class Host {
-    members = new Map();      // port → {n, cursors}
-    state = 'waiting';
+  class Host extends Part {
+    #members = new Map();      // port → {n, cursors}
+    #state = 'waiting';
+    #connection;
+    #isClosed;
+    #ontoken;
 
+    /** The host is the core of its connection, and takes the place of the listeners and subscriptions. */
     constructor(platform, {identity, ...settings}) {
-      const server = new Server(platform, {...settings, token: identity && (isRefused => this.askToken(isRefused))});
-      Object.assign(this, {platform, connection: new Connection(platform, server, settings, this, this)});
-      this.beat();
+      super();
+      const token = identity && (isRefused => this.#askToken(isRefused));
+      const core = Object.assign(this, platform, {settings: {...settings, token}, listeners: this, subscriptions: this});
+      core.server = new Server(core);
+      this.#connection = new Connection(core);
+      this.#beat();
     }
 
     receive(port, {n, cursors, leaves, token}) {
-      if (cursors) this.join(port, n, cursors);
+      if (cursors) this.#join(port, n, cursors);
       else if (leaves) this.remove(port);
-      else this.ontoken?.(token);
+      else this.#ontoken?.(token);
     }
 
-    join(port, n, cursors) {
-      const {connection, state} = this, before = this.members.get(port);
-      this.members.set(port, {n, cursors});
+    #join(port, n, cursors) {
+      const connection = this.#connection;
+      this.#members.set(port, {n, cursors});
       const {all} = this.wanted(), asked = connection.request?.cursors;
-      const size = [...all.keys()].reduce((size, id) => size + encodeURIComponent(id).length + 40, 0);
+      const size = encodeURIComponent([...all.keys()]).length + 40 * all.size;
       const isTooLarge = all.size > MAX_TOPICS || size > MAX_QUERY;
-      port.postMessage({n, state, ends: isTooLarge, isAlone: isTooLarge});
-      if (isTooLarge) this.members.delete(port);
+      port.postMessage({n, state: this.#state, ends: isTooLarge});
+      if (isTooLarge) this.#members.delete(port);
       else if ([...all].every(([id, cursor]) => asked?.get(id) <= cursor)) connection.run();
       else connection.update();
     }
 
     /** A tab that only asks the server for itself comes back at once. */
     remove(port) {
-      const {setTimeout} = this.platform;
-      this.members.delete(port);
-      setTimeout(() => this.members.size || this.connection.update(), GRACE);
+      this.#members.delete(port);
+      this.setTimeout(() => this.#members.size || this.#connection.update(), GRACE);
     }
 
     wanted() {
-      const all = new Map();
-      for (const {cursors} of this.members.values()) {
-        for (const [id, cursor] of cursors) if (!(cursor >= all.get(id))) all.set(id, cursor);
-      }
-      return {all, fresh: new Map()};
+      return {all: leastOf([...this.#members.values()].flatMap(({cursors}) => [...cursors]))};
     }
 
-    /** Returns how many cursors have moved. */
+    /** Returns whether a cursor has moved. */
     deliver(answer, since) {
-      let moved = 0;
-      this.tell({answer, since});
-      for (const {cursors} of this.members.values()) {
+      let hasMoved = false;
+      this.#tell({answer, since});
+      for (const {cursors} of this.#members.values()) {
         for (const [id, k] of Object.entries(answer.k)) {
           if (!(cursors.get(id) >= since.get(id))) continue;
           cursors.set(id, k);
-          moved++;
+          hasMoved = true;
         }
       }
-      return moved;
+      return hasMoved;
     }
 
-    tell(message) {
-      for (const [port, {n}] of this.members) port.postMessage({...message, n});
+    #tell(message) {
+      for (const [port, {n}] of this.#members) port.postMessage({...message, n});
     }
 
     setState(state) {
-      if (/waiting|queued/.test(state) && state !== this.state) this.tell({state: this.state = state});
+      if (/waiting|queued/.test(state) && state !== this.#state) this.#tell({state: this.#state = state});
     }
 
     /** A refusal may concern the topics of one tab, so each asks for itself. */
     fail({message, code, status, url}) {
-      this.tell({state: this.state = 'offline', error: {message, code, status, url}, ends: isRefusal(status)});
+      this.#tell({state: this.#state = 'offline', error: {message, code, status, url}, ends: isRefusal(status)});
     }
 
-    beat() {
-      const {setTimeout} = this.platform;
-      if (this.isClosed) return;
-      this.tell({});
-      setTimeout(() => this.beat(), SIGN_OF_LIFE);
+    #beat() {
+      if (this.#isClosed) return;
+      this.#tell({});
+      this.setTimeout(() => this.#beat(), SIGN_OF_LIFE);
     }
 
     /** Resolves to nothing if the tab does not answer. */
-    askToken(isRefused) {
-      const {setTimeout} = this.platform, [port, {n}] = [...this.members].pop();
+    #askToken(isRefused) {
+      const [port, {n}] = [...this.#members].pop();
       port.postMessage({n, asks: true, isRefused});
       return new Promise(resolve => {
-        this.ontoken = resolve;
-        setTimeout(resolve, BEGIN_TIMEOUT);
+        this.#ontoken = resolve;
+        this.setTimeout(resolve, BEGIN_TIMEOUT);
       });
     }
 
     close() {
-      this.isClosed = true;
-      this.members.clear();
-      this.connection.update();
+      this.#isClosed = true;
+      this.#members.clear();
+      this.#connection.update();
     }
   }
 
   /** A port to the tab that leads, without SharedWorker. Every tab asks for the lock, and leads when it has it. */
-  class TabPort {
-    id = crypto.randomUUID();
-    controller = new AbortController();
+  class TabPort extends Part {
+    #id = crypto.randomUUID();
+    #controller = new AbortController();
+    #channel = new this.BroadcastChannel(this.name);
 
-    constructor(platform, name) {
-      const {BroadcastChannel, navigator} = platform, {signal} = this.controller;
-      this.channel = new BroadcastChannel(name);
-      this.channel.onmessage = event => (event.data.to ?? this.id) === this.id && this.onmessage?.(event);
-      navigator.locks.request(name, {signal}, () => TabPort.lead(platform, name, signal)).catch(() => {});
+    constructor(core, name) {
+      super(core, {name});
+      const {signal} = this.#controller;
+      this.#channel.onmessage = event => (event.data.to ?? this.#id) === this.#id && this.onmessage?.(event);
+      this.navigator.locks.request(name, {signal}, () => this.#lead(signal)).catch(() => {});
     }
 
     postMessage(message) {
-      this.channel.postMessage({...message, from: this.id});
+      this.#channel.postMessage({...message, from: this.#id});
     }
 
     close() {
-      this.controller.abort();
-      this.channel.close();
+      this.#controller.abort();
+      this.#channel.close();
     }
 
     /** Resolves when the tab no longer leads. */
-    static lead(platform, name, signal) {
-      const channel = new platform.BroadcastChannel(name), host = new Host(platform, termsOf(name)), ports = new Map();
+    #lead(signal) {
+      const channel = new this.BroadcastChannel(this.name), host = new Host(this.platform, termsOf(this.name)), ports = new Map();
       channel.onmessage = ({data: {from: to, ...message}}) => {
         if (!ports.has(to)) ports.set(to, {postMessage: message => channel.postMessage({...message, to})});
         host.receive(ports.get(to), message);
@@ -918,114 +856,111 @@
   }
 
   /** Finds other tabs. A page that is alone keeps its own connection. */
-  class Share {
-    aloneUntil = 0;
-    shortRequests = 0;      // in a row
-
-    constructor(platform, server, settings, onfound) {
-      Object.assign(this, {platform, server, settings, onfound});
-    }
+  class Share extends Part {
+    #channel;                // to the other pages of this server
+    #isFound;                // there is another
+    #port;                   // to the host
+    #name;                   // of the host
+    #isBroken;               // the worker's script
+    #aloneUntil = 0;
+    #shortRequests = 0;      // in a row
 
     open() {
-      const {platform: {document, BroadcastChannel}, settings} = this;
-      if (this.channel || !settings.shared || !document || !BroadcastChannel) return;
-      const channel = this.channel = new BroadcastChannel(this.server.name);
+      const {settings, document, BroadcastChannel} = this;
+      if (this.#channel || !settings.shared || !document || !BroadcastChannel) return;
+      const channel = this.#channel = new BroadcastChannel(this.server.name);
       channel.onmessage = ({data}) => {
         if (data === 'hello') channel.postMessage('here');
-        if (!this.isFound) this.onfound(this.isFound = true);
+        if (this.#isFound) return;
+        this.#isFound = true;
+        this.core.connection.update();
       };
       channel.postMessage('hello');
     }
 
     close() {
-      this.channel?.close();
-      this.port?.close();
-      this.channel = this.port = null;
-      this.isFound = false;
+      this.#leave();
+      this.#channel?.close();
+      this.#channel = null;
+      this.#isFound = false;
     }
 
     /** The next request, if a host can wait instead. */
     request(cursors) {
-      const {platform, server, settings, isFound, aloneUntil} = this;
-      if (!isFound || !settings.shared || platform.Date.now() < aloneUntil) return;
-      const {identity} = server.terms, port = identity !== '{}' && this.connect(nameOf(server.terms));
-      return port && new SharedRequest(platform, server, port, cursors);
+      if (!this.#isFound || !this.settings.shared || this.now < this.#aloneUntil) return;
+      const {terms} = this.server, port = terms.identity !== '{}' && this.#connect(nameOf(terms));
+      return port && new SharedRequest(this.core, {port, cursors});
     }
 
-    connect(name) {
-      if (this.port && this.name === name) return this.port;
-      this.port?.close();
-      this.name = name;
-      return this.port = this.connectWorker(name) ?? this.connectTab(name);
+    #connect(name) {
+      if (this.#port && this.#name === name) return this.#port;
+      this.#leave();
+      this.#name = name;
+      return this.#port = this.#connectWorker(name) ?? (this.navigator?.locks && new TabPort(this.core, name));
     }
 
-    connectWorker(name) {
-      const {platform: {SharedWorker}} = this, {script} = Client;
+    #connectWorker(name) {
+      const {script} = Client;
       try {
-        const worker = SharedWorker && script && !this.isBroken && new SharedWorker(script, {name});
-        if (worker) worker.onerror = () => { this.isBroken = true; };
-        return worker?.port;
-      } catch { /* the page's policy or another origin's script */ }
+        if (!script || this.#isBroken) return;
+        const worker = new this.SharedWorker(script, {name});
+        worker.onerror = () => { this.#isBroken = true; };
+        return worker.port;
+      } catch { /* no SharedWorker, the page's policy or another origin's script */ }
     }
 
-    connectTab(name) {
-      return this.platform.navigator?.locks && new TabPort(this.platform, name);
+    #leave() {
+      this.#port?.close();
+      this.#port = null;
     }
 
     /** A host that does not answer, or refuses at once for a second time, is left alone. */
-    onEnd({age, timedOut, isAlone}) {
-      this.shortRequests = age < SIGN_OF_LIFE ? this.shortRequests + 1 : 0;
-      if (isAlone || timedOut && !this.isBroken || this.shortRequests > 1) this.aloneUntil = this.platform.Date.now() + POLL_PERIOD;
-      this.port?.close();
-      this.port = null;
+    onEnd({age, timedOut}) {
+      this.#shortRequests = age < SIGN_OF_LIFE ? this.#shortRequests + 1 : 0;
+      if (timedOut && !this.#isBroken || this.#shortRequests > 1) this.#aloneUntil = this.now + POLL_PERIOD;
+      this.#leave();
     }
   }
 
   /** The end of a page, and its return. */
-  class Page {
-    constructor(platform, {subscriptions, publisher, connection}) {
-      Object.assign(this, {platform, subscriptions, publisher, connection});
-    }
-
-    handle = ({type, persisted}) => {
-      const {subscriptions, publisher, connection} = this, leaves = /hide|freeze/.test(type);
-      if (leaves || type === 'visibilitychange') subscriptions.save();
+  class Page extends Part {
+    #handle = ({type, persisted}) => {
+      const {subscriptions, publisher, connection} = this, leaves = /hide|freeze/.test(type), stays = type === 'visibilitychange';
+      if (leaves || stays) subscriptions.save();
       if (leaves) publisher.flush();
-      if (type !== 'visibilitychange' && (type !== 'pageshow' || persisted)) connection.reconnect(leaves);
+      if (!stays && (type !== 'pageshow' || persisted)) connection.reconnect(leaves);
     };
 
     /** Events of the document are seen only while they are captured. */
     watch(isOn) {
-      const {[isOn ? 'addEventListener' : 'removeEventListener']: change} = this.platform;
+      const change = isOn ? 'addEventListener' : 'removeEventListener';
       for (const type of ['online', 'offline', 'pagehide', 'pageshow', 'freeze', 'resume', 'visibilitychange']) {
-        change?.(type, this.handle, true);
+        this[change]?.(type, this.#handle, true);
       }
     }
   }
 
+  const PARTS = {
+    server: Server, listeners: Listeners, session: Session, subscriptions: Subscriptions, share: Share,
+    connection: Connection, publisher: Publisher, page: Page,
+  };
+
   /** What the methods of a client use. */
-  const partsOf = (client, options) => {
-    const platform = platformOf(options), listeners = new Listeners(platform), server = new Server(platform, client);
-    const subscriptions = new Subscriptions(listeners, new Session(server, client, options.sessionStorage));
-    const observer = {
-      setState: state => state !== client.state && listeners.emit('state', client.state = state),
-      fail: error => listeners.emit('error', error),
-    };
-    const share = new Share(platform, server, client, () => connection.update());
-    const connection = new Connection(platform, server, client, subscriptions, observer, share);
-    const publisher = new Publisher(platform, server), page = new Page(platform, {subscriptions, publisher, connection});
-    return {listeners, subscriptions, publisher, connection, page, fail: observer.fail};
+  const coreOf = (settings, options) => {
+    const platform = platformOf(options), core = {...platform, platform, settings, storage: options.sessionStorage};
+    for (const [name, Part] of Object.entries(PARTS)) core[name] = new Part(core);
+    return core;
   };
 
   /** A setting that refuses what it does not know. */
-  const choice = (client, name, choices) => {
-    let current;
-    Object.defineProperty(client, name, {
+  const defineTransport = client => {
+    let transport;
+    Object.defineProperty(client, 'transport', {
       enumerable: true,
-      get: () => current,
+      get: () => transport,
       set(value) {
-        if (!choices.includes(value)) throw new TypeError(`there is no ${name} '${value}': use ${choices.join(', ')}`);
-        current = value;
+        check('transport', value, ['auto', 'stream', 'poll']);
+        transport = value;
       },
     });
   };
@@ -1033,52 +968,39 @@
   class Client {
     constructor(url, options = {}) {
       const {transport = 'auto', shared = true, resume, token, credentials} = options;
-      const {listeners, subscriptions, publisher, connection, page, fail} = partsOf(this, options);
-      const add = (...args) => {
-        const {size} = subscriptions.entries, entry = subscriptions.add(...args);
-        if (subscriptions.entries.size > size && !entry.follows) connection.update();
-        return entry;
-      };
-      const remove = entries => {
-        const removed = entries.filter(entry => subscriptions.entries.delete(entry));
-        if (removed.length && !subscriptions.of(removed[0].id).length) connection.update();
-      };
+      const {listeners, subscriptions, publisher, connection, page} = coreOf(this, options);
       const chain = f => (...args) => (f(...args), this);
       const setRunning = chain(isRunning => {
         if (isRunning === subscriptions.running) return;
         page.watch(subscriptions.running = isRunning);
         connection.reconnect(false);
       });
-      choice(this, 'transport', ['auto', 'stream', 'poll']);
+      defineTransport(this);
       Object.assign(this, {
         state: 'stopped', transport, shared, resume, token, credentials, sleepTime: 0, _args: '', _baseurl: url ?? 'comet.php',
         init: chain(url => { this._baseurl = url ?? this._baseurl; }),
-        subscribe: chain((id, callback, cursor) => add(`${id}`, callback, cursor, true)),
+        subscribe: chain((id, callback, cursor) => subscriptions.add(`${id}`, callback, cursor, true)),
         listen: (id, callback, cursor) => {
-          const entry = add(`${id}`, callback, cursor);
-          return () => remove([entry]);
+          const entry = subscriptions.add(`${id}`, callback, cursor);
+          return () => subscriptions.remove([entry]);
         },
-        unsubscribe: chain(id => remove(subscriptions.of(`${id}`))),
+        unsubscribe: chain(id => subscriptions.remove(subscriptions.of(`${id}`))),
         run: () => setRunning(true),
         stop: () => setRunning(false),
         on: chain((type, listener) => listeners.of(type).add(listener)),
         off: chain((type, listener) => listeners.of(type).delete(listener)),
-        publish: (id, data) => {
-          const answer = publisher.publish(id, data);
-          answer.catch(fail);
-          return answer;
-        },
+        publish: (id, data) => publisher.publish(`${id}`, data),
       });
     }
   }
 
   /** The worker's script. NovComet.mjs knows its own. */
   const {src} = globalThis.document?.currentScript ?? {};
-  Client.script = /novcomet[^/]*\.js([?#]|$)/i.test(src) ? src : undefined;
+  Client.script = /novcomet[^/]*\.js/i.test(src) ? src : undefined;
 
   const workerTerms = globalThis.SharedWorkerGlobalScope && termsOf(globalThis.name);
   if (workerTerms) {
-    const host = new Host(platformOf(), workerTerms);
+    const host = new Host(platformOf({}), workerTerms);
     globalThis.onconnect = ({ports: [port]}) => {
       port.onmessage = ({data}) => host.receive(port, data);
       port.onclose = () => host.remove(port);

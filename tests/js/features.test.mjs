@@ -214,7 +214,7 @@ describe('errors that lead to the fix', () => {
 
   it('calls without sense throw', () => {
     const {client} = new World();
-    assert.throws(() => client.on('message', () => {}), {name: 'TypeError', message: /'message'.*'state' or 'error'/});
+    assert.throws(() => client.on('message', () => {}), {name: 'TypeError', message: /'message'.*state, error/});
     assert.throws(() => { client.transport = 'websocket'; }, {name: 'TypeError', message: /websocket.*auto/});
     assert.throws(() => new NovComet.Client('x', {transport: 'socket'}), TypeError);
     assert.throws(() => client.subscribe('a', 'f'), {name: 'TypeError', message: /callback/});
@@ -251,6 +251,28 @@ describe('tokens', () => {
     await world.last.answer({detail: 'no'}, {status: 401});
     await world.pass(60e3);
     assert.equal(world.errors[0].status, 401);
+  });
+
+  it('a publish waits for the token, too', async () => {
+    let give;
+    const world = new World('comet.php', {token: () => new Promise(resolve => { give = resolve; })});
+    world.client.subscribe('a', () => {}).run();
+    await settle();
+    const first = give;
+    world.client.publish('a', 1);
+    await settle();
+    for (const f of [first, give]) f('t');
+    await settle();
+    assert.deepEqual(world.requests.map(sent), ['Bearer t', 'Bearer t']);
+  });
+
+  it('is asked again after it was not given', async () => {
+    let n = 0;
+    const world = new World('comet.php', {token: () => n++ ? 't' : Promise.reject(new Error('login'))});
+    world.client.subscribe('a', () => {}).run();
+    await world.pass(5000);
+    assert.deepEqual([world.errors[0].message, world.errors[0].code], ['no token: login', 'unauthorized']);
+    assert.equal(sent(world.requests[0]), 'Bearer t');
   });
 
   it('is asked again before it expires', async () => {
