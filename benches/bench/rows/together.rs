@@ -143,7 +143,7 @@ fn busy(server: &Server, meanwhile: &dyn Fn()) -> f64 {
 fn of_redis() {
     head(&["1,000 subscribers over Redis", "its clients"]);
     for together in ["auto", "off"] {
-        let redis = Backend::start(StoreKind::Redis);
+        let redis = Backend::start_on_port(StoreKind::Redis, &[]);
         let setup = roomy(Kind::Lighttpd).lines(MORE).store(&redis.url());
         let server = setup.option("NOVCOMET_TOGETHER", together).start();
         let held = waiting(&server, 1_000);
