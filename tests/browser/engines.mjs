@@ -8,8 +8,8 @@ import {WebKit} from './webkit.mjs';
 
 /** Each starts a browser with a profile in `home`. */
 const ENGINES = {
-  Chromium: async () => new Playwright(await launchChromium()),
-  Firefox: async home => new Playwright(await launchFirefox(home)),
+  Chromium: async () => Playwright.start(await launchChromium()),
+  Firefox: async home => Playwright.start(await launchFirefox(home)),
   WebKit: home => WebKit.start(home),
 };
 export const engines = Object.keys(ENGINES);
@@ -31,18 +31,21 @@ export async function launch(engine) {
   };
 }
 
-/** Root may not run Firefox in the home of another user. */
+/**
+ * Root may not run Firefox in the home of another user. The variable of Mozilla lets the preference
+ * count by which a driven Firefox asks no server for its settings.
+ */
 const launchFirefox = home => firefox.launch({
   channel: 'moz-firefox', executablePath: program('firefox-esr'),
-  env: {PATH: process.env.PATH, TMPDIR: os.tmpdir(), HOME: home},
+  env: {PATH: process.env.PATH, TMPDIR: os.tmpdir(), HOME: home, MOZ_REMOTE_SETTINGS_DEVTOOLS: '1'},
 });
 
 class Playwright {
-  constructor(browser) {
-    Object.assign(this, {browser, context: browser.newContext()});
+  static async start(browser) {
+    return Object.assign(new Playwright(), {browser, context: await browser.newContext()});
   }
 
-  async newPage() { return (await this.context).newPage(); }
+  newPage() { return this.context.newPage(); }
 
   close() { return this.browser.close(); }
 }
