@@ -1,6 +1,8 @@
 // The same stories in each engine, through a server as it is shipped, over HTTP/1.1.
 import assert from 'node:assert/strict';
+import {once} from 'node:events';
 import fs from 'node:fs/promises';
+import http from 'node:http';
 import {after, afterEach, before, beforeEach, describe, it} from 'node:test';
 import {engines, launch} from './engines.mjs';
 import {Server, until} from './support.mjs';
@@ -56,9 +58,18 @@ const waits = (number = 1) => until(async () => await server.slots() === number,
 const isAt = (tab, name) => until(() => tab.evaluate(name =>
   location.pathname === name && document.readyState === 'complete', `/${name}`).catch(() => false), `at ${name}`);
 
-async function followLink(tab) {
-  await tab.evaluate(() => document.querySelector('a').click());
+async function followLink(tab, target = '/elsewhere.html') {
+  await tab.evaluate(href => Object.assign(document.querySelector('a'), {href}).click(), target);
   await isAt(tab, 'elsewhere.html');
+}
+
+/** A site that takes longer than a failure may last. It leads to our page, so the tab's logs can be read. */
+async function slowSite() {
+  const site = http.createServer((request, response) => {
+    setTimeout(() => response.writeHead(302, {Location: `${server.url}/elsewhere.html`}).end(), 3e3);
+  }).listen(0, '127.0.0.1');
+  await once(site, 'listening');
+  return {url: `http://127.0.0.1:${site.address().port}/`, close: () => site.close()};
 }
 
 /** The time of a request for the site, in ms. */
@@ -140,6 +151,14 @@ for (const [engine, kind] of [...engines.map(engine => [engine, 'apache']), ['Fi
         assert.deepEqual(await log(tab, 'alarms'), []);
       });
     }
+
+    it('followed link to a slow site is no failure', async () => {
+      const tab = await open(), site = await slowSite();
+      await waits();
+      await followLink(tab, site.url);
+      site.close();
+      assert.deepEqual(await log(tab, 'alarms'), []);
+    });
 
     it('back button loses no event', async () => {
       const tab = await open({resume: 'session'});
