@@ -4,8 +4,10 @@
 # without its system service, which would start on port 80; redis-tools has Redis
 # without its service. Servers whose package has one are unpacked, not installed.
 DEMO_PACKAGES = gcc libc6-dev apache2-bin curl
-TEST_PACKAGES = $(DEMO_PACKAGES) redis-tools ca-certificates openssl strace acl chromium $(DBUS_PACKAGE) \
+TEST_PACKAGES = $(DEMO_PACKAGES) redis-tools ca-certificates openssl strace acl $(BROWSER_PACKAGES) \
     $(NODE_PACKAGES) $(SERVER_LIBRARIES) $(RECIPE_PACKAGES)
+# WebKitGTK's MiniBrowser needs a display: Xvfb has one in memory.
+BROWSER_PACKAGES = chromium $(DBUS_PACKAGE) firefox-esr webkit2gtk-driver xvfb
 # The languages of docs/recipes.md.
 RECIPE_PACKAGES = php-cli python3 ruby
 SERVERS = lighttpd memcached nginx

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import {execFile, spawn} from 'node:child_process';
 import {once} from 'node:events';
-import {existsSync} from 'node:fs';
+import {existsSync, readFileSync} from 'node:fs';
 import fs from 'node:fs/promises';
 import http from 'node:http';
 import net from 'node:net';
@@ -154,8 +154,8 @@ export class Server {
    * that its client has disconnected, so the processes of earlier polls are included.
    */
   async waiters(like) {
-    const asleep = await this.#processes(async pid =>
-      like.test(await proc(pid, 'environ')) && /\) S [^)]*$/.test(await proc(pid, 'stat')));
+    const asleep = await this.#processes(pid =>
+      like.test(proc(pid, 'environ')) && /\) S [^)]*$/.test(proc(pid, 'stat')));
     return asleep.length;
   }
 
@@ -168,7 +168,7 @@ export class Server {
       for (const link of await Promise.all(links)) held.add(link);
     }
     const slot = /^(?:\S+ ){6} *(\d+) @novcomet\/[0-9a-f]+\/\d+$/;
-    const inodes = (await proc('net', 'unix')).split('\n').map(line => slot.exec(line)?.[1]);
+    const inodes = proc('net', 'unix').split('\n').map(line => slot.exec(line)?.[1]);
     return inodes.filter(inode => inode && held.has(`socket:[${inode}]`)).length;
   }
 
@@ -190,7 +190,14 @@ const end = pid => {
   }
 };
 
-const proc = (pid, file) => fs.readFile(`/proc/${pid}/${file}`, 'utf8').catch(() => '');
+/** Node.js 18 would end an asynchronous read after 4 KiB. */
+function proc(pid, file) {
+  try {
+    return readFileSync(`/proc/${pid}/${file}`, 'utf8');
+  } catch {
+    return '';      // the process has ended
+  }
+}
 
 /** A proxy before a server. It forwards everything unless `trouble` answers a request for comet.cgi. */
 export class Proxy {
