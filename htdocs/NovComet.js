@@ -14,6 +14,7 @@
   const JITTER = 100;             // spreads clients that one event has woken
   const HELD = 1e3;               // the server has held a longer request
   const GRACE = 1.2e3;            // a failure that is over by then is not reported
+  const LEAVING = 1e4;            // the same on the way to another page: WebKit has ended all requests by then
   const RUN_REMINDER = 3e3;
   const TOKEN_MARGIN = 30e3;      // before a token expires
   const SIGN_OF_LIFE = 15e3, HOST_TIMEOUT = 90e3; // of a tab or worker that has the connection; timers of tabs may be slow
@@ -63,9 +64,8 @@
   /** The codes of errors, and their likely causes. */
   const STATUS = {
     401: ['unauthorized'],
-    403: ['forbidden', 'the server forbids it'],
+    403: ['forbidden'],
     404: ['not-found', 'init sets the URL of comet.cgi'],
-    408: ['timeout'],
     413: ['too-large', 'the message is too long'],
     414: ['too-large', 'use fewer topics'],
     429: ['unavailable'],
@@ -82,7 +82,7 @@
 
   const foreignError = (text, url) => {
     const [code, what] = /^\x7fELF/.test(text) ? ['binary', 'the program itself: it is not run as CGI'] :
-      /^\s*</.test(text) ? ['html', 'a page: a wrong URL, a login page or a fallback'] :
+      /^\s*</.test(text) ? ['html', 'a page: a wrong URL or a login'] :
       ['not-novcomet', 'not from NovComet'];
     return failure(`the answer from ${url} is ${what}`, code, url);
   };
@@ -106,7 +106,7 @@
     const kind = ({}).toString.call(data).slice(8, -1);
     if (/^(String|Number|Boolean)$/.test(kind)) return `${data}`;
     if (/^(Object|Array|Null)$/.test(kind) || data.toJSON) return JSON.stringify(data);
-    throw new TypeError(`a message cannot be a ${kind}: use text or a plain object`);
+    throw new TypeError(`a ${kind} is no message: use text or an object`);
   };
 
   class Event {
@@ -182,7 +182,7 @@
     }
 
     write(cursors) {
-      this.#access(storage => storage.setItem(this.server.name, JSON.stringify([...this.read(), ...cursors].slice(-200))));
+      this.#access(storage => storage.setItem(this.server.name, JSON.stringify([...this.read(), ...cursors])));
     }
 
     /** A browser may forbid the storage. */
@@ -606,6 +606,7 @@
     #accept(answer, request) {
       if (!answer?.k) throw foreignError('', this.server.address);
       this.#confirmed = true;
+      this.grace = GRACE;
       this.listeners.setState('waiting');
       if (request.stream) this.#beginStream(request);
       const {cursors} = request, moved = this.subscriptions.deliver(answer, cursors);
@@ -654,11 +655,11 @@
         this.listeners.fail(this.#error);
       };
       this.#error = error;
-      if (!flowed && !this.#doubt) return tell();
+      if (!flowed && !this.#doubt && !(this.grace > GRACE)) return tell();
       this.#doubt ??= this.setTimeout(() => {
         this.#doubt = null;
         if (!this.#confirmed && this.#isActive()) tell();
-      }, GRACE);
+      }, this.grace);
     }
   }
 
@@ -677,23 +678,24 @@
     isShared = true;
     #n = ++requests;
     #leave;
-    timeout = BEGIN_TIMEOUT;
 
     async send(accept) {
       this.port.onmessage = ({data}) => this.#receive(data, accept);
+      this.join();
       this.watch();
-      this.#join();
       await new Promise(end => { this.#leave = end; });
       this.abort();
     }
 
-    /** Tells the host what to wait for. */
-    #join() {
+    /** Tells the host what to wait for. A host that is there says so. */
+    join() {
+      if (this.controller.signal.aborted) return;
+      Object.assign(this, {readAt: this.now, timeout: BEGIN_TIMEOUT});
       this.port.postMessage({n: this.#n, cursors: this.cursors});
     }
 
     #receive(message, accept) {
-      if (message.leads) this.#join();
+      if (message.leads) this.join();
       if (message.n !== this.#n) return;
       Object.assign(this, {readAt: this.now, timeout: HOST_TIMEOUT});
       if (message.asks) this.#sendToken(message.isRefused);
@@ -862,6 +864,7 @@
     #port;                   // to the host
     #name;                   // of the host
     #isBroken;               // the worker's script
+    #request;                // the last one
     #aloneUntil = 0;
     #shortRequests = 0;      // in a row
 
@@ -871,6 +874,7 @@
       const channel = this.#channel = new BroadcastChannel(this.server.name);
       channel.onmessage = ({data}) => {
         if (data === 'hello') channel.postMessage('here');
+        if (data === 'bye') return this.#request?.join();    // WebKit ends the worker with the tab that began it
         if (this.#isFound) return;
         this.#isFound = true;
         this.core.connection.update();
@@ -880,6 +884,7 @@
 
     close() {
       this.#leave();
+      this.#channel?.postMessage('bye');
       this.#channel?.close();
       this.#channel = null;
       this.#isFound = false;
@@ -889,7 +894,7 @@
     request(cursors) {
       if (!this.#isFound || !this.settings.shared || this.now < this.#aloneUntil) return;
       const {terms} = this.server, port = terms.identity !== '{}' && this.#connect(nameOf(terms));
-      return port && new SharedRequest(this.core, {port, cursors});
+      return this.#request = port && new SharedRequest(this.core, {port, cursors});
     }
 
     #connect(name) {
@@ -914,10 +919,10 @@
       this.#port = null;
     }
 
-    /** A host that does not answer, or refuses at once for a second time, is left alone. */
-    onEnd({age, timedOut}) {
+    /** A host that does not answer, or refuses at once, is left alone the second time. */
+    onEnd({age}) {
       this.#shortRequests = age < SIGN_OF_LIFE ? this.#shortRequests + 1 : 0;
-      if (timedOut && !this.#isBroken || this.#shortRequests > 1) this.#aloneUntil = this.now + POLL_PERIOD;
+      if (this.#shortRequests > 1) this.#aloneUntil = this.now + POLL_PERIOD;
       this.#leave();
     }
   }
@@ -925,16 +930,16 @@
   /** The end of a page, and its return. */
   class Page extends Part {
     #handle = ({type, persisted}) => {
-      const {subscriptions, publisher, connection} = this, leaves = /hide|freeze/.test(type), stays = type === 'visibilitychange';
-      if (leaves || stays) subscriptions.save();
-      if (leaves) publisher.flush();
-      if (!stays && (type !== 'pageshow' || persisted)) connection.reconnect(leaves);
+      const {subscriptions, connection} = this, leaves = /hide|freeze/.test(type);
+      if (type === 'beforeunload') connection.grace = LEAVING;
+      subscriptions.save();
+      if (/line|resume/.test(type) || leaves || persisted) connection.reconnect(leaves);
     };
 
     /** Events of the document are seen only while they are captured. */
     watch(isOn) {
       const change = isOn ? 'addEventListener' : 'removeEventListener';
-      for (const type of ['online', 'offline', 'pagehide', 'pageshow', 'freeze', 'resume', 'visibilitychange']) {
+      for (const type of ['online', 'offline', 'beforeunload', 'pagehide', 'pageshow', 'freeze', 'resume', 'visibilitychange']) {
         this[change]?.(type, this.#handle, true);
       }
     }
@@ -949,6 +954,7 @@
   const coreOf = (settings, options) => {
     const platform = platformOf(options), core = {...platform, platform, settings, storage: options.sessionStorage};
     for (const [name, Part] of Object.entries(PARTS)) core[name] = new Part(core);
+    core.addEventListener?.('pagehide', () => core.publisher.flush());
     return core;
   };
 

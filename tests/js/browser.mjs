@@ -40,11 +40,26 @@ export class Browser {
 
   worker(name) {
     if (!this.workers.has(name)) {
-      const scope = {...this.world.platform(), SharedWorkerGlobalScope: Object, name, script: name};
+      const {world} = this, platform = world.platform(), scope = {...platform, SharedWorkerGlobalScope: Object, name};
+      scope.setTimeout = (f, ms) => platform.setTimeout(() => scope.isEnded || f(), ms);
+      scope.fetch = (url, init) => {
+        const answer = platform.fetch(url, init);
+        world.last.tab = scope;
+        return answer;
+      };
       new Function('globalThis', SOURCE)(scope);
       this.workers.set(name, scope);
     }
     return this.workers.get(name);
+  }
+
+  /** As WebKit does when the tab closes that began them. */
+  endWorkers() {
+    for (const [, scope] of this.workers) {
+      scope.isEnded = true;
+      for (const request of this.world.requests) if (request.tab === scope && request.open) request.fail();
+    }
+    this.workers.clear();
   }
 
   grant(name) {
@@ -87,12 +102,13 @@ export class Tab {
     }
     class Worker {
       constructor(script, {name}) {
-        const far = {postMessage: data => browser.post(alive(data => !this.isClosed && this.port.onmessage?.({data})), data)};
+        const scope = browser.worker(name), isOpen = () => tab.isAlive && !this.isClosed && !scope.isEnded;
+        const far = {postMessage: data => isOpen() && browser.post(data => isOpen() && this.port.onmessage?.({data}), data)};
         this.port = {
-          postMessage: data => tab.isAlive && !this.isClosed && browser.post(data => far.onmessage?.({data}), data),
+          postMessage: data => isOpen() && browser.post(data => scope.isEnded || far.onmessage?.({data}), data),
           close: () => { this.isClosed = true; },
         };
-        browser.worker(name).onconnect({ports: [far]});
+        scope.onconnect({ports: [far]});
       }
     }
     const request = (name, {signal}, use) => {
