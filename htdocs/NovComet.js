@@ -208,7 +208,7 @@
      * A new callback without a cursor begins with the next event, if the others of its topic have positions.
      */
     add(id, callback, cursor, isMain) {
-      const remind = () => this.running || this.listeners.warn('no event is received before run()');
+      const remind = () => this.running || this.listeners.warn('no event comes before run()');
       this.#reminder ??= this.setTimeout(remind, RUN_REMINDER);
       encodeURIComponent(id);
       if (typeof callback !== 'function') throw new TypeError(`the topic '${id}' needs a callback`);
@@ -874,7 +874,8 @@
       const channel = this.#channel = new BroadcastChannel(this.server.name);
       channel.onmessage = ({data}) => {
         if (data === 'hello') channel.postMessage('here');
-        if (data === 'bye') return this.#request?.join();    // WebKit ends the worker with the tab that began it
+        // WebKit ends the worker soon after the tab that began it.
+        if (data === 'bye') return this.setTimeout(() => this.#request?.join(), GRACE);
         if (this.#isFound) return;
         this.#isFound = true;
         this.core.connection.update();
