@@ -66,7 +66,7 @@
     401: ['unauthorized'],
     403: ['forbidden'],
     404: ['not-found', 'init sets the URL of comet.cgi'],
-    413: ['too-large', 'the message is too long'],
+    413: ['too-large', 'message too long'],
     414: ['too-large', 'use fewer topics'],
     429: ['unavailable'],
     500: ['server', 'see the error log'],
@@ -81,8 +81,8 @@
   };
 
   const foreignError = (text, url) => {
-    const [code, what] = /^\x7fELF/.test(text) ? ['binary', 'the program itself: it is not run as CGI'] :
-      /^\s*</.test(text) ? ['html', 'a page: a wrong URL or a login'] :
+    const [code, what] = /^\x7fELF/.test(text) ? ['binary', 'the program itself, not run as CGI'] :
+      /^\s*</.test(text) ? ['html', 'a page: wrong URL or login'] :
       ['not-novcomet', 'not from NovComet'];
     return failure(`the answer from ${url} is ${what}`, code, url);
   };
@@ -106,7 +106,7 @@
     const kind = ({}).toString.call(data).slice(8, -1);
     if (/^(String|Number|Boolean)$/.test(kind)) return `${data}`;
     if (/^(Object|Array|Null)$/.test(kind) || data.toJSON) return JSON.stringify(data);
-    throw new TypeError(`a ${kind} is no message: use text or an object`);
+    throw new TypeError(`${kind} is no message: use text or an object`);
   };
 
   class Event {
@@ -211,7 +211,7 @@
       const remind = () => this.running || this.listeners.warn('no event comes before run()');
       this.#reminder ??= this.setTimeout(remind, RUN_REMINDER);
       encodeURIComponent(id);
-      if (typeof callback !== 'function') throw new TypeError(`the topic '${id}' needs a callback`);
+      if (typeof callback !== 'function') throw new TypeError(`topic '${id}' needs a callback`);
       const known = this.of(id), main = isMain && known.find(entry => entry.isMain);
       if (main) return Object.assign(main, {callback});
       const next = Math.max(...known.map(({cursor}) => cursor)), follows = cursor === undefined && next > 0;
@@ -367,7 +367,7 @@
         else accept(this.#parse(await response.text()));
       } catch (error) {
         throw this.timedOut ? failure(`no answer from ${url} in time`, 'timeout', url) : error.url ? error :
-          failure(`no answer from ${url}: no network, no server, or no CORS header`, 'network', url, {cause: error});
+          failure(`no answer from ${url}: no network, server or CORS header`, 'network', url, {cause: error});
       } finally {
         this.abort();
       }

@@ -12,8 +12,8 @@ pub fn row() {
     let executable = fs::metadata(COMET).unwrap().len();
     #[allow(clippy::cast_precision_loss)]
     line(&[&"the executable, static", &format!("{:.2} MB", executable as f64 / 1e6)]);
-    let gzip = format!("gzip -9c {SOURCE}/htdocs/NovComet.js | wc -c");
-    line(&[&"NovComet.js, gzip -9", &format!("{} bytes", output("sh", &["-c", &gzip]))]);
+    let gzip = format!("gzip -9c {SOURCE}/htdocs/NovComet.min.js | wc -c");
+    line(&[&"NovComet.min.js, gzip -9", &format!("{} bytes", output("sh", &["-c", &gzip]))]);
     let tree = ["tree", "--edges", "normal", "--prefix", "none", "--no-dedupe"];
     let tree = output(env!("CARGO"), &tree);
     let mut crates: Vec<_> = tree.lines().filter(|line| !line.starts_with("novcomet ")).collect();
