@@ -346,6 +346,18 @@ describe('a page that goes and comes', () => {
     assert.deepEqual([world.errors, world.states], [[], ['connecting', 'waiting']]);
   });
 
+  it('is told later what fails on the way to a slow page', async () => {
+    const world = new World();
+    const poll = await world.wait('a');
+    await world.dispatch('beforeunload');
+    world.onrequest = request => request.fail();
+    await poll.fail();
+    await world.pass(9e3);
+    assert.deepEqual(world.errors, []);
+    await world.pass(2e3);
+    assert.equal(world.errors[0].code, 'network');
+  });
+
   it('a resumed tab asks at once', async () => {
     const world = new World();
     const poll = await world.wait('a');
