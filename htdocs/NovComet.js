@@ -821,7 +821,7 @@
 
   /** A port to the tab that leads, without SharedWorker. Every tab asks for the lock, and leads when it has it. */
   class TabPort extends Part {
-    #id = crypto.randomUUID();
+    #id = Math.random();
     #controller = new AbortController();
     #channel = new this.BroadcastChannel(this.name);
 
