@@ -11,6 +11,7 @@ use super::waiter::{Found, Next, Waiter};
 use crate::error::Error;
 use crate::process::clock::{Clock, Interest, Wake};
 use crate::process::connections::closed_by_clients;
+use crate::process::random::Random;
 use crate::process::sandbox;
 use crate::store::{Store, Watch};
 
@@ -27,6 +28,11 @@ const GRACE: Duration = Duration::from_millis(100);
 /// How often the clients of a crowd are looked for. A server tells nobody that a client has
 /// gone whose process has ended.
 const ROLL_CALL: Duration = Duration::from_secs(5);
+
+/// How long a subscriber that waits alone lets pass before it tries again to join the
+/// others; each time twice as long, up to the second time.
+const JOIN_PAUSE: Duration = Duration::from_secs(1);
+const MAX_JOIN_PAUSE: Duration = Duration::from_secs(16);
 
 /// The number of the listening socket among those that a sleep attends to.
 const LISTENER: Id = 0;
@@ -46,6 +52,10 @@ pub struct Shared<'a> {
     next_look: Duration,
     /// When clients are looked for that have gone.
     next_roll_call: Duration,
+    /// When a subscriber that waits alone tries again to join the others, and how long
+    /// it waits after that.
+    next_join: Duration,
+    join_pause: Duration,
     /// Whether the watch has woken the process, and nothing has come of it.
     is_in_vain: bool,
     together: Option<Together>,
@@ -108,6 +118,8 @@ impl<'a> Shared<'a> {
             interval: Duration::ZERO,
             next_look: Duration::ZERO,
             next_roll_call: Duration::ZERO,
+            next_join: Duration::MAX,
+            join_pause: JOIN_PAUSE,
             is_in_vain: false,
             together,
             leader: None,
@@ -192,20 +204,56 @@ impl<'a> Shared<'a> {
     /// Before the first sleep: joins those that wait in another process, or makes the
     /// watch.
     fn settle(&mut self) {
-        if let Some(together) = self.together.clone().filter(|_| self.can_join()) {
-            let role = match self.crowd.get(self.own.id) {
-                Some(own) => joining::join(&together, own),
-                None => Role::Alone,
-            };
-            match role {
-                Role::Alone => {}
-                Role::Leader(leader) => self.lead(leader),
-                Role::Standby(standby) => return self.stand_by(standby, &together),
-            }
+        if self.joins() {
+            return;
         }
+        self.put_off_joining();
         self.watch = Some(self.store.watch());
         self.plan_look();
         self.crowd.touch_all();
+    }
+
+    /// Joins those that wait in another process, or leads them. Returns whether the
+    /// subscriber waits, or has waited, in the other process.
+    fn joins(&mut self) -> bool {
+        let Some(together) = self.together.clone().filter(|_| self.can_join()) else {
+            return false;
+        };
+        let role = match self.crowd.get(self.own.id) {
+            Some(own) => joining::join(&together, own),
+            None => Role::Alone,
+        };
+        match role {
+            Role::Alone => false,
+            Role::Leader(leader) => {
+                self.lead(leader);
+                false
+            }
+            Role::Standby(standby) => {
+                self.watch = None;
+                self.stand_by(standby, &together);
+                true
+            }
+        }
+    }
+
+    /// A leader that was too busy for this newcomer, or had no room, may have time now.
+    /// Returns whether the subscriber waits there.
+    fn joins_late(&mut self, now: Duration) -> bool {
+        if now < self.next_join {
+            return false;
+        }
+        self.put_off_joining();
+        self.has_time() && self.joins()
+    }
+
+    /// Newcomers of one moment do not come again at one moment.
+    fn put_off_joining(&mut self) {
+        let is_alone = self.together.is_some() && self.leader.is_none();
+        let spread = self.join_pause.mul_f64(f64::from(Random::new().below(1000)) / 1000.0);
+        let next = self.clock.now() + self.join_pause / 2 + spread;
+        self.next_join = if is_alone { next } else { Duration::MAX };
+        self.join_pause = (self.join_pause * 2).min(MAX_JOIN_PAUSE);
     }
 
     fn plan_look(&mut self) {
@@ -222,6 +270,7 @@ impl<'a> Shared<'a> {
     fn lead(&mut self, leader: Box<Leader>) {
         leader.attend(self.clock, LISTENER);
         self.leader = Some(leader);
+        self.next_join = Duration::MAX;
     }
 
     /// The subscriber of this process waits in the leader. Its descriptors are closed
@@ -469,7 +518,7 @@ impl<'a> Shared<'a> {
             (None, _) => Duration::MAX,
         };
         let roll_call = if self.has_others() { self.next_roll_call } else { Duration::MAX };
-        due.min(end).min(self.next_look).min(roll_call)
+        due.min(end).min(self.next_look).min(self.next_join).min(roll_call)
     }
 
     fn woken(&mut self, wake: Wake) {
@@ -531,6 +580,9 @@ impl<'a> Shared<'a> {
             } else {
                 self.crowd.touch(id);
             }
+        }
+        if self.joins_late(now) {
+            return;
         }
         if now >= self.next_look {
             self.crowd.touch_all();

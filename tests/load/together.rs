@@ -828,6 +828,37 @@ fn stopped_leader_costs_newcomer_100_ms() {
     world.calm();
 }
 
+/// The leader may have time later: nobody waits alone for as long as that leader lives.
+#[test]
+fn newcomer_that_waits_alone_joins_later() {
+    let _turn = MACHINE.shared();
+    for is_stream in [false, true] {
+        let mut world = waiting("a busy leader", 2);
+        world.clients.append(&mut World::new("", 1).clients);
+        world.published.push(0);
+        world.signal(0, Signal::STOP);
+        world.ask(2, is_stream, Duration::from_secs(60), &[]);
+        let newcomer = world.processes[2].child.id();
+        world.await_that("it has a watch of its own", |_| watches(newcomer));
+        world.signal(0, Signal::CONT);
+        world.await_that("it is the standby", |_| comm(newcomer) == "comet: standby");
+        assert!(!watches(newcomer));
+        world.publish(3);
+        world.await_that("its message", |world| {
+            let received = &world.requests[2].received;
+            String::from_utf8_lossy(received).contains("\"data\"")
+        });
+        world.calm();
+    }
+}
+
+/// Whether a process has an inotify instance.
+fn watches(pid: u32) -> bool {
+    let links = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let mut targets = links.filter_map(|link| fs::read_link(link.path()).ok());
+    targets.any(|target| target.as_os_str() == "anon_inode:inotify")
+}
+
 #[test]
 fn killed_standby_cuts_nobody() {
     let _turn = MACHINE.shared();
