@@ -1,4 +1,8 @@
-//! The nouns: [`Topic`], [`Cursor`], [`Since`], [`Event`], [`Message`].
+//! The nouns: [`Topic`], [`Cursor`], [`Position`], [`Since`], [`Event`], [`Message`].
+
+mod position;
+
+pub use position::Position;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -125,6 +129,22 @@ impl Cursor {
     #[must_use]
     pub fn from_micros(micros: u64) -> Self {
         Self(micros)
+    }
+
+    /// Writes the microseconds in base 36, as JavaScript's `toString(36)` has it.
+    pub(crate) fn base36(self, to: &mut impl fmt::Write) -> fmt::Result {
+        let (mut digits, mut left) = (Vec::new(), self.0);
+        while left > 0 || digits.is_empty() {
+            digits.push(char::from_digit(u32::try_from(left % 36).unwrap_or(0), 36));
+            left /= 36;
+        }
+        digits.into_iter().rev().flatten().try_for_each(|digit| to.write_char(digit))
+    }
+
+    /// The cursor that is `time` earlier.
+    #[must_use]
+    pub fn before(self, time: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)))
     }
 
     /// The cursor that is `time` later.
@@ -300,32 +320,60 @@ pub struct Event {
 }
 
 /// The content of an event, on the wire `{"id":1795415403.163846,"data":"…"}`.
-/// The optional fields are kept in the log of a topic, and no protocol shows them.
+/// The store keeps the rest, which only some protocols show.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// The cursor of its event.
     pub id: Cursor,
     /// The text, as it was published.
     pub data: String,
-    /// The type of the event, as a publisher named it.
+    /// What a publisher said besides.
     #[serde(skip)]
+    pub extra: Extra,
+}
+
+/// What a publisher may say of a message besides its text.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Extra {
+    /// The type of the event.
     pub kind: Option<String>,
     /// Whether only subscribers with a grant for it may read it.
-    #[serde(skip)]
     pub private: bool,
     /// The identifier that the publisher gave to the message.
-    #[serde(skip)]
     pub client_id: Option<String>,
-    /// The further topics that the message was published to.
-    #[serde(skip)]
+    /// All topics that the message was published to, if there are several: the canonical
+    /// one first.
     pub topics: Vec<Topic>,
+    /// How long a client waits before it reconnects, in milliseconds.
+    pub retry: Option<u64>,
 }
 
 impl Message {
-    /// A message without optional fields.
+    /// A message of which nothing is said besides its text.
     pub fn new(id: Cursor, data: impl Into<String>) -> Self {
-        let (kind, client_id) = (None, None);
-        Self { id, data: data.into(), kind, private: false, client_id, topics: Vec::new() }
+        Draft::new(data).message(id)
+    }
+}
+
+/// A message that has no event yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Draft {
+    /// The text.
+    pub data: String,
+    /// What is said of it besides.
+    pub extra: Extra,
+}
+
+impl Draft {
+    /// A text of which nothing is said besides.
+    pub fn new(data: impl Into<String>) -> Self {
+        Self { data: data.into(), extra: Extra::default() }
+    }
+
+    /// The message of an event at this time.
+    #[must_use]
+    pub fn message(self, id: Cursor) -> Message {
+        Message { id, data: self.data, extra: self.extra }
     }
 }
 

@@ -631,7 +631,7 @@ mod tests {
     use super::*;
     use crate::auth::grant::Grant;
     use crate::cgi::{Head, Response};
-    use crate::event::{Cursor, Message, Since, Topic};
+    use crate::event::{Cursor, Draft, Message, Since, Topic};
     use crate::hub::subscription::Subscription;
     use crate::hub::subscriptions::{UNSETTLED_LIMIT, UNSETTLED_PAUSE};
     use crate::hub::update::{Piece, Update};
@@ -661,7 +661,7 @@ mod tests {
     }
 
     impl Store for Script {
-        fn publish(&self, _: &Topic, _: Option<&str>) -> Result<Cursor, Error> {
+        fn put(&self, _: &Topic, _: Option<Draft>) -> Result<Cursor, Error> {
             unreachable!("a subscriber publishes nothing")
         }
 

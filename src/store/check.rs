@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use super::{Budget, Reading, Readings, Store, Watch};
 use crate::error::Error;
-use crate::event::{Cursor, Since, Topic};
+use crate::event::{Cursor, Draft, Since, Topic};
 
 /// A store that asks `check` for the time of a topic's last event. It has no messages,
 /// and is polled.
 pub struct CheckStore<F>(pub F);
 
 impl<F: Fn(&str) -> Option<Cursor>> Store for CheckStore<F> {
-    fn publish(&self, _: &Topic, _: Option<&str>) -> Result<Cursor, Error> {
+    fn put(&self, _: &Topic, _: Option<Draft>) -> Result<Cursor, Error> {
         let why = "this store is read-only: its events come from a program";
         Err(Error::bad_request(why))
     }

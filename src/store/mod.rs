@@ -14,7 +14,7 @@ use std::time::Duration;
 pub use budget::{Budget, Size};
 
 use crate::error::Error;
-use crate::event::{Cursor, Message, Since, Topic};
+use crate::event::{Cursor, Draft, Message, Since, Topic};
 
 /// How much a topic keeps for later subscribers. It keeps the newest message even if
 /// that is larger or older.
@@ -96,7 +96,16 @@ pub trait Store {
     ///
     /// # Errors
     /// 503 if the store cannot be used, 507 if it is full or a limit is reached.
-    fn publish(&self, topic: &Topic, data: Option<&str>) -> Result<Cursor, Error>;
+    fn put(&self, topic: &Topic, message: Option<Draft>) -> Result<Cursor, Error>;
+
+    /// Publishes an event, with a message of which nothing is said besides its text, or
+    /// without one.
+    ///
+    /// # Errors
+    /// Those of [`put`](Self::put).
+    fn publish(&self, topic: &Topic, data: Option<&str>) -> Result<Cursor, Error> {
+        self.put(topic, data.map(Draft::new))
+    }
 
     /// Reads the new messages of these topics, as far as `budget` goes; `None` for a
     /// topic that the budget did not reach. The first topics come first, so the caller

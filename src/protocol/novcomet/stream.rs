@@ -134,8 +134,12 @@ impl EventStream {
     }
 
     fn event(&mut self, text: &mut String, event: Option<&str>, data: Option<&str>) {
-        let ids: Vec<_> = self.cursors.iter().map(|(_, cursor)| Base36(*cursor).text()).collect();
-        let id = (!ids.is_empty()).then(|| ids.join("-"));
+        let mut ids = String::new();
+        for (number, (_, cursor)) in self.cursors.iter().enumerate() {
+            ids.push_str(if number == 0 { "" } else { "-" });
+            let _ = cursor.base36(&mut ids);
+        }
+        let id = (!ids.is_empty()).then_some(ids);
         self.ids += id.as_ref().map_or(0, String::len);
         sse::event(text, event, id.as_deref(), data);
     }
@@ -170,21 +174,6 @@ impl Renderer for EventStream {
 
     fn save(&self) -> String {
         Saved::Stream(self).text()
-    }
-}
-
-/// A cursor's microseconds in base 36, as JavaScript's `toString(36)` has it.
-struct Base36(Cursor);
-
-impl Base36 {
-    fn text(&self) -> String {
-        let mut digits = Vec::new();
-        let mut left = self.0.micros();
-        while left > 0 || digits.is_empty() {
-            digits.push(char::from_digit(u32::try_from(left % 36).unwrap_or(0), 36));
-            left /= 36;
-        }
-        digits.into_iter().rev().flatten().collect()
     }
 }
 

@@ -13,7 +13,7 @@ use std::os::unix::fs::FileExt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Cursor, Message, Since, Topic};
+use crate::event::{Cursor, Draft, Extra, Message, Since, Topic};
 use crate::store::Retention;
 
 /// The bytes at the end that are read first. Most readers want one message.
@@ -74,6 +74,8 @@ struct Line<'a> {
     client_id: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
     topics: Cow<'a, [Topic]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry: Option<u64>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // The signature that serde calls.
@@ -91,25 +93,27 @@ impl<'a> Line<'a> {
     }
 
     fn of(message: &'a Message) -> Self {
+        let extra = &message.extra;
         Self {
             id: message.id,
             data: Cow::from(&message.data),
-            kind: message.kind.as_ref().map(Cow::from),
-            private: message.private,
-            client_id: message.client_id.as_ref().map(Cow::from),
-            topics: Cow::from(&message.topics),
+            kind: extra.kind.as_ref().map(Cow::from),
+            private: extra.private,
+            client_id: extra.client_id.as_ref().map(Cow::from),
+            topics: Cow::from(&extra.topics),
+            retry: extra.retry,
         }
     }
 
     fn message(self) -> Message {
-        Message {
-            id: self.id,
-            data: self.data.into_owned(),
+        let extra = Extra {
             kind: self.kind.map(Cow::into_owned),
             private: self.private,
             client_id: self.client_id.map(Cow::into_owned),
             topics: self.topics.into_owned(),
-        }
+            retry: self.retry,
+        };
+        Draft { data: self.data.into_owned(), extra }.message(self.id)
     }
 }
 
@@ -339,15 +343,15 @@ mod tests {
     #[test]
     fn optional_keys_make_the_round_trip() {
         let topic = Topic::new("a/b").unwrap();
-        for (key, message) in [
-            (r#""type":"alarm\n""#, Message { kind: Some("alarm\n".into()), ..plain() }),
-            (r#""private":true"#, Message { private: true, ..plain() }),
-            (
-                r#""client":"urn:uuid:1""#,
-                Message { client_id: Some("urn:uuid:1".into()), ..plain() },
-            ),
-            (r#""topics":["a/b"]"#, Message { topics: vec![topic], ..plain() }),
+        let none = Extra::default;
+        for (key, extra) in [
+            (r#""type":"alarm\n""#, Extra { kind: Some("alarm\n".into()), ..none() }),
+            (r#""private":true"#, Extra { private: true, ..none() }),
+            (r#""client":"urn:uuid:1""#, Extra { client_id: Some("urn:uuid:1".into()), ..none() }),
+            (r#""topics":["a/b"]"#, Extra { topics: vec![topic], ..none() }),
+            (r#""retry":2500"#, Extra { retry: Some(2500), ..none() }),
         ] {
+            let message = Message { extra, ..plain() };
             assert_eq!(message_line(&message), format!("{}\n", with(key)).into_bytes());
             assert_eq!(read(&with(key)), Some(message.clone()), "{key}");
             // No protocol sends the key.

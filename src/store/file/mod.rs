@@ -19,7 +19,7 @@ use rustix::fs::{CWD, Mode, OFlags, open};
 
 use super::{Budget, Limits, Reading, Readings, Retention, Store, Watch};
 use crate::error::Error;
-use crate::event::{Cursor, Since, Topic};
+use crate::event::{Cursor, Draft, Since, Topic};
 use dir_entry::DirEntry;
 use event_file::EventFile;
 use fault::{failed, lock_held};
@@ -58,19 +58,19 @@ impl FileStore {
     fn publish_to(
         &self,
         file: &EventFile,
-        data: Option<&str>,
+        message: Option<&Draft>,
         deadline: Instant,
     ) -> Result<Option<Cursor>, Error> {
-        if let Some(data) = data {
-            self.quota().check_space(0, data.len().max(1))?;
+        if let Some(message) = message {
+            self.quota().check_space(0, message.data.len().max(1))?;
         }
-        file.publish(data, self.retention, deadline)
+        file.publish(message, self.retention, deadline)
     }
 
-    fn create(&self, entry: DirEntry, data: Option<&str>) -> Result<Option<Cursor>, Error> {
+    fn create(&self, entry: DirEntry, message: Option<&Draft>) -> Result<Option<Cursor>, Error> {
         self.quota().reserve_topic()?;
-        self.quota().check_space(1, data.map_or(0, str::len))?;
-        create(entry, data)
+        self.quota().check_space(1, message.map_or(0, |message| message.data.len()))?;
+        create(entry, message)
     }
 
     /// `None` if the topic does not fit into the answer.
@@ -102,7 +102,8 @@ impl FileStore {
 }
 
 impl Store for FileStore {
-    fn publish(&self, topic: &Topic, data: Option<&str>) -> Result<Cursor, Error> {
+    fn put(&self, topic: &Topic, message: Option<Draft>) -> Result<Cursor, Error> {
+        let message = message.as_ref();
         let name = file_name(topic)?;
         let path = self.path.join(&name);
         let entry = DirEntry { directory: self.directory.as_fd(), name: &name, path: &path };
@@ -112,8 +113,8 @@ impl Store for FileStore {
             // Opening a device may have effects, so check the type first.
             let there = entry.stat()?.map(|_| EventFile::open(entry, OFlags::RDWR)).transpose()?;
             let published = match there.flatten() {
-                Some(file) => self.publish_to(&file, data, deadline)?,
-                None => self.create(entry, data)?,
+                Some(file) => self.publish_to(&file, message, deadline)?,
+                None => self.create(entry, message)?,
             };
             match published {
                 Some(cursor) => return Ok(cursor),

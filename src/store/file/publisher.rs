@@ -16,7 +16,7 @@ use super::event_file::{EventFile, born_of, time_of};
 use super::fault::{failed, linked, lock_held, time_ahead};
 use super::log::{self, End, Head, Header};
 use crate::error::Error;
-use crate::event::{Cursor, Message, Since};
+use crate::event::{Cursor, Draft, Message, Since};
 use crate::process::sys;
 use crate::store::Retention;
 
@@ -29,10 +29,10 @@ pub const TEMP_PREFIX: &str = ".novcomet-";
 
 /// Creates an event file, complete with its message and its time; `None` if another
 /// publisher was first.
-pub fn create(entry: DirEntry<'_>, data: Option<&str>) -> Result<Option<Cursor>, Error> {
+pub fn create(entry: DirEntry<'_>, message: Option<&Draft>) -> Result<Option<Cursor>, Error> {
     let cursor = Cursor::SMALLEST.next(Cursor::now());
     let temp = TempFile::create(entry, RW_FOR_ALL).map_err(failed("create", entry.path))?;
-    let content = |inode| data.map(|data| new_log(cursor, inode, data)).unwrap_or_default();
+    let content = |inode| message.map(|it| new_log(cursor, inode, it)).unwrap_or_default();
     let done = temp
         .share_with_group()
         .and_then(|()| temp.fill(content, cursor))
@@ -45,9 +45,9 @@ pub fn create(entry: DirEntry<'_>, data: Option<&str>) -> Result<Option<Cursor>,
 }
 
 /// A log with its first message.
-fn new_log(id: Cursor, inode: u64, data: &str) -> Vec<u8> {
+fn new_log(id: Cursor, inode: u64, message: &Draft) -> Vec<u8> {
     let mut content = log::line(&Header { born: id, inode, dropped: None });
-    content.extend(log::message_line(&Message::new(id, data)));
+    content.extend(log::message_line(&message.clone().message(id)));
     content
 }
 
@@ -56,7 +56,7 @@ impl EventFile<'_> {
     /// other publishers until `deadline`.
     pub fn publish(
         &self,
-        data: Option<&str>,
+        message: Option<&Draft>,
         kept: Retention,
         deadline: Instant,
     ) -> Result<Option<Cursor>, Error> {
@@ -67,8 +67,8 @@ impl EventFile<'_> {
             return Ok(None);
         }
         let publisher = Publisher { file: self, seen, head, end, kept };
-        match data {
-            Some(data) => publisher.append(data).map(Some),
+        match message {
+            Some(message) => publisher.append(message).map(Some),
             None => publisher.touch_file().map(Some),
         }
     }
@@ -135,8 +135,8 @@ impl Publisher<'_> {
 
     /// Appends a message and then sets the time of its event. A torn line, or too many
     /// old messages, cause a compaction.
-    fn append(&self, data: &str) -> Result<Cursor, Error> {
-        let message = Message::new(self.next()?, data);
+    fn append(&self, message: &Draft) -> Result<Cursor, Error> {
+        let message = message.clone().message(self.next()?);
         let line = log::message_line(&message);
         if self.end.whole < self.seen.len() || self.needs_compaction(line.len()) {
             match self.compact(&message) {

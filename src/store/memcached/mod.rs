@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Budget, Polled, Reading, Readings, Retention, Store, Watch, is_prefix};
 use crate::error::Error;
-use crate::event::{Cursor, Message, Since, Topic};
+use crate::event::{Cursor, Draft, Message, Since, Topic};
 use crate::net::address::Address;
 use crate::net::stream::{MAX_REPLY_BYTES, REQUEST_TIMEOUT, invalid_reply};
 use crate::store::fault::server_failed;
@@ -175,7 +175,8 @@ fn absent(since: Since) -> Reading {
 }
 
 impl Store for MemcachedStore {
-    fn publish(&self, topic: &Topic, data: Option<&str>) -> Result<Cursor, Error> {
+    fn put(&self, topic: &Topic, message: Option<Draft>) -> Result<Cursor, Error> {
+        let data = message.as_ref().map(|message| message.data.as_str());
         let topic_key = self.topic_key(topic);
         self.begin();
         loop {

@@ -18,7 +18,7 @@ use redis_protocol::resp2::types::OwnedFrame;
 
 use super::{Budget, Reading, Readings, Retention, Store, Watch};
 use crate::error::Error;
-use crate::event::{Cursor, Message, Since, Topic};
+use crate::event::{Cursor, Draft, Message, Since, Topic};
 use crate::net::stream::{MAX_REPLY_BYTES, invalid_reply};
 use crate::net::tls::Tls;
 use crate::store::fault::server_failed;
@@ -173,7 +173,8 @@ fn position(since: Since) -> (&'static str, u64) {
 }
 
 impl Store for RedisStore {
-    fn publish(&self, topic: &Topic, data: Option<&str>) -> Result<Cursor, Error> {
+    fn put(&self, topic: &Topic, message: Option<Draft>) -> Result<Cursor, Error> {
+        let data = message.as_ref().map(|message| message.data.as_str());
         let key = self.key(topic);
         let command = Command::new("EVAL").with(PUBLISH).with("1").with(key.as_slice());
         let command = self.retention.iter().fold(command, Command::with);
