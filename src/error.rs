@@ -31,6 +31,8 @@ pub enum Error {
     MessageTooLong(usize),
     /// The body is neither a form nor text (415).
     UnsupportedBody,
+    /// The configured store cannot do it; the text says what (501).
+    NotImplemented(&'static str),
     /// A setting, or a file that a setting names, cannot be used (503).
     Misconfigured {
         /// The line for the log.
@@ -96,6 +98,7 @@ impl Error {
             Self::BodyTooLong(_) | Self::MessageTooLong(_) => 413,
             Self::QueryTooLong(_) => 414,
             Self::UnsupportedBody => 415,
+            Self::NotImplemented(_) => 501,
             Self::Misconfigured { .. } | Self::Unavailable { .. } => 503,
             Self::Full { .. } => 507,
         }
@@ -134,6 +137,7 @@ impl fmt::Display for Error {
         f.write_str(match self {
             Self::BadRequest(detail) => detail,
             Self::Forbidden(detail)
+            | Self::NotImplemented(detail)
             | Self::Unavailable { detail, .. }
             | Self::Full { detail, .. } => detail,
             Self::Unauthorized => "this needs a valid token",
@@ -170,6 +174,7 @@ mod tests {
             Error::QueryTooLong(1),
             Error::MessageTooLong(1),
             Error::UnsupportedBody,
+            Error::NotImplemented("x"),
             Error::setting("NOVCOMET_STORE", text, "x"),
             Error::misconfigured(text, text),
             Error::unavailable("no", text, text),
@@ -192,7 +197,8 @@ mod tests {
     #[test]
     fn only_server_faults_are_logged() {
         for error in all_with("x") {
-            assert_eq!(error.log_line().is_some(), error.status() > 500, "{error:?}");
+            // 501 is no fault: the store is what it is.
+            assert_eq!(error.log_line().is_some(), error.status() > 501, "{error:?}");
         }
     }
 

@@ -158,6 +158,7 @@ pub fn status_line(status: u16) -> &'static str {
         413 => "413 Content Too Large",
         414 => "414 URI Too Long",
         415 => "415 Unsupported Media Type",
+        501 => "501 Not Implemented",
         503 => "503 Service Unavailable",
         507 => "507 Insufficient Storage",
         _ => "500 Internal Server Error",

@@ -1,7 +1,9 @@
 //! The nouns: [`Topic`], [`Cursor`], [`Position`], [`Since`], [`Event`], [`Message`].
 
+mod pattern;
 mod position;
 
+pub use pattern::Pattern;
 pub use position::Position;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -216,6 +218,8 @@ pub enum Since {
     Second(u64),
     /// After a cursor that a server issued.
     Cursor(Cursor),
+    /// After a time in the order of all topics. A topic that is younger has no gap.
+    Order(Cursor),
     /// From the first message that is kept.
     Earliest,
     /// From the newest message that is kept, or as [`Now`](Self::Now) if there is none.
@@ -258,7 +262,7 @@ impl Since {
         match self {
             Self::Now => false,
             Self::Second(second) => event.seconds() > second,
-            Self::Cursor(cursor) => event > cursor,
+            Self::Cursor(cursor) | Self::Order(cursor) => event > cursor,
             Self::Earliest | Self::Latest => true,
         }
     }
@@ -269,7 +273,7 @@ impl Since {
         match self {
             Self::Now => None,
             Self::Second(second) => Some(Cursor(second.saturating_mul(MICROS) + (MICROS - 1))),
-            Self::Cursor(cursor) => Some(cursor),
+            Self::Cursor(cursor) | Self::Order(cursor) => Some(cursor),
             Self::Earliest => Some(Cursor::SMALLEST),
             Self::Latest => Some(Cursor::LATEST),
         }

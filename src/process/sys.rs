@@ -5,11 +5,13 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 // From Linux's include/uapi/linux/fcntl.h and asm-generic/fcntl.h, the same on
 // every architecture; the libc crate lacks them for some of its targets.
 const F_SETSIG: i32 = 10;
+const F_RDLCK: i16 = 0;
 const F_WRLCK: i16 = 1;
 const DN_MODIFY: i32 = 0x02;
 const DN_CREATE: i32 = 0x04;
@@ -137,7 +139,7 @@ pub fn notify_directory(directory: &File, signal: i32) -> io::Result<()> {
 /// # Errors
 /// The error of fcntl(2); EBADF if `file` is not open for writing.
 pub fn try_lock(file: &File) -> io::Result<bool> {
-    match fcntl_lock(file, libc::F_OFD_SETLK) {
+    match fcntl_lock(file, libc::F_OFD_SETLK, &WHOLE) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
         Err(error) => Err(error),
@@ -150,14 +152,47 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
 /// # Errors
 /// The error of fcntl(2).
 pub fn is_locked(file: &File) -> io::Result<bool> {
-    let lock = fcntl_lock(file, libc::F_OFD_GETLK)?;
+    let lock = fcntl_lock(file, libc::F_OFD_GETLK, &WHOLE)?;
     Ok(lock.l_type == F_WRLCK)
 }
 
-fn fcntl_lock(file: &File, command: i32) -> io::Result<libc::flock> {
-    // SAFETY: all zeroes is a valid `flock`: the whole file, l_pid 0 as OFD locks want it.
+/// Takes a shared lock on the byte `at`, which may be beyond the end. It also works for a
+/// directory that is open for reading.
+///
+/// # Errors
+/// The error of fcntl(2).
+pub fn share_byte(file: &impl AsRawFd, at: i64) -> io::Result<()> {
+    let byte = Lock { kind: F_RDLCK, start: at, length: 1 };
+    fcntl_lock(file, libc::F_OFD_SETLK, &byte).map(|_| ())
+}
+
+/// Where the lock of another open file begins, if there is one on these bytes, which are
+/// some. Of several it is any.
+///
+/// # Errors
+/// The error of fcntl(2).
+pub fn shared_byte_within(file: &impl AsRawFd, bytes: Range<i64>) -> io::Result<Option<i64>> {
+    let bytes = Lock { kind: F_WRLCK, start: bytes.start, length: bytes.end - bytes.start };
+    let found = fcntl_lock(file, libc::F_OFD_GETLK, &bytes)?;
+    Ok((found.l_type == F_RDLCK || found.l_type == F_WRLCK).then_some(found.l_start))
+}
+
+/// What fcntl(2) locks; the length 0 means up to the end.
+struct Lock {
+    kind: i16,
+    start: i64,
+    length: i64,
+}
+
+/// The whole file, for writing.
+const WHOLE: Lock = Lock { kind: F_WRLCK, start: 0, length: 0 };
+
+fn fcntl_lock(file: &impl AsRawFd, command: i32, wanted: &Lock) -> io::Result<libc::flock> {
+    // SAFETY: all zeroes is a valid `flock`: l_whence SEEK_SET, l_pid 0 as OFD locks want it.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
-    lock.l_type = F_WRLCK;
+    lock.l_type = wanted.kind;
+    lock.l_start = wanted.start;
+    lock.l_len = wanted.length;
     // SAFETY: `lock` is a local that outlives the call.
     check(unsafe { libc::fcntl(file.as_raw_fd(), command, &raw mut lock) })?;
     Ok(lock)

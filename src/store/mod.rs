@@ -84,6 +84,25 @@ impl Reading {
     }
 }
 
+/// What has happened for certain, in all topics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Horizon {
+    /// The time up to which every event has happened: none is to come.
+    pub at: Cursor,
+    /// Whether no publisher is at work.
+    pub is_settled: bool,
+}
+
+/// A topic with events.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seen {
+    /// Until when it is found: the time of its last event, or a later one if that time is
+    /// not the store's.
+    pub until: Cursor,
+    /// The topic.
+    pub topic: Topic,
+}
+
 /// The readings of several topics, in order: `None` for a topic that the budget did not
 /// reach, an error for a topic that cannot be read.
 pub type Readings = Vec<Option<Result<Reading, Error>>>;
@@ -127,6 +146,25 @@ pub trait Store {
         Ok(reading.unwrap_or_else(|| Reading::quiet(since.without_events())))
     }
 
+    /// The time up to which every event has happened. What a [`Watch`] has told after that
+    /// is known to the next [`survey`](Self::survey).
+    ///
+    /// # Errors
+    /// 501 if the store has no order of all topics, 503 if it cannot be used.
+    fn horizon(&self) -> Result<Horizon, Error> {
+        Err(Error::NotImplemented("this store cannot find topics by a pattern"))
+    }
+
+    /// Finds the topics with an event after `after`. With [`look`](Self::look) from
+    /// [`Since::Order`] it gives all events in one order.
+    ///
+    /// # Errors
+    /// 503 if the store cannot be used.
+    fn survey(&self, after: Cursor) -> Result<Vec<Seen>, Error> {
+        let _ = after;
+        Ok(Vec::new())
+    }
+
     /// Makes a watch that is on no topic yet.
     fn watch(&self) -> Box<dyn Watch>;
 
@@ -142,6 +180,9 @@ pub trait Watch {
     /// Reports later changes of these topics, too. It comes before each read of them,
     /// because a topic may have been replaced.
     fn arm(&mut self, topics: &[&Topic]);
+
+    /// Reports later changes of every topic, too.
+    fn arm_all(&mut self) {}
 
     /// Reports this topic no more.
     fn forget(&mut self, topic: &Topic) {
@@ -161,6 +202,11 @@ pub trait Watch {
     /// then is no more.
     fn changes(&mut self) -> Changes {
         Changes::Any
+    }
+
+    /// The same before the descriptor is readable, so that a survey misses nothing.
+    fn catch_up(&mut self) -> Changes {
+        Changes::Of(Vec::new())
     }
 
     /// Reports that the last wake-up brought no news of these topics.

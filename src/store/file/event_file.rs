@@ -18,7 +18,7 @@ use crate::store::{Budget, Reading, Retention};
 
 /// How far the kernel's time of a file may be behind the clock: one tick, which is 10 ms
 /// at most.
-const TICK: Duration = Duration::from_millis(10);
+pub const TICK: Duration = Duration::from_millis(10);
 
 /// An open event file.
 pub struct EventFile<'a> {
@@ -76,9 +76,10 @@ impl<'a> EventFile<'a> {
             Since::Cursor(cursor) if cursor == found.last.max(time) => false,
             Since::Cursor(cursor) if settled && cursor > found.last.max(time) => true,
             Since::Cursor(cursor) => found.dropped.is_some() || self.is_before(&seen, cursor)?,
+            Since::Order(cursor) => found.dropped.is_some() || self.has_dropped(&seen, cursor)?,
             _ => false,
         };
-        if gap {
+        if gap && !matches!(since, Since::Order(_)) {
             found = read(Since::Earliest)?;
         }
         let is_first = budget.is_untouched();
@@ -147,6 +148,12 @@ impl<'a> EventFile<'a> {
         };
         Ok(dropped.is_some_and(|dropped| cursor < dropped)
             || cursor > Cursor::SMALLEST && born.is_some_and(|born| cursor < born))
+    }
+
+    /// Whether a message after `cursor` is no longer kept.
+    fn has_dropped(&self, seen: &Metadata, cursor: Cursor) -> Result<bool, Error> {
+        let dropped = self.head(seen)?.header.and_then(|header| header.dropped);
+        Ok(dropped.is_some_and(|dropped| cursor < dropped))
     }
 
     /// Whether it is empty, as `touch` makes it, or begins with the header of a log.

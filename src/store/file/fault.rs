@@ -59,6 +59,16 @@ pub fn lock_held(path: &Path) -> Error {
     )
 }
 
+/// The publisher was stopped while it was at work.
+pub fn stopped(path: &Path) -> Error {
+    let what = format!("a publish to {} took seconds", path.display());
+    Error::unavailable(
+        "the message may have come too late for some; try again",
+        &what,
+        "see why the machine or the disk is slow",
+    )
+}
+
 /// No more than the share that stays free is left on the file system.
 pub fn no_space(path: &Path, percent: u8) -> Error {
     let what = format!("less than {percent} % of the file system of {} is free", path.display());

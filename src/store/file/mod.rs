@@ -7,17 +7,20 @@ mod event_file;
 mod fault;
 mod log;
 mod name;
+mod order;
 mod publisher;
 mod quota;
+mod survey;
 mod watch;
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, Mode, OFlags, open};
 
-use super::{Budget, Limits, Reading, Readings, Retention, Store, Watch};
+use super::{Budget, Horizon, Limits, Reading, Readings, Retention, Seen, Store, Watch};
 use crate::error::Error;
 use crate::event::{Cursor, Draft, Since, Topic};
 use dir_entry::DirEntry;
@@ -26,6 +29,7 @@ use fault::{failed, lock_held};
 use name::file_name;
 use publisher::create;
 use quota::Quota;
+use survey::Known;
 use watch::DirectoryWatch;
 
 /// The longest time of a publish while other publishers hold the topic. A publish takes
@@ -38,6 +42,7 @@ pub struct FileStore {
     directory: OwnedFd,
     retention: Retention,
     limits: Limits,
+    known: Known,
 }
 
 impl FileStore {
@@ -47,7 +52,7 @@ impl FileStore {
         let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = open(&path, how, Mode::empty())
             .map_err(|error| failed("use the directory", &path)(error.into()))?;
-        Ok(Self { path, directory, retention, limits })
+        Ok(Self { path, directory, retention, limits, known: Known::default() })
     }
 
     fn quota(&self) -> Quota<'_> {
@@ -129,8 +134,18 @@ impl Store for FileStore {
         Ok(wanted.iter().map(|&(topic, since)| read(topic, since)).collect())
     }
 
+    fn horizon(&self) -> Result<Horizon, Error> {
+        let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = open(&self.path, how, Mode::empty()).map_err(io::Error::from);
+        directory.and_then(|it| order::horizon(&it)).map_err(failed("list", &self.path))
+    }
+
+    fn survey(&self, after: Cursor) -> Result<Vec<Seen>, Error> {
+        self.known.after(&self.path, after)
+    }
+
     fn watch(&self) -> Box<dyn Watch> {
-        Box::new(DirectoryWatch::new(self.path.clone()))
+        Box::new(DirectoryWatch::new(self.path.clone(), self.known.clone()))
     }
 
     fn directory(&self) -> Option<BorrowedFd<'_>> {

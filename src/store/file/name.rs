@@ -25,3 +25,11 @@ pub fn file_name(topic: &Topic) -> Result<PathBuf, Error> {
     }
     Ok(name.into())
 }
+
+/// The topic of a file name; `None` if no topic has it.
+#[must_use]
+pub fn topic_of(name: &[u8]) -> Option<Topic> {
+    let encoded = std::str::from_utf8(name).ok()?.strip_suffix(".comet")?;
+    let topic = Topic::new(encoded.replace("%2F", "/").replace("%25", "%")).ok()?;
+    (file_name(&topic).ok()?.as_os_str().as_encoded_bytes() == name).then_some(topic)
+}

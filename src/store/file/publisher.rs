@@ -13,8 +13,9 @@ use rustix::fs::{Mode, RenameFlags, Timespec, Timestamps, UTIME_NOW, fstat, futi
 use super::acl;
 use super::dir_entry::{DirEntry, Names};
 use super::event_file::{EventFile, born_of, time_of};
-use super::fault::{failed, linked, lock_held, time_ahead};
+use super::fault::{failed, linked, lock_held, stopped, time_ahead};
 use super::log::{self, End, Head, Header};
+use super::order::AtWork;
 use crate::error::Error;
 use crate::event::{Cursor, Draft, Message, Since};
 use crate::process::sys;
@@ -30,6 +31,7 @@ pub const TEMP_PREFIX: &str = ".novcomet-";
 /// Creates an event file, complete with its message and its time; `None` if another
 /// publisher was first.
 pub fn create(entry: DirEntry<'_>, message: Option<&Draft>) -> Result<Option<Cursor>, Error> {
+    let at_work = AtWork::begin(entry.directory).map_err(failed("lock", entry.path))?;
     let cursor = Cursor::SMALLEST.next(Cursor::now());
     let temp = TempFile::create(entry, RW_FOR_ALL).map_err(failed("create", entry.path))?;
     let content = |inode| message.map(|it| new_log(cursor, inode, it)).unwrap_or_default();
@@ -38,7 +40,7 @@ pub fn create(entry: DirEntry<'_>, message: Option<&Draft>) -> Result<Option<Cur
         .and_then(|()| temp.fill(content, cursor))
         .and_then(|()| temp.place(RenameFlags::NOREPLACE));
     match done {
-        Ok(()) => Ok(Some(cursor)),
+        Ok(()) => finished(at_work, entry).map(|()| Some(cursor)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
         Err(error) => Err(failed("create", entry.path)(error)),
     }
@@ -51,6 +53,11 @@ fn new_log(id: Cursor, inode: u64, message: &Draft) -> Vec<u8> {
     content
 }
 
+/// A publisher that was stopped for long does not say that it has published.
+fn finished(at_work: AtWork, entry: DirEntry<'_>) -> Result<(), Error> {
+    at_work.finish().map_err(|_| stopped(entry.path))
+}
+
 impl EventFile<'_> {
     /// Publishes an event; `None` if the topic no longer uses this file. It waits for
     /// other publishers until `deadline`.
@@ -61,16 +68,18 @@ impl EventFile<'_> {
         deadline: Instant,
     ) -> Result<Option<Cursor>, Error> {
         self.lock(deadline)?;
+        let at_work = AtWork::begin(self.entry.directory).map_err(self.failed("lock"))?;
         let seen = self.metadata()?;
         let (head, end) = (self.head(&seen)?, self.end(&seen, kept.max_file_bytes)?);
         if !self.is_topics_own()? {
             return Ok(None);
         }
         let publisher = Publisher { file: self, seen, head, end, kept };
-        match message {
-            Some(message) => publisher.append(message).map(Some),
-            None => publisher.touch_file().map(Some),
-        }
+        let cursor = match message {
+            Some(message) => publisher.append(message)?,
+            None => publisher.touch_file()?,
+        };
+        finished(at_work, self.entry).map(|()| Some(cursor))
     }
 
     /// Whether the topic's name is the only name of this file. Another program may rely

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
-use super::name::file_name;
+use super::name::{file_name, topic_of};
+use super::survey::Known;
 use crate::event::Topic;
 use crate::process::sys;
 use crate::store::{Changes, Watch};
@@ -32,6 +33,12 @@ const FILE: WatchFlags = WatchFlags::ATTRIB
     .union(WatchFlags::MOVE_SELF)
     .union(WatchFlags::DONT_FOLLOW);
 
+/// Every change of a file in the directory, by its name.
+const ALL_FILES: WatchFlags = WatchFlags::ATTRIB
+    .union(WatchFlags::MODIFY)
+    .union(WatchFlags::DELETE)
+    .union(WatchFlags::MOVED_FROM);
+
 /// How many false wake-ups by dnotify in a row a subscriber accepts, and the time after
 /// which one more is accepted. A publish wakes every subscriber in the directory twice.
 /// With 1,000 subscribers to other topics, 13 publishes a second took half a processor.
@@ -47,6 +54,9 @@ pub struct DirectoryWatch {
     directory: PathBuf,
     /// The topics, by the names of their files.
     topics: BTreeMap<PathBuf, Topic>,
+    /// Whether changes of every topic are reported.
+    is_of_all: bool,
+    known: Known,
     mechanism: Mechanism,
     bucket: Bucket,
 }
@@ -70,9 +80,11 @@ enum Mechanism {
 
 impl DirectoryWatch {
     /// A watch on files in `directory`. The files need not exist.
-    pub fn new(directory: PathBuf) -> Self {
+    /// What `known` knows of all topics is kept true.
+    pub fn new(directory: PathBuf, known: Known) -> Self {
         let mechanism = Mechanism::inotify().unwrap_or_else(|_| Mechanism::dnotify());
-        Self { directory, topics: BTreeMap::new(), mechanism, bucket: Bucket::new() }
+        let (topics, bucket) = (BTreeMap::new(), Bucket::new());
+        Self { directory, topics, is_of_all: false, known, mechanism, bucket }
     }
 }
 
@@ -81,17 +93,18 @@ impl DirectoryWatch {
 fn add_watches(
     queue: &OwnedFd,
     files: &mut BTreeMap<i32, PathBuf>,
-    directory: &Path,
+    directory: (&Path, WatchFlags),
     names: Vec<PathBuf>,
 ) -> Result<(), Errno> {
-    add_watch(queue, directory, DIRECTORY)?.ok();
+    let (directory, flags) = directory;
+    add_watch(queue, directory, flags)?.ok();
     for name in names {
         match add_watch(queue, &directory.join(&name), FILE)? {
             Ok(watch) => drop(files.insert(watch, name)),
             // A file without read permission is watched through its directory.
             Err(Errno::ACCESS) => {
                 let changes = WatchFlags::ATTRIB | WatchFlags::MODIFY | WatchFlags::MASK_ADD;
-                add_watch(queue, directory, DIRECTORY | changes)?.ok();
+                add_watch(queue, directory, flags | changes)?.ok();
             }
             Err(_) => {}
         }
@@ -124,8 +137,10 @@ impl Watch for DirectoryWatch {
             names.push(name);
         }
         if let Mechanism::Inotify { queue, files } = &mut self.mechanism {
-            if add_watches(queue, files, &self.directory, names).is_err() {
+            let flags = if self.is_of_all { DIRECTORY | ALL_FILES } else { DIRECTORY };
+            if add_watches(queue, files, (&self.directory, flags), names).is_err() {
                 self.mechanism = Mechanism::dnotify();
+                self.known.forget();
             }
         }
         if let Mechanism::Dnotify { directory, .. } = &mut self.mechanism {
@@ -137,6 +152,11 @@ impl Watch for DirectoryWatch {
             // It reports one change, so none arrives during a cooldown.
             directory.take_if(|it| sys::notify_directory(it, libc::SIGRTMIN()).is_err());
         }
+    }
+
+    fn arm_all(&mut self) {
+        self.is_of_all = true;
+        self.known.watch(!matches!(self.mechanism, Mechanism::Nothing));
     }
 
     fn forget(&mut self, topic: &Topic) {
@@ -164,13 +184,34 @@ impl Watch for DirectoryWatch {
     }
 
     fn changes(&mut self) -> Changes {
-        match &self.mechanism {
-            Mechanism::Inotify { queue, files } => changed(queue, files, &self.topics),
+        let changes = match &self.mechanism {
+            Mechanism::Inotify { queue, files } => {
+                let of_name = |name: &Path| match self.topics.get(name) {
+                    None if self.is_of_all => topic_of(name.as_os_str().as_bytes()),
+                    known => known.cloned(),
+                };
+                changed(queue, files, of_name)
+            }
             Mechanism::Dnotify { signals, .. } => {
                 drain(signals);
                 Changes::Any
             }
             Mechanism::Nothing => Changes::Any,
+        };
+        match &changes {
+            Changes::Any => self.known.forget(),
+            Changes::Of(topics) => self.known.change(topics),
+        }
+        changes
+    }
+
+    fn catch_up(&mut self) -> Changes {
+        match &self.mechanism {
+            Mechanism::Inotify { .. } => self.changes(),
+            _ => {
+                self.known.forget();
+                Changes::Of(Vec::new())
+            }
         }
     }
 
@@ -183,6 +224,12 @@ impl Watch for DirectoryWatch {
             Mechanism::Dnotify { .. } => self.bucket.cooldown(),
             _ => Duration::ZERO,
         }
+    }
+}
+
+impl Drop for DirectoryWatch {
+    fn drop(&mut self) {
+        self.known.watch(false);
     }
 }
 
@@ -238,7 +285,7 @@ impl Mechanism {
 fn changed(
     queue: &OwnedFd,
     files: &BTreeMap<i32, PathBuf>,
-    topics: &BTreeMap<PathBuf, Topic>,
+    of_name: impl Fn(&Path) -> Option<Topic>,
 ) -> Changes {
     let mut queued = [MaybeUninit::uninit(); QUEUED];
     let mut events = inotify::Reader::new(queue, &mut queued);
@@ -247,9 +294,9 @@ fn changed(
         let named = event.file_name().map(|name| Path::new(OsStr::from_bytes(name.to_bytes())));
         let file = named.or_else(|| files.get(&event.wd()).map(PathBuf::as_path));
         is_any |= file.is_none() && !event.events().contains(ReadFlags::IGNORED);
-        changed.extend(file.and_then(|file| topics.get(file)));
+        changed.extend(file.and_then(&of_name));
     }
-    if is_any { Changes::Any } else { Changes::Of(changed.into_iter().cloned().collect()) }
+    if is_any { Changes::Any } else { Changes::Of(changed.into_iter().collect()) }
 }
 
 /// Empties the queue, which is non-blocking.
@@ -268,7 +315,7 @@ mod tests {
         let directory =
             std::env::temp_dir().join(format!("novcomet-{name}-{}", std::process::id()));
         fs::create_dir(&directory).unwrap();
-        let watch = DirectoryWatch::new(directory.clone());
+        let watch = DirectoryWatch::new(directory.clone(), Known::default());
         matches!(watch.mechanism, Mechanism::Inotify { .. }).then_some((directory, watch))
     }
 

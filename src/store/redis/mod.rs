@@ -168,7 +168,7 @@ fn position(since: Since) -> (&'static str, u64) {
         Since::Now => ("now", 0),
         Since::Latest => ("latest", 0),
         Since::Cursor(_) => ("cursor", cursor),
-        Since::Second(_) | Since::Earliest => ("since", cursor),
+        Since::Second(_) | Since::Earliest | Since::Order(_) => ("since", cursor),
     }
 }
 

@@ -1,0 +1,123 @@
+//! The topics of a directory, by the times of their files.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, Mode, OFlags, RawDir, openat};
+
+use super::dir_entry::{DirEntry, Stat};
+use super::event_file::TICK;
+use super::fault::failed;
+use super::name::{file_name, topic_of};
+use crate::error::Error;
+use crate::event::{Cursor, Topic};
+use crate::store::Seen;
+
+/// The bytes of a directory that are read at once.
+const LISTING_BUFFER: usize = 16_384;
+
+/// How often the directory is listed, although a watch has told of every change: a wake-up
+/// is only a hint.
+const RELIST: Duration = Duration::from_secs(5);
+
+/// The topics that a process knows. A watch on all of them says which have changed.
+#[derive(Clone, Default)]
+pub struct Known(Rc<RefCell<Index>>);
+
+#[derive(Default)]
+struct Index {
+    of_topic: BTreeMap<Topic, Cursor>,
+    by_time: BTreeSet<Seen>,
+    is_watched: bool,
+    /// When the directory was listed; `None` if what is known does not count.
+    listed: Option<Instant>,
+    changed: BTreeSet<Topic>,
+}
+
+impl Known {
+    /// From now on every change is told, or none any more.
+    pub fn watch(&self, is_watched: bool) {
+        let mut index = self.0.borrow_mut();
+        if index.is_watched != is_watched {
+            *index = Index { is_watched, ..Index::default() };
+        }
+    }
+
+    /// There are events in these topics, or they have been removed.
+    pub fn change<'t>(&self, topics: impl IntoIterator<Item = &'t Topic>) {
+        self.0.borrow_mut().changed.extend(topics.into_iter().cloned());
+    }
+
+    /// Changes have been missed.
+    pub fn forget(&self) {
+        self.0.borrow_mut().listed = None;
+    }
+
+    /// The topics with an event after `after`.
+    pub fn after(&self, directory: &Path, after: Cursor) -> Result<Vec<Seen>, Error> {
+        let mut index = self.0.borrow_mut();
+        index.refresh(directory).map_err(failed("list", directory))?;
+        Ok(index.by_time.iter().rev().take_while(|seen| seen.until > after).cloned().collect())
+    }
+}
+
+impl Index {
+    fn refresh(&mut self, directory: &Path) -> io::Result<()> {
+        let changed = std::mem::take(&mut self.changed);
+        if self.listed.is_some_and(|listed| self.is_watched && listed.elapsed() < RELIST) {
+            for topic in changed {
+                self.look_at(directory, topic);
+            }
+            return Ok(());
+        }
+        self.list(directory)
+    }
+
+    fn list(&mut self, directory: &Path) -> io::Result<()> {
+        self.of_topic.clear();
+        self.by_time.clear();
+        self.listed = Some(Instant::now());
+        let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = openat(CWD, directory, how, Mode::empty())?;
+        let mut buffer = [MaybeUninit::uninit(); LISTING_BUFFER];
+        let mut entries = RawDir::new(opened.as_fd(), &mut buffer);
+        while let Some(entry) = entries.next() {
+            if let Some(topic) = topic_of(entry?.file_name().to_bytes()) {
+                self.look_at(directory, topic);
+            }
+        }
+        Ok(())
+    }
+
+    /// A file that cannot be looked at has no events.
+    fn look_at(&mut self, directory: &Path, topic: Topic) {
+        if let Some(known) = self.of_topic.remove(&topic) {
+            self.by_time.remove(&Seen { until: known, topic: topic.clone() });
+        }
+        let path = file_name(&topic).map(|name| directory.join(name));
+        let found =
+            path.and_then(|path| DirEntry { directory: CWD, name: &path, path: &path }.stat());
+        if let Ok(Some(found)) = found {
+            let until = found_until(&found, Cursor::now());
+            self.by_time.insert(Seen { until, topic: topic.clone() });
+            self.of_topic.insert(topic, until);
+        }
+    }
+}
+
+/// When a subscriber need not find a file any more: at its last event. The kernel's time
+/// may be behind the clock. A time in the future was set by hand, or the clock went back:
+/// then the last change counts.
+fn found_until(found: &Stat, now: Cursor) -> Cursor {
+    match found.time {
+        time if time > now => found.changed.after(TICK),
+        time if !found.is_publisher_time => time.after(TICK),
+        time => time,
+    }
+}
