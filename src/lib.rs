@@ -199,7 +199,7 @@ impl<'s> Service<'_, 's> {
                 streams.log.report(&fault);
                 response
             }
-            Step::Wait(wanted) => return self.wait(wanted, streams),
+            Step::Wait(wanted) => return self.wait(*wanted, streams),
         };
         let bytes = response.with_cors(grant.allowed_origin()).bytes();
         Ok(Answer { bytes, is_refused: false })

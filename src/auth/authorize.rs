@@ -28,6 +28,8 @@ pub enum Access<'a> {
     Publish(Vec<&'a Topic>),
     /// To subscribe to these topics.
     Subscribe(Vec<&'a Topic>),
+    /// To subscribe by pattern.
+    Follow,
 }
 
 /// Whether `policy` allows the client that sent `request` what it asks for.
@@ -47,11 +49,16 @@ pub fn authorize(
         Access::None => (Granted::Nothing, None),
         Access::Publish(_) => (Granted::Publish, rights.publish(now)?),
         Access::Subscribe(topics) => (Granted::Subscribe, rights.subscribe(topics, now)?),
+        Access::Follow => (Granted::Subscribe, rights.subscribe(&[], now)?),
     };
-    let private = if claims.is_some() { policy.private.clone() } else { Topics::default() };
+    let private = if claims.is_some() || matches!(access, Access::Follow) {
+        policy.private.clone()
+    } else {
+        Topics::default()
+    };
     let grant = Grant::new(action, private, claims, rights.is_foreign(), origin);
     match access {
-        Access::None => {}
+        Access::None | Access::Follow => {}
         Access::Publish(topics) => grant.check_publish(topics.iter().copied())?,
         Access::Subscribe(topics) => grant.check_subscribe(topics.iter().copied(), now)?,
     }

@@ -8,7 +8,7 @@ use super::access::Topics;
 use super::token::Claims;
 use crate::cgi::FieldValue;
 use crate::error::Error;
-use crate::event::{Cursor, Topic};
+use crate::event::{Cursor, Message, Topic};
 
 /// The authorised action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +84,16 @@ impl Grant {
         }
         let may = |topic| !self.private.contains(topic) || claims.may_subscribe(topic);
         granted(topics.into_iter().all(may))
+    }
+
+    /// Whether the request may receive this message of a topic.
+    #[must_use]
+    pub fn may_receive(&self, topic: &Topic, message: Option<&Message>) -> bool {
+        let may = |topic| self.claims.as_ref().is_some_and(|claims| claims.may_subscribe(topic));
+        let extra = message.map(|message| &message.extra);
+        let is_private = extra.is_some_and(|extra| extra.private);
+        (!self.private.contains(topic) || may(topic))
+            && (!is_private || may(topic) || extra.is_some_and(|it| it.topics.iter().any(may)))
     }
 
     /// How long the token is valid.

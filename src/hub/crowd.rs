@@ -3,19 +3,26 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::following::Following;
 use super::look::Wanted;
 use super::waiter::Waiter;
-use crate::event::Topic;
+use crate::event::{Cursor, Topic};
 use crate::store::Changes;
 
 /// The number of a subscriber in its process.
 pub(super) type Id = u64;
+
+/// How far those may be apart whose events are found at once. One who has much to catch up
+/// with has its turn after the others.
+const ABREAST: Duration = Duration::from_secs(10);
 
 /// The subscribers of one process.
 #[derive(Default)]
 pub(super) struct Crowd {
     waiters: BTreeMap<Id, Waiter>,
     of_topic: BTreeMap<Topic, BTreeSet<Id>>,
+    /// Those who subscribe by pattern.
+    following: BTreeSet<Id>,
     /// When each is to be looked after, though nothing happens.
     due: BTreeMap<Id, Duration>,
     agenda: BTreeSet<(Duration, Id)>,
@@ -31,6 +38,9 @@ impl Crowd {
         for (topic, _) in waiter.subscriptions.wanted() {
             self.of_topic.entry(topic.clone()).or_default().insert(id);
         }
+        if waiter.following.is_some() {
+            self.following.insert(id);
+        }
         self.descriptors += waiter.descriptors().len();
         self.dirty.insert(id);
         self.waiters.insert(id, waiter);
@@ -41,6 +51,7 @@ impl Crowd {
         let waiter = self.waiters.remove(&id)?;
         self.cancel(id);
         self.dirty.remove(&id);
+        self.following.remove(&id);
         self.descriptors -= waiter.descriptors().len();
         let mut abandoned = Vec::new();
         for (topic, _) in waiter.subscriptions.wanted() {
@@ -109,7 +120,12 @@ impl Crowd {
             Changes::Any => self.touch_all(),
             Changes::Of(topics) => {
                 let ids = topics.iter().filter_map(|topic| self.of_topic.get(topic)).flatten();
-                let ids: Vec<_> = ids.copied().collect();
+                let wants = |id: &&Id| {
+                    let waiter = self.waiters.get(id);
+                    let following = waiter.and_then(|waiter| waiter.following.as_ref());
+                    following.is_some_and(|it| topics.iter().any(|topic| it.wants(topic)))
+                };
+                let ids: Vec<_> = ids.chain(self.following.iter().filter(wants)).copied().collect();
                 for id in ids {
                     self.touch(id);
                 }
@@ -121,15 +137,39 @@ impl Crowd {
     /// Takes those for which one look at the store is enough.
     pub fn batch(&mut self) -> Vec<Id> {
         let mut wanted = Wanted::default();
+        let newest = self.dirty_following().map(|(_, after)| after).max();
+        let oldest = newest.map(|newest| newest.before(ABREAST));
+        let late: BTreeSet<_> = self
+            .dirty_following()
+            .filter(|(_, after)| Some(*after) < oldest)
+            .map(|it| it.0)
+            .collect();
         let is_taken = |&&id: &&Id| {
             let waiter = self.waiters.get(&id);
             waiter.is_none_or(|waiter| wanted.add(waiter.subscriptions.wanted()))
         };
-        let batch: Vec<_> = self.dirty.iter().take_while(is_taken).copied().collect();
+        let now = self.dirty.iter().filter(|id| !late.contains(id));
+        let batch: Vec<_> = now.take_while(is_taken).copied().collect();
         for id in &batch {
             self.dirty.remove(id);
         }
         batch
+    }
+
+    fn dirty_following(&self) -> impl Iterator<Item = (Id, Cursor)> {
+        let dirty = self.following.iter().filter(|id| self.dirty.contains(id));
+        dirty.filter_map(|id| Some((*id, self.waiters.get(id)?.following.as_ref()?.after())))
+    }
+
+    /// The patterns of these, and where they stand.
+    pub fn following(&self, batch: &[Id]) -> Vec<&Following> {
+        let waiters = batch.iter().filter_map(|id| self.waiters.get(id));
+        waiters.filter_map(|waiter| waiter.following.as_ref()).collect()
+    }
+
+    /// Whether somebody subscribes by pattern.
+    pub fn has_following(&self) -> bool {
+        !self.following.is_empty()
     }
 
     /// What these want to know of the store.

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::following::{Following, Start, Wish, find};
 use super::subscription::Subscription;
 use super::waiter::{Renderer, Until, Wanted};
 use crate::auth::grant::Grant;
 use crate::error::Error;
-use crate::event::{Cursor, Event, Topic};
+use crate::event::{Cursor, Draft, Event, Position, Topic};
 use crate::process::random::Random;
 use crate::process::slots::{Slot, Slots};
 use crate::store::Store;
@@ -48,6 +49,15 @@ pub struct Publication {
     pub topic: Topic,
     /// The message, if there is one.
     pub data: Option<String>,
+}
+
+/// A message for several topics, with what is said of it besides.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NewUpdate {
+    /// The topics, the canonical one first.
+    pub topics: Vec<Topic>,
+    /// The message.
+    pub message: Draft,
 }
 
 /// What a client may know of the program.
@@ -107,6 +117,27 @@ impl<'a, 's> Hub<'a, 's> {
         topics.into_iter().map(publish).collect()
     }
 
+    /// Publishes a message to its topics, in order. Each of them keeps it. Returns where the
+    /// event of the canonical topic is.
+    ///
+    /// # Errors
+    /// 403 for a topic that is not granted, before anything is published. The store's, at
+    /// the first topic that fails; those before it are published.
+    pub fn publish_update(&self, update: NewUpdate) -> Result<Position, Error> {
+        let NewUpdate { topics, mut message } = update;
+        self.grant.check_publish(&topics)?;
+        let store = (self.open)()?;
+        if topics.len() > 1 {
+            message.extra.topics.clone_from(&topics);
+        }
+        let mut canonical = None;
+        for topic in &topics {
+            let cursor = store.put(topic, Some(message.clone()))?;
+            canonical = canonical.or(Some(cursor));
+        }
+        canonical.map(Position::after).ok_or_else(|| Error::bad_request("an update needs a topic"))
+    }
+
     /// Publishes these, one after the other, except for those that have been refused. If one
     /// fails, the others go on.
     ///
@@ -144,8 +175,44 @@ impl<'a, 's> Hub<'a, 's> {
         wait: Option<Duration>,
         renderer: Box<dyn Renderer>,
     ) -> Result<Wanted, Error> {
+        let topics = subscriptions.iter().map(|each| &each.topic);
+        self.grant.check_subscribe(topics, Cursor::now())?;
+        self.admit((subscriptions, None), until, wait, renderer)
+    }
+
+    /// The same for a subscriber by pattern. Each of its events is judged when it comes.
+    ///
+    /// # Errors
+    /// 401 when the token has expired, 501 if the store has no order of all topics, 503 when
+    /// the store cannot be used or slots cannot be counted.
+    pub fn follow(
+        &self,
+        wish: Wish,
+        until: Until,
+        wait: Option<Duration>,
+        renderer: Box<dyn Renderer>,
+    ) -> Result<Wanted, Error> {
         let now = Cursor::now();
-        self.grant.check_subscribe(subscriptions.iter().map(|each| &each.topic), now)?;
+        self.grant.check_subscribe([], now)?;
+        let Wish { patterns, start, is_strict } = wish;
+        let start = match start {
+            Start::Now => Some(Position::after(now)),
+            Start::Earliest => Some(Position::after(Cursor::SMALLEST)),
+            Start::After(position) => Some(position),
+            Start::AfterId(id) => find((self.open)()?.as_ref(), &patterns, &id)?,
+        };
+        let following = Following::new(patterns, start, is_strict, now);
+        self.admit((Vec::new(), Some(following)), until, wait, renderer)
+    }
+
+    fn admit(
+        &self,
+        (subscriptions, following): (Vec<Subscription>, Option<Following>),
+        until: Until,
+        wait: Option<Duration>,
+        renderer: Box<dyn Renderer>,
+    ) -> Result<Wanted, Error> {
+        let now = Cursor::now();
         let longest = match until {
             Until::FirstUpdate => self.terms.poll,
             Until::Deadline => jittered(self.terms.stream),
@@ -160,6 +227,7 @@ impl<'a, 's> Hub<'a, 's> {
         let client = self.terms.client();
         Ok(Wanted {
             subscriptions,
+            following,
             until,
             timeout,
             interval,

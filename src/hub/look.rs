@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use super::following::Following;
+use super::sweep::Sweep;
 use super::update::MAX_PIECE;
 use crate::error::Error;
 use crate::event::{Message, Since, Topic};
-use crate::store::{Budget, Reading, Store};
+use crate::store::{Budget, Horizon, Reading, Store};
 
 /// The most topics of one look, counted for each position in them. A request names at
 /// most so many.
 pub const MAX_TOPICS: usize = 64;
 
 /// The bytes of a message besides its text: about those of its line in a log.
-const OVERHEAD: usize = 42;
+pub const OVERHEAD: usize = 42;
 
 /// Positions to read from, each once.
 #[derive(Default)]
@@ -59,6 +61,8 @@ impl<'t> Wanted<'t> {
 /// The readings, by topic and position.
 pub struct Look {
     found: BTreeMap<Topic, Vec<Found>>,
+    /// For those who subscribe by pattern.
+    sweep: Option<Result<Sweep, Error>>,
 }
 
 type Found = (Since, Result<Reading, Error>);
@@ -68,8 +72,24 @@ impl Look {
     ///
     /// # Errors
     /// The store's.
-    pub fn at(store: &dyn Store, wanted: &Wanted) -> Result<Self, Error> {
+    pub fn at(
+        store: &dyn Store,
+        wanted: &Wanted,
+        following: &[&Following],
+        horizon: Option<Result<Horizon, Error>>,
+    ) -> Result<Self, Error> {
+        let after = following.iter().map(|one| one.after()).min();
+        let wants = |topic: &Topic| following.iter().any(|one| one.wants(topic));
+        let sweep = after.zip(horizon);
+        let sweep = sweep.map(|(after, horizon)| Sweep::at(store, after, horizon?, wants));
+        Ok(Self { found: Self::read(store, wanted)?, sweep })
+    }
+
+    fn read(store: &dyn Store, wanted: &Wanted) -> Result<BTreeMap<Topic, Vec<Found>>, Error> {
         let wanted = wanted.in_order();
+        if wanted.is_empty() {
+            return Ok(BTreeMap::new());
+        }
         let size = |_: &Topic, message: &Message| message.data.len() + OVERHEAD;
         let readings = store.look(&wanted, &mut Budget::new(MAX_PIECE, &size))?;
         let mut found = BTreeMap::<_, Vec<_>>::new();
@@ -78,7 +98,15 @@ impl Look {
                 found.entry(topic.clone()).or_default().push((since, reading));
             }
         }
-        Ok(Self { found })
+        Ok(found)
+    }
+
+    /// The events of all topics in one order, if somebody subscribes by pattern.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn sweep(&self) -> Option<Result<&Sweep, Error>> {
+        self.sweep.as_ref().map(|sweep| sweep.as_ref().map_err(Clone::clone))
     }
 
     /// The reading of a topic, as far as it fits into `budget`; `None` if it was not

@@ -2,17 +2,20 @@
 
 mod crowd;
 mod facade;
+mod following;
 mod joining;
 mod look;
 mod subscription;
 mod subscriptions;
+mod sweep;
 mod update;
 mod waiter;
 mod waiting_loop;
 
-pub use facade::{About, Hub, Publication, Terms};
+pub use facade::{About, Hub, NewUpdate, Publication, Terms};
+pub use following::{Start, Wish};
 pub use joining::Together;
 pub use subscription::Subscription;
-pub use update::{Piece, Update};
+pub use update::{Occurrence, Piece, Update};
 pub use waiter::{Renderer, Restore, Until, Waiter, Wanted};
 pub use waiting_loop::{Ended, Shared};

@@ -6,7 +6,7 @@ use super::look::Look;
 use super::subscription::Subscription;
 use super::update::Update;
 use crate::error::Error;
-use crate::event::{Cursor, Since, Topic};
+use crate::event::{Cursor, Message, Since, Topic};
 use crate::store::{Budget, Reading};
 
 /// How soon a topic is read again while a publisher works on it: a publish takes
@@ -41,6 +41,9 @@ struct TopicState {
     is_readable: bool,
 }
 
+/// Whether the subscriber may receive a message of a topic.
+type MayReceive<'a> = &'a dyn Fn(&Topic, &Message) -> bool;
+
 impl Subscriptions {
     pub fn new(subscriptions: Vec<Subscription>, now: Cursor) -> Self {
         let known = |Subscription { topic, since }| TopicState {
@@ -72,7 +75,7 @@ impl Subscriptions {
         look: &Look,
         now: Duration,
         mut budget: Budget,
-        report: &mut dyn FnMut(&Error),
+        (may, report): (MayReceive, &mut dyn FnMut(&Error)),
     ) -> Result<bool, Error> {
         let lasting = |since| now.saturating_sub(since);
         self.overdue = self.unsettled.is_some_and(|since| lasting(since) >= UNSETTLED_LIMIT);
@@ -83,7 +86,7 @@ impl Subscriptions {
             let found = look.reading(&state.topic, state.since, &mut budget);
             whole &= found.is_some();
             match found.transpose() {
-                Ok(found) => settled &= state.apply(found, self.overdue),
+                Ok(found) => settled &= state.apply(found, self.overdue, may),
                 Err(error) if error.status() < 500 => return Err(error),
                 Err(error) => {
                     state.fail();
@@ -184,9 +187,10 @@ impl TopicState {
 
     /// Returns `false` when a publisher is at work. A topic that was not reached
     /// stays as it is.
-    fn apply(&mut self, found: Option<Reading>, overdue: bool) -> bool {
+    fn apply(&mut self, found: Option<Reading>, overdue: bool, may: MayReceive) -> bool {
         self.update = None;
-        let Some(found) = found else { return true };
+        let Some(mut found) = found else { return true };
+        let is_hidden = self.hide(&mut found, may);
         self.is_readable = true;
         let is_new = |&time: &Cursor| self.since == Since::Now || self.since.includes(time);
         let pending = found.pending.filter(is_new).filter(|_| found.pending != self.pending);
@@ -195,7 +199,7 @@ impl TopicState {
         }
         let is_known = pending.is_some() && !matches!(self.since, Since::Now | Since::Latest);
         self.pending = found.pending;
-        if is_known || self.is_update(&found) {
+        if is_known || !is_hidden && self.is_update(&found) {
             self.update = Some(Update {
                 topic: self.topic.clone(),
                 cursor: found.standing,
@@ -206,6 +210,19 @@ impl TopicState {
             self.since = Since::Cursor(found.standing);
         }
         pending.is_none()
+    }
+
+    /// Leaves out the messages that the subscriber may not receive. Returns whether nothing
+    /// else has happened.
+    fn hide(&self, found: &mut Reading, may: MayReceive) -> bool {
+        let last = found.messages.last().map(|message| message.id);
+        found.messages.retain(|message| may(&self.topic, message));
+        let left = found.messages.last().map(|message| message.id);
+        if left == last || last != Some(found.standing) {
+            return false;
+        }
+        found.standing = left.unwrap_or(found.standing);
+        left.is_none() && !found.gap
     }
 
     fn is_update(&self, found: &Reading) -> bool {

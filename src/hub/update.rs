@@ -1,6 +1,6 @@
 //! An update that a subscriber receives.
 
-use crate::event::{Cursor, Message, Topic};
+use crate::event::{Cursor, Message, Position, Topic};
 
 /// How much one piece holds, in bytes as they are sent and for all its topics. A
 /// process that had more would be large, and slow to write; the rest follows.
@@ -19,6 +19,19 @@ pub struct Update {
     pub gap: bool,
 }
 
+/// An event that a subscriber by pattern receives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Occurrence {
+    /// The topic.
+    pub topic: Topic,
+    /// Where the subscriber stands after it.
+    pub position: Position,
+    /// `None` for an event without a message.
+    pub message: Option<Message>,
+    /// Messages of this topic before it may be missing.
+    pub gap: bool,
+}
+
 /// A piece of an answer: all of a poll's, or the next part of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
@@ -32,6 +45,24 @@ pub enum Piece {
     },
     /// New events.
     Updates(Vec<Update>),
+    /// The start of a stream by pattern.
+    Begin {
+        /// Where the subscriber stands.
+        position: Position,
+        /// Whether all that followed the position of its request has been kept.
+        is_known: bool,
+        /// When the client is to reconnect after the end, in seconds, if not soon.
+        retry_after: Option<u32>,
+    },
+    /// New events of topics that a pattern selects, in order.
+    Events {
+        /// The events.
+        events: Vec<Occurrence>,
+        /// Where the subscriber stands after them.
+        position: Position,
+    },
+    /// A poll by pattern ends without an event. The subscriber stands there.
+    Idle(Position),
     /// A stream had no event for some time.
     Heartbeat,
     /// A poll ends without an event; these are the client's cursors.
@@ -47,7 +78,10 @@ impl Piece {
                 cursors.iter().map(|(topic, _)| topic).collect()
             }
             Self::Updates(updates) => updates.iter().map(|update| &update.topic).collect(),
-            Self::Heartbeat => Vec::new(),
+            // The topics of a pattern are judged one by one.
+            Self::Heartbeat | Self::Begin { .. } | Self::Events { .. } | Self::Idle(_) => {
+                Vec::new()
+            }
         }
     }
 }

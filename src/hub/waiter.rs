@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::following::Following;
 use super::look::Look;
 use super::subscription::Subscription;
 use super::subscriptions::Subscriptions;
@@ -61,6 +62,7 @@ pub type Restore = fn(&str) -> Option<Box<dyn Renderer>>;
 /// makes one.
 pub struct Wanted {
     pub(super) subscriptions: Vec<Subscription>,
+    pub(super) following: Option<Following>,
     pub(super) until: Until,
     pub(super) timeout: Duration,
     /// Between two reads of the store, when nothing wakes the process.
@@ -78,6 +80,8 @@ pub struct Wanted {
 /// One subscriber, its output and what it has received.
 pub struct Waiter {
     pub(super) subscriptions: Subscriptions,
+    /// What it subscribes to by pattern.
+    pub(super) following: Option<Following>,
     /// When its time is over. This and the other times are those of the machine's
     /// monotonic clock.
     pub deadline: Duration,
@@ -126,6 +130,7 @@ impl Waiter {
         let deadline = now.saturating_add(timeout);
         Self {
             subscriptions: Subscriptions::new(wanted.subscriptions, wall),
+            following: wanted.following,
             deadline,
             // A stream starts at once.
             next_piece: if until == Until::Deadline { now } else { deadline },
@@ -143,8 +148,7 @@ impl Waiter {
         }
     }
 
-    /// Takes what was found, as much as one piece holds. Returns whether every topic was
-    /// reached.
+    /// Takes what was found, as much as one piece holds. Returns whether that is all.
     pub(super) fn take(
         &mut self,
         look: &Look,
@@ -152,14 +156,32 @@ impl Waiter {
         report: &mut dyn FnMut(&Error),
     ) -> Result<bool, Error> {
         let size = |topic: &Topic, message: &Message| self.renderer.size(topic, message);
-        self.subscriptions.take(look, now, Budget::new(MAX_PIECE, &size), report)
+        let budget = Budget::new(MAX_PIECE, &size);
+        let may = |topic: &Topic, message: &Message| self.grant.may_receive(topic, Some(message));
+        let is_whole = self.subscriptions.take(look, now, budget, (&may, report))?;
+        let Some(following) = &mut self.following else { return Ok(is_whole) };
+        match look.sweep() {
+            Some(sweep) => Ok(following.take(sweep?, &self.grant, now, budget) && is_whole),
+            None => Ok(false),
+        }
+    }
+
+    /// Whether there is something for it.
+    pub(super) fn has_updates(&self) -> bool {
+        self.subscriptions.has_updates()
+            || self.following.as_ref().is_some_and(Following::has_updates)
+    }
+
+    /// Whether another process can go on for it without a loss.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.subscriptions.is_quiet() && !self.has_updates()
     }
 
     /// The news to deliver at `now`, if there are any.
     pub(super) fn found(&self, is_whole: bool, now: Duration) -> Option<Found> {
         match () {
             () if !self.subscriptions.is_settled() => None,
-            () if self.subscriptions.has_updates() => Some(Found::Updates),
+            () if self.has_updates() => Some(Found::Updates),
             () if is_whole && now >= self.next_piece => Some(Found::Nothing),
             () => None,
         }
@@ -172,7 +194,11 @@ impl Waiter {
             None if self.is_unsent() => {
                 self.output.patience().min(self.deadline.saturating_add(READ_TIMEOUT))
             }
-            None => self.subscriptions.next_read(now).unwrap_or(self.next_piece),
+            None => {
+                let following = self.following.as_ref().and_then(|it| it.next_read(now));
+                let next = following.map_or(self.next_piece, |next| next.min(self.next_piece));
+                self.subscriptions.next_read(now).unwrap_or(next)
+            }
         }
     }
 
@@ -194,12 +220,26 @@ impl Waiter {
         match (self.until, found) {
             (Until::Deadline, _) => self.stream(found, now),
             (Until::FirstUpdate, Found::Updates) => {
-                let updates = Piece::Updates(self.subscriptions.take_updates());
+                let updates = self.take_updates();
                 self.render(&updates).map(Next::End)
             }
             (Until::FirstUpdate, Found::Nothing | Found::Terminated) => {
-                self.render(&Piece::Timeout(self.subscriptions.cursors())).map(Next::End)
+                let end = match &self.following {
+                    Some(following) => Piece::Idle(following.position()),
+                    None => Piece::Timeout(self.subscriptions.cursors()),
+                };
+                self.render(&end).map(Next::End)
             }
+        }
+    }
+
+    fn take_updates(&mut self) -> Piece {
+        match &mut self.following {
+            Some(following) => {
+                let events = following.take_updates();
+                Piece::Events { events, position: following.position() }
+            }
+            None => Piece::Updates(self.subscriptions.take_updates()),
         }
     }
 
@@ -211,7 +251,7 @@ impl Waiter {
         }
         match found {
             Found::Updates if goes_on => {
-                let updates = Piece::Updates(self.subscriptions.take_updates());
+                let updates = self.take_updates();
                 bytes.extend(self.render(&updates)?);
             }
             Found::Nothing if !is_start && now >= self.started + HEARTBEAT => {
@@ -227,6 +267,12 @@ impl Waiter {
 
     /// A stream without a cursor for each topic ends at once.
     fn start(&mut self, bytes: &mut Vec<u8>) -> Result<bool, Error> {
+        if let Some(following) = &self.following {
+            let (position, is_known) = (following.position(), following.is_known());
+            let begin = Piece::Begin { position, is_known, retry_after: self.retry_after };
+            bytes.extend(self.render(&begin)?);
+            return Ok(true);
+        }
         let cursors = self.subscriptions.all_cursors();
         let is_known = !cursors.is_empty();
         bytes.extend(self.render(&Piece::Start { cursors, retry_after: self.retry_after })?);
@@ -241,6 +287,7 @@ impl Waiter {
             return Ok(body);
         }
         self.has_begun = true;
+        // It may depend on the first piece.
         let head = self.renderer.head().retry_after(self.retry_after);
         let response = match self.until {
             Until::FirstUpdate => head.body(body),
@@ -280,6 +327,7 @@ impl Waiter {
     pub(super) fn record(&self) -> Record {
         Record {
             subscriptions: self.subscriptions.positions(),
+            following: self.following.clone(),
             deadline: self.deadline,
             next_piece: self.next_piece,
             client: self.client,
@@ -298,6 +346,8 @@ impl Waiter {
 #[derive(Serialize, Deserialize)]
 pub(super) struct Record {
     subscriptions: Vec<Subscription>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    following: Option<Following>,
     deadline: Duration,
     next_piece: Duration,
     client: Option<SocketAddr>,
@@ -330,6 +380,7 @@ impl Record {
         }
         Some(Waiter {
             subscriptions: Subscriptions::new(self.subscriptions, Cursor::now()),
+            following: self.following,
             deadline: self.deadline,
             next_piece: self.next_piece,
             interval,

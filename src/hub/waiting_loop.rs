@@ -13,7 +13,7 @@ use crate::process::clock::{Clock, Interest, Wake};
 use crate::process::connections::closed_by_clients;
 use crate::process::random::Random;
 use crate::process::sandbox;
-use crate::store::{Store, Watch};
+use crate::store::{Horizon, Store, Watch};
 
 /// How long a leader without a standby goes on after its own answer. Its client, which
 /// returns, may be the next.
@@ -263,8 +263,7 @@ impl<'a> Shared<'a> {
 
     fn can_join(&self) -> bool {
         let own = self.crowd.get(self.own.id);
-        own.is_some_and(|own| !own.is_unsent() && own.subscriptions.is_quiet())
-            && !self.own.is_terminated
+        own.is_some_and(|own| !own.is_unsent() && own.is_quiet()) && !self.own.is_terminated
     }
 
     fn lead(&mut self, leader: Box<Leader>) {
@@ -322,12 +321,11 @@ impl<'a> Shared<'a> {
         if batch.is_empty() {
             return;
         }
+        self.arm(&batch);
+        let horizon = self.find_horizon(&batch);
         let look = {
-            let wanted = self.crowd.wanted(&batch);
-            if let Some(watch) = &mut self.watch {
-                watch.arm(&wanted.topics());
-            }
-            Look::at(self.store, &wanted)
+            let (wanted, following) = (self.crowd.wanted(&batch), self.crowd.following(&batch));
+            Look::at(self.store, &wanted, &following, horizon)
         };
         if let Err(error) = &look {
             (self.report)(error);
@@ -335,6 +333,28 @@ impl<'a> Shared<'a> {
         for id in batch {
             self.serve_one(id, look.as_ref());
         }
+    }
+
+    fn arm(&mut self, batch: &[Id]) {
+        let Some(watch) = &mut self.watch else { return };
+        if self.crowd.has_following() {
+            watch.arm_all();
+        }
+        watch.arm(&self.crowd.wanted(batch).topics());
+    }
+
+    /// For subscribers by pattern. The changes before it must be known to the survey, so
+    /// that it misses no topic.
+    fn find_horizon(&mut self, batch: &[Id]) -> Option<Result<Horizon, Error>> {
+        if self.crowd.following(batch).is_empty() {
+            return None;
+        }
+        let horizon = self.store.horizon();
+        if let Some(watch) = &mut self.watch {
+            let changes = watch.catch_up();
+            self.crowd.touch_changed(&changes);
+        }
+        Some(horizon)
     }
 
     fn serve_one(&mut self, id: Id, look: Result<&Look, &Error>) {
@@ -412,7 +432,7 @@ impl<'a> Shared<'a> {
             waiter.hurry(haste);
             return self.crowd.plan(id, haste);
         }
-        match waiter.subscriptions.has_updates() {
+        match waiter.has_updates() {
             true if !waiter.is_unsent() => self.deliver(id, Found::Updates),
             _ => self.deliver(id, Found::Terminated),
         }
@@ -787,6 +807,7 @@ mod tests {
         let pieces = Rc::default();
         let wanted = Wanted {
             subscriptions,
+            following: None,
             until,
             timeout: TIMEOUT,
             interval: 2 * SECOND,

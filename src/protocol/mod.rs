@@ -60,5 +60,5 @@ pub enum Step {
     /// The answer, although the server failed in a part of it.
     Partial(Response, Error),
     /// To wait for events.
-    Wait(Wanted),
+    Wait(Box<Wanted>),
 }

@@ -1,0 +1,265 @@
+//! The patterns of a subscriber, its one position, and the events that the store holds for
+//! it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::subscriptions::{UNSETTLED_LIMIT, UNSETTLED_PAUSE};
+use super::sweep::{Sighting, Sweep};
+use super::update::Occurrence;
+use crate::auth::grant::Grant;
+use crate::error::Error;
+use crate::event::{Cursor, Message, Pattern, Position, Topic};
+use crate::store::{Budget, Store};
+
+/// Where a subscriber by pattern starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// After the arrival of the request.
+    Now,
+    /// From the first event that is kept.
+    Earliest,
+    /// After a position that a server issued.
+    After(Position),
+    /// After the message to which its publisher gave this identifier.
+    AfterId(String),
+}
+
+/// The patterns that a client subscribes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// The patterns. Any of them selects a topic.
+    pub patterns: Vec<Pattern>,
+    /// Where it starts.
+    pub start: Start,
+    /// Whether it gets nothing of what is kept if a part of that is not kept any more.
+    pub is_strict: bool,
+}
+
+/// How many pieces are searched for a message: some 16 MB.
+const SEARCHED: usize = 64;
+
+/// The position of the message to which its publisher gave this identifier; `None` if it is
+/// not kept in a topic that a pattern selects. Of several the first counts.
+///
+/// # Errors
+/// The store's.
+pub fn find(store: &dyn Store, patterns: &[Pattern], id: &str) -> Result<Option<Position>, Error> {
+    let (mut after, horizon) = (Cursor::SMALLEST, store.horizon()?);
+    let wants = |topic: &Topic| patterns.iter().any(|pattern| pattern.matches(topic));
+    let has_id = |one: &&&Sighting| {
+        one.message.as_ref().is_some_and(|it| it.extra.client_id.as_deref() == Some(id))
+    };
+    for _ in 0..SEARCHED {
+        let sweep = Sweep::at(store, after, horizon, wants)?;
+        let news: Vec<_> = sweep.events.iter().collect();
+        if let Some(found) = news.iter().find(has_id) {
+            return Ok(Some(Position::after(found.time)));
+        }
+        if sweep.is_whole {
+            break;
+        }
+        after = sweep.standing;
+    }
+    Ok(None)
+}
+
+/// The patterns of one subscriber.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Following {
+    patterns: Vec<Pattern>,
+    position: Position,
+    is_strict: bool,
+    /// Whether everything after the position of its request has been kept, once that is
+    /// known.
+    is_known: Option<bool>,
+    /// Whether it gets all that is kept, because its position is not known.
+    is_lost: bool,
+    /// The events of which it was told that may be found again, by their times, and until
+    /// when.
+    told: BTreeMap<Topic, (Cursor, Cursor)>,
+    /// What it would receive now.
+    #[serde(skip)]
+    updates: Vec<Occurrence>,
+    /// Those of the updates that may be found again.
+    #[serde(skip)]
+    found: Vec<(Topic, Cursor, Cursor)>,
+    /// Its position after the updates.
+    #[serde(skip)]
+    next: Option<Position>,
+    /// Since when a publisher has been at work.
+    #[serde(skip)]
+    unsettled: Option<Duration>,
+}
+
+impl Following {
+    /// A subscriber from `start`; `None` if that is not known.
+    pub fn new(
+        patterns: Vec<Pattern>,
+        start: Option<Position>,
+        is_strict: bool,
+        now: Cursor,
+    ) -> Self {
+        // A later position is none of this store, or the clock went back.
+        let known = start.filter(|start| start.cursor <= now.after(UNSETTLED_LIMIT));
+        let instead = if is_strict { now } else { Cursor::SMALLEST };
+        Self {
+            patterns,
+            position: known.unwrap_or(Position::after(instead)),
+            is_strict,
+            is_known: known.is_none().then_some(false),
+            is_lost: known.is_none(),
+            told: BTreeMap::new(),
+            updates: Vec::new(),
+            found: Vec::new(),
+            next: None,
+            unsettled: None,
+        }
+    }
+
+    /// Whether it subscribes to this topic.
+    pub fn wants(&self, topic: &Topic) -> bool {
+        self.patterns.iter().any(|pattern| pattern.matches(topic))
+    }
+
+    /// Where it stands.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Everything up to this time is known to it.
+    pub fn after(&self) -> Cursor {
+        match self.position.nth {
+            Position::ALL => self.position.cursor,
+            _ => self.position.cursor.before(Duration::from_micros(1)),
+        }
+    }
+
+    /// Whether everything after the position of its request has been kept.
+    pub fn is_known(&self) -> bool {
+        self.is_known != Some(false)
+    }
+
+    pub fn has_updates(&self) -> bool {
+        !self.updates.is_empty()
+    }
+
+    /// Takes what was found, as far as it fits into one piece. Returns whether that is all.
+    pub fn take(
+        &mut self,
+        sweep: &Sweep,
+        grant: &Grant,
+        now: Duration,
+        mut budget: Budget,
+    ) -> bool {
+        self.unsettled = if sweep.is_settled { None } else { self.unsettled.or(Some(now)) };
+        self.updates.clear();
+        self.found.clear();
+        if sweep.standing < self.after() {
+            return sweep.is_whole;
+        }
+        let news: Vec<_> = sweep.events.iter().filter(|one| self.is_new(one, grant)).collect();
+        if self.is_known.is_none() {
+            self.is_known = Some(!news.iter().any(|one| one.gap));
+            if self.is_strict && !self.is_known() {
+                self.position = Position::after(sweep.standing);
+                return sweep.is_whole;
+            }
+        }
+        let is_all = self.fill(&news, &mut budget);
+        let end = Position::after(sweep.standing);
+        self.next = if is_all {
+            Some(end.max(self.position))
+        } else {
+            self.updates.last().map(|last| last.position)
+        };
+        self.is_lost &= !(is_all && sweep.is_whole);
+        if self.updates.is_empty() {
+            self.advance();
+        }
+        is_all && sweep.is_whole
+    }
+
+    fn is_new(&self, one: &Sighting, grant: &Grant) -> bool {
+        let is_later = match one.until {
+            Some(until) => {
+                let told = self.told.get(&one.topic);
+                until > self.position.cursor && told.is_none_or(|(told, _)| *told < one.at)
+            }
+            None => one.time > self.after(),
+        };
+        is_later && self.is_for_me(&one.topic, one.message.as_ref(), grant)
+    }
+
+    /// Of a message with several topics it receives the first copy that it may.
+    fn is_for_me(&self, topic: &Topic, message: Option<&Message>, grant: &Grant) -> bool {
+        let is_mine = |topic: &Topic| self.wants(topic) && grant.may_receive(topic, message);
+        let topics = message.map_or(&[][..], |message| &message.extra.topics);
+        match topics.is_empty() {
+            true => is_mine(topic),
+            false => topics.iter().find(|topic| is_mine(topic)) == Some(topic),
+        }
+    }
+
+    /// Returns whether all fit.
+    fn fill(&mut self, news: &[&Sighting], budget: &mut Budget) -> bool {
+        let mut position = self.position;
+        let mut places = places(news);
+        for one in news {
+            let place = one.until.is_none().then(|| places.next()).flatten();
+            if place.is_some_and(|place| place <= self.position) {
+                // It stands within this microsecond.
+                continue;
+            }
+            if !one.message.as_ref().is_none_or(|message| budget.take(&one.topic, message)) {
+                return false;
+            }
+            if let Some(until) = one.until {
+                self.found.push((one.topic.clone(), one.at, until));
+            }
+            position = place.unwrap_or(position);
+            let (topic, message) = (one.topic.clone(), one.message.clone());
+            let is_first = || !self.updates.iter().any(|other| other.topic == topic);
+            let gap = one.gap || self.is_lost && is_first();
+            self.updates.push(Occurrence { topic, position, message, gap });
+        }
+        true
+    }
+
+    /// Takes the updates: from now on the subscriber has them.
+    pub fn take_updates(&mut self) -> Vec<Occurrence> {
+        for (topic, at, until) in std::mem::take(&mut self.found) {
+            self.told.insert(topic, (at, until));
+        }
+        self.advance();
+        std::mem::take(&mut self.updates)
+    }
+
+    fn advance(&mut self) {
+        self.position = self.next.take().unwrap_or(self.position);
+        let now = self.position.cursor;
+        self.told.retain(|_, (_, until)| *until > now);
+    }
+
+    /// When to read again while a publisher is at work.
+    pub fn next_read(&self, now: Duration) -> Option<Duration> {
+        let since = self.unsettled?;
+        Some(now + now.saturating_sub(since).max(UNSETTLED_PAUSE))
+    }
+}
+
+/// The place after each that has one. Of several in one microsecond only the last is after
+/// all.
+fn places<'s>(news: &'s [&Sighting]) -> impl Iterator<Item = Position> + use<'s> {
+    let times: Vec<_> = news.iter().filter(|one| one.until.is_none()).map(|one| one.time).collect();
+    let (mut nth, mut before) = (0, None);
+    (0..times.len()).map(move |number| {
+        let cursor = times[number];
+        nth = if before == Some(cursor) { nth + 1 } else { 1 };
+        before = Some(cursor);
+        let is_last = times.get(number + 1) != Some(&cursor);
+        Position { cursor, nth: if is_last { Position::ALL } else { nth } }
+    })
+}

@@ -1,0 +1,178 @@
+//! Events of all topics in one order, from one look at the store.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::look::OVERHEAD;
+use super::update::MAX_PIECE;
+use crate::error::Error;
+use crate::event::{Cursor, Message, Since, Topic};
+use crate::store::{Budget, Horizon, Reading, Seen, Store};
+
+/// The most topics that the store reads at once.
+const TOPICS: usize = 64;
+
+/// An event of a topic, as it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sighting {
+    /// Its place in the order.
+    pub time: Cursor,
+    pub topic: Topic,
+    /// Its own time.
+    pub at: Cursor,
+    /// For an event whose own time is no place in the order: until when it may be found
+    /// again. Another program set the time, or a clock went back.
+    pub until: Option<Cursor>,
+    /// `None` for an event without a message.
+    pub message: Option<Message>,
+    /// Whether messages of the topic before this are no longer kept.
+    pub gap: bool,
+}
+
+/// The events after a time, oldest first, as many as one piece holds.
+#[derive(Debug)]
+pub struct Sweep {
+    pub events: Vec<Sighting>,
+    /// A subscriber that has these has everything up to this time.
+    pub standing: Cursor,
+    /// Whether these are all that have happened.
+    pub is_whole: bool,
+    /// Whether no publisher is at work whose event may be next.
+    pub is_settled: bool,
+}
+
+impl Sweep {
+    /// Finds the events after `after`, and up to `horizon`, in the topics that somebody
+    /// `wants`.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn at(
+        store: &dyn Store,
+        after: Cursor,
+        horizon: Horizon,
+        wants: impl Fn(&Topic) -> bool,
+    ) -> Result<Self, Error> {
+        let seen = store.survey(after)?;
+        let topics: Vec<_> = seen.iter().filter(|seen| wants(&seen.topic)).collect();
+        let Horizon { at: horizon, is_settled } = horizon;
+        let mut merge = Merge { after, horizon, found: BTreeMap::new(), bytes: 0, limit: None };
+        for some in topics.chunks(TOPICS) {
+            merge.read(store, some)?;
+        }
+        let standing = merge.limit.unwrap_or(horizon).max(after);
+        let is_whole = merge.limit.is_none();
+        let events = merge.found.into_values().filter(|one| one.time <= standing).collect();
+        Ok(Self { events, standing, is_whole, is_settled })
+    }
+}
+
+/// The oldest events of several topics, by their places.
+struct Merge {
+    after: Cursor,
+    horizon: Cursor,
+    found: BTreeMap<(Cursor, Topic, Cursor), Sighting>,
+    bytes: usize,
+    /// The time after which there may be events that are not here.
+    limit: Option<Cursor>,
+}
+
+impl Merge {
+    /// A topic that cannot be read is left out.
+    fn read(&mut self, store: &dyn Store, topics: &[&Seen]) -> Result<(), Error> {
+        let size = |_: &Topic, message: &Message| message.data.len() + OVERHEAD;
+        let mut left = topics.to_vec();
+        while !left.is_empty() {
+            let mut budget = Budget::new(MAX_PIECE, &size);
+            let wanted: Vec<_> =
+                left.iter().map(|seen| (&seen.topic, Since::Order(self.after))).collect();
+            let readings = store.look(&wanted, &mut budget)?;
+            let (mut unread, mut last) = (Vec::new(), None);
+            for (seen, reading) in left.iter().zip(readings) {
+                match reading {
+                    None => unread.push(*seen),
+                    Some(Ok(reading)) => last = self.take(seen, reading).or(last),
+                    Some(Err(_)) => {}
+                }
+            }
+            if let Some(last) = last.filter(|_| budget.is_spent()) {
+                self.end_at(last);
+            }
+            if unread.len() == left.len() {
+                break;
+            }
+            left = unread;
+        }
+        Ok(())
+    }
+
+    /// Returns the place of the last message.
+    fn take(&mut self, seen: &Seen, reading: Reading) -> Option<Cursor> {
+        let Seen { topic, until } = seen;
+        let (mut gap, mut last, mut last_id) = (reading.gap, None, Cursor::SMALLEST);
+        let now = Cursor::now();
+        for message in reading.messages {
+            let at = message.id;
+            let until = (at > now).then_some(*until);
+            last_id = at;
+            last = self
+                .add(Sighting {
+                    time: at,
+                    topic: topic.clone(),
+                    at,
+                    until,
+                    message: Some(message),
+                    gap,
+                })
+                .or(last);
+            gap = false;
+        }
+        let at = reading.standing;
+        let is_strange = *until != at;
+        if at > last_id && (is_strange || at > self.after) && at > Cursor::SMALLEST {
+            let until = is_strange.then_some(*until);
+            self.add(Sighting { time: at, topic: topic.clone(), at, until, message: None, gap });
+        }
+        last
+    }
+
+    /// Returns its place. One that was published after the survey has none yet.
+    fn add(&mut self, mut sighting: Sighting) -> Option<Cursor> {
+        let time = match sighting.until {
+            Some(_) => sighting.time.min(self.horizon).max(self.after),
+            None => sighting.time,
+        };
+        if time > self.limit.unwrap_or(self.horizon) {
+            return None;
+        }
+        sighting.time = time;
+        self.bytes += size_of(&sighting);
+        self.found.insert((time, sighting.topic.clone(), sighting.at), sighting);
+        self.shrink();
+        Some(time)
+    }
+
+    /// Events of one moment stay together.
+    fn shrink(&mut self) {
+        while self.bytes > MAX_PIECE {
+            let Some(((last, ..), _)) = self.found.last_key_value() else { return };
+            let last = *last;
+            if self.found.first_key_value().is_some_and(|((first, ..), _)| *first == last) {
+                return;
+            }
+            self.end_at(last.before(Duration::from_micros(1)));
+        }
+    }
+
+    fn end_at(&mut self, limit: Cursor) {
+        while let Some(last) = self.found.last_entry().filter(|last| last.key().0 > limit) {
+            self.bytes -= size_of(last.get());
+            last.remove();
+        }
+        self.limit = Some(self.limit.map_or(limit, |known| known.min(limit)));
+    }
+}
+
+fn size_of(sighting: &Sighting) -> usize {
+    OVERHEAD + sighting.message.as_ref().map_or(0, |message| message.data.len())
+}
