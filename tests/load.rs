@@ -6,6 +6,7 @@ mod load {
     mod crowd;
     mod exact;
     mod faults;
+    mod order;
     mod soak;
     mod together;
 }

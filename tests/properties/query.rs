@@ -238,6 +238,12 @@ fn says_what_was_asked(request: &Request, given: &[(Vec<u8>, Vec<u8>)], command:
             assert!(published.is_empty() && !topics.is_empty());
             assert!(topics.iter().map(|it| bytes_of(&it.topic)).eq(subscribed));
         }
+        Command::PollMatching(wish, _) | Command::StreamMatching(wish, ..) => {
+            let names = [&b"matching"[..], b"template", b"urlpattern"];
+            let given = names.iter().map(|name| values(name).count()).sum::<usize>();
+            assert!(published.is_empty() && subscribed.is_empty());
+            assert_eq!(wish.patterns.len(), given);
+        }
         Command::About => {
             assert!(published.is_empty() && subscribed.is_empty());
             assert_eq!(values(b"about").next_back().map(Vec::as_slice), Some(&b"1"[..]));
@@ -308,7 +314,11 @@ fn comes_back(command: &Command) {
             format!("{}&{format}", subscriptions(topics, *wait))
         }
         Command::About => "about=1".to_owned(),
-        Command::Head { .. } | Command::Options => return,
+        // Patterns are not kept as their texts.
+        Command::Head { .. }
+        | Command::Options
+        | Command::PollMatching(..)
+        | Command::StreamMatching(..) => return,
     };
     let wire = Wire([b"", b"POST", FORM, b"", b"", b"", form.as_bytes()]);
     let again = wire.request().and_then(|request| protocol::parse(&request, MAX_DATA));
@@ -337,7 +347,7 @@ fn subscriptions(topics: &[Subscription], wait: Option<Duration>) -> String {
     let cursor = |since| match since {
         Since::Now => String::new(),
         Since::Second(second) => second.to_string(),
-        Since::Cursor(cursor) => cursor.to_string(),
+        Since::Cursor(cursor) | Since::Order(cursor) => cursor.to_string(),
         Since::Earliest => "earliest".to_owned(),
         Since::Latest => "latest".to_owned(),
     };

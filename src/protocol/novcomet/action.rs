@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use super::batch::{self, Entry};
 use super::json::{JSON, state, to_json};
+use super::ordered::{OrderedPoll, OrderedStream};
 use super::poll::Poll;
 use super::stream::{EventStream, Format};
 use crate::auth::Access;
 use crate::cgi::{Head, METHODS, Response};
 use crate::error::Error;
 use crate::event::{Event, Topic};
-use crate::hub::{Hub, Subscription, Until};
+use crate::hub::{Hub, Subscription, Until, Wanted, Wish};
 use crate::protocol::{Action, Step, sse};
 
 /// The action that a request asks for.
@@ -31,6 +32,10 @@ pub enum Command {
     Poll(Vec<Subscription>, Option<Duration>),
     /// To receive every event of these topics, for at most so long.
     Stream(Vec<Subscription>, Option<Duration>, Format),
+    /// To wait for the first event of a topic that a pattern selects.
+    PollMatching(Wish, Option<Duration>),
+    /// To receive every event of these topics, in order.
+    StreamMatching(Wish, Option<Duration>, Format),
     /// To receive the head of the answer to this command (RFC 9110 §9.3.2). HEAD
     /// is a safe method: it publishes nothing and waits for nothing.
     Head(Box<Command>),
@@ -50,6 +55,7 @@ impl Action for Command {
             Self::Poll(subscriptions, _) | Self::Stream(subscriptions, ..) => {
                 Access::Subscribe(subscriptions.iter().map(|each| &each.topic).collect())
             }
+            Self::PollMatching(..) | Self::StreamMatching(..) => Access::Follow,
             Self::Head(command) => command.access(),
             Self::About | Self::Options => Access::None,
         }
@@ -68,17 +74,28 @@ impl Action for Command {
             Self::Batch(entries) => hub.publish_each(entries).map(published_each),
             Self::Poll(subscriptions, wait) => {
                 let poll = Box::new(Poll);
-                hub.subscribe(subscriptions, Until::FirstUpdate, wait, poll).map(Step::Wait)
+                hub.subscribe(subscriptions, Until::FirstUpdate, wait, poll).map(wait_for)
             }
             Self::Stream(subscriptions, wait, format) => {
                 let stream = Box::new(EventStream::new(format, subscriptions.len()));
-                hub.subscribe(subscriptions, Until::Deadline, wait, stream).map(Step::Wait)
+                hub.subscribe(subscriptions, Until::Deadline, wait, stream).map(wait_for)
+            }
+            Self::PollMatching(wish, wait) => {
+                hub.follow(wish, Until::FirstUpdate, wait, Box::new(OrderedPoll)).map(wait_for)
+            }
+            Self::StreamMatching(wish, wait, format) => {
+                let stream = Box::new(OrderedStream::new(format));
+                hub.follow(wish, Until::Deadline, wait, stream).map(wait_for)
             }
             Self::About => Ok(Step::Answer(Head::new(200, JSON).body(to_json(&hub.about())))),
             Self::Head(command) => Ok(Step::Answer(head(&command))),
             Self::Options => Ok(Step::Answer(options(hub.is_cross_origin()))),
         }
     }
+}
+
+fn wait_for(wanted: Wanted) -> Step {
+    Step::Wait(Box::new(wanted))
 }
 
 /// The log gets the first fault of the server.
@@ -99,7 +116,7 @@ fn published(events: &[Event], is_brief: bool) -> Response {
 
 fn head(command: &Command) -> Response {
     match command {
-        Command::Stream(..) => sse::head().body(""),
+        Command::Stream(..) | Command::StreamMatching(..) => sse::head().body(""),
         _ => Head::new(200, JSON).body(""),
     }
 }

@@ -1,9 +1,11 @@
 //! The JSON of 2011 and after: `{"s":…,"k":{…}}`, which polls and streams share.
 
+use std::collections::BTreeMap;
+
 use serde::ser::{Serialize, Serializer};
 
-use crate::event::{Cursor, Message, Topic};
-use crate::hub::Update;
+use crate::event::{Cursor, Message, Position, Topic};
+use crate::hub::{Occurrence, Update};
 
 pub const JSON: &str = "application/json; charset=utf-8";
 
@@ -16,6 +18,33 @@ pub fn updates_json(updates: &[Update]) -> String {
         m: with_messages.map(|update| (&update.topic, &update.messages)).collect(),
         gap: updates.iter().filter(|update| update.gap).map(|update| &update.topic).collect(),
     })
+}
+
+/// `{"s":1,"k":{…},"m":{…},"gap":[…],"p":"…"}`, without what is empty: events of many topics,
+/// and the one position after them.
+pub fn ordered_json(events: &[Occurrence], position: Position) -> String {
+    let mut k = BTreeMap::new();
+    let mut m = BTreeMap::<_, Vec<_>>::new();
+    for Occurrence { topic, message, position, .. } in events {
+        k.insert(topic, message.as_ref().map_or(position.cursor, |message| message.id));
+        if let Some(message) = message {
+            m.entry(topic).or_default().push(message);
+        }
+    }
+    let gap = events.iter().filter(|one| one.gap).map(|one| &one.topic).collect();
+    let p = position.to_string();
+    to_json(&Ordered { s: (!events.is_empty()).into(), k, m, gap, p })
+}
+
+#[derive(serde::Serialize)]
+struct Ordered<'a> {
+    s: u8,
+    k: BTreeMap<&'a Topic, Cursor>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    m: BTreeMap<&'a Topic, Vec<&'a Message>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    gap: Vec<&'a Topic>,
+    p: String,
 }
 
 /// `{"s":0,"k":{…}}`

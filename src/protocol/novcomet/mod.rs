@@ -4,6 +4,7 @@
 mod action;
 mod batch;
 mod json;
+mod ordered;
 mod parse;
 mod poll;
 mod saved;
@@ -19,6 +20,7 @@ use super::{Action, Bounds, Protocol};
 use crate::cgi::{Request, Response};
 use crate::error::Error;
 use crate::hub::Renderer;
+use ordered::{OrderedPoll, OrderedStream};
 use poll::Poll;
 use saved::Saved;
 
@@ -46,6 +48,8 @@ impl Protocol for NovComet {
         Some(match serde_json::from_str(saved).ok()? {
             Saved::Poll => Box::new(Poll),
             Saved::Stream(stream) => Box::<EventStream>::new(stream),
+            Saved::OrderedPoll => Box::new(OrderedPoll),
+            Saved::OrderedStream(stream) => Box::<OrderedStream>::new(stream),
         })
     }
 }

@@ -11,13 +11,16 @@ use super::batch;
 use super::stream::{Format, resume};
 use crate::cgi::{Body, Method, Request};
 use crate::error::Error;
-use crate::event::{Since, Topic};
-use crate::hub::Subscription;
+use crate::event::{Pattern, Position, Since, Topic};
+use crate::hub::{Start, Subscription, Wish};
 
 /// How many topics a request names at most. Each name is compared with those
 /// before it, and each topic costs a watch and a read of the store: a form has room
 /// for tens of thousands, which take seconds of processor time.
 pub const MAX_TOPICS: usize = 64;
+
+/// What a URL pattern without a host is relative to. Topics of this protocol are no URLs.
+const BASE: &str = "";
 
 /// Reads the query and the form; `publish` wins over `subscribed`, as in 2011.
 /// A message has at most `max_data` bytes.
@@ -58,6 +61,8 @@ struct Parameters {
     named: Option<String>,
     last_event_id: Option<String>,
     about: bool,
+    matching: Vec<Pattern>,
+    since: Option<String>,
 }
 
 impl Parameters {
@@ -67,9 +72,12 @@ impl Parameters {
                 .check_batch(request.method)
                 .and_then(|()| batch::parse(batch, max_data).map(Command::Batch));
         }
+        if self.publish.is_empty() && !self.matching.is_empty() {
+            return self.matching(request);
+        }
         match (self.publish.is_empty(), self.subscribed.is_empty()) {
             (true, true) if self.about => Ok(Command::About),
-            (true, true) => bad("say what: publish=ID or subscribed[ID]=CURSOR"),
+            (true, true) => bad("say what: publish=ID, subscribed[ID]=CURSOR or matching=PATTERN"),
             (false, _) => Ok(Command::Publish {
                 topics: self.publish,
                 data: self.data,
@@ -83,6 +91,26 @@ impl Parameters {
                 }
             },
         }
+    }
+
+    /// A subscription by pattern. All patterns share one position.
+    fn matching(mut self, request: &Request) -> Result<Command, Error> {
+        if !self.subscribed.is_empty() {
+            return bad("subscribe to topics and by pattern in two requests");
+        }
+        let format = self.format(request.accepts_events)?;
+        let header = String::from_utf8_lossy(&request.last_event_id);
+        let id = if header.is_empty() { self.last_event_id.take() } else { Some(header.into()) };
+        let since = match id.filter(|id| !id.is_empty() && format.is_some()) {
+            Some(id) => Some(id),
+            None => self.since.take(),
+        };
+        let start = start(since.as_deref().unwrap_or_default())?;
+        let wish = Wish { patterns: self.matching, start, is_strict: false };
+        Ok(match format {
+            None => Command::PollMatching(wish, self.wait),
+            Some(format) => Command::StreamMatching(wish, self.wait, format),
+        })
     }
 
     fn check_batch(&self, method: Method) -> Result<(), Error> {
@@ -139,6 +167,10 @@ impl Parameters {
                 utf8(pair)?;
                 self.data = Some(value.into());
             }
+            "matching" => self.select(pair, Pattern::segments(&value))?,
+            "template" => self.select(pair, Pattern::template(&value))?,
+            "urlpattern" => self.select(pair, Pattern::url(&value, BASE))?,
+            "since" => self.since = Some(value.into()),
             "about" => self.about = value == "1",
             "wait" => self.wait(&value)?,
             "stream" => self.stream = Some(value.into()),
@@ -168,6 +200,15 @@ impl Parameters {
         }
     }
 
+    fn select(&mut self, pair: &[u8], pattern: Result<Pattern, Error>) -> Result<(), Error> {
+        utf8(pair)?;
+        if self.matching.len() == MAX_TOPICS {
+            return bad(&format!("a request has at most {MAX_TOPICS} patterns"));
+        }
+        self.matching.push(pattern?);
+        Ok(())
+    }
+
     /// The last cursor of a topic counts, as in PHP.
     fn subscribe(&mut self, topic: Topic, cursor: &str) -> Result<(), Error> {
         let since = Since::parse(cursor)?;
@@ -190,6 +231,18 @@ impl Parameters {
             _ => return bad("wait is a number of seconds"),
         }
         Ok(())
+    }
+}
+
+/// Where a subscription by pattern starts.
+fn start(since: &str) -> Result<Start, Error> {
+    match since {
+        "" | "0" => Ok(Start::Now),
+        "earliest" => Ok(Start::Earliest),
+        text => match Position::parse(text) {
+            Some(position) => Ok(Start::After(position)),
+            None => bad("since is a position from an answer, or earliest"),
+        },
     }
 }
 

@@ -20,8 +20,8 @@ impl Renderer for Poll {
         match piece {
             Piece::Updates(updates) => updates_json(updates).into_bytes(),
             Piece::Timeout(cursors) => timeout_json(cursors).into_bytes(),
-            // Pieces of streams only.
-            Piece::Start { .. } | Piece::Heartbeat => Vec::new(),
+            // Pieces of streams, and of subscribers by pattern.
+            _ => Vec::new(),
         }
     }
 

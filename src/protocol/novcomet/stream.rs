@@ -13,7 +13,7 @@ use crate::protocol::problem::problem;
 use crate::protocol::sse;
 
 /// How long a client waits before it reconnects, in seconds.
-const RETRY: u32 = 1;
+pub const RETRY: u32 = 1;
 
 /// How much of one stream its `id`s take, in bytes; then the client reconnects
 /// with the last. Each has the cursors of all topics: without an end, one request
@@ -26,7 +26,7 @@ const CURSOR: usize = "hof6g6si4m-".len();
 /// The first comment. Apache's `mod_deflate` holds an answer back until it has 69
 /// bytes of it or its end, even one that it is told not to compress: with this
 /// line the start is never shorter.
-const GREETING: &str = "novcomet: events as they happen; a colon alone is a sign of life";
+pub const GREETING: &str = "novcomet: events as they happen; a colon alone is a sign of life";
 
 /// How the events of a stream look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,8 +100,8 @@ impl EventStream {
                 }
             }
             Piece::Heartbeat => text.push_str(sse::HEARTBEAT),
-            // The end of a poll only.
-            Piece::Timeout(_) => {}
+            // Pieces of polls, and of subscribers by pattern.
+            _ => {}
         }
         text
     }
@@ -173,7 +173,7 @@ impl Renderer for EventStream {
     }
 
     fn save(&self) -> String {
-        Saved::Stream(self).text()
+        Saved::<_>::Stream(self).text()
     }
 }
 
