@@ -90,8 +90,8 @@ LONG = crash:: full:: neighbours:: own_check:: process:: readers:: sandbox::
 
 # Debian 12 and 13, as root and as a user with sudo.
 SUITES = bookworm trixie
-BARE   = $(shell test "$$(id -u)" = 0 || echo sudo) env HOME="$$HOME" PATH="$$PATH" SUITES="$(SUITES)" tests/bare/run
-bare: packages-bare       ## takes the steps of README.md on bare machines; SUITES=trixie picks one
+BARE   = $(shell test "$$(id -u)" = 0 || echo sudo) env HOME="$$HOME" PATH="$$PATH" SUITES="$(SUITES)" OWNERS="$(OWNERS)" tests/bare/run
+bare: packages-bare       ## takes the steps of README.md on bare machines; SUITES=trixie OWNERS=user picks
 	$(BARE) short
 bare-long: packages-bare  ## the same, with "make test" on each of them
 	$(BARE) long
