@@ -11,6 +11,7 @@ mod binary {
     mod full;
     mod neighbours;
     mod own_check;
+    mod patterns;
     mod process;
     mod readers;
     mod sandbox;

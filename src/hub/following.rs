@@ -223,7 +223,7 @@ impl Following {
             let (topic, message) = (one.topic.clone(), one.message.clone());
             let is_first = || !self.updates.iter().any(|other| other.topic == topic);
             let gap = one.gap || self.is_lost && is_first();
-            self.updates.push(Occurrence { topic, position, message, gap });
+            self.updates.push(Occurrence { topic, cursor: one.at, position, message, gap });
         }
         true
     }

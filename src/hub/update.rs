@@ -24,6 +24,8 @@ pub struct Update {
 pub struct Occurrence {
     /// The topic.
     pub topic: Topic,
+    /// Its time.
+    pub cursor: Cursor,
     /// Where the subscriber stands after it.
     pub position: Position,
     /// `None` for an event without a message.

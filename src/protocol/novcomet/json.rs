@@ -25,8 +25,8 @@ pub fn updates_json(updates: &[Update]) -> String {
 pub fn ordered_json(events: &[Occurrence], position: Position) -> String {
     let mut k = BTreeMap::new();
     let mut m = BTreeMap::<_, Vec<_>>::new();
-    for Occurrence { topic, message, position, .. } in events {
-        k.insert(topic, message.as_ref().map_or(position.cursor, |message| message.id));
+    for Occurrence { topic, message, cursor, .. } in events {
+        k.insert(topic, *cursor);
         if let Some(message) = message {
             m.entry(topic).or_default().push(message);
         }
