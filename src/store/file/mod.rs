@@ -24,6 +24,7 @@ use dir_entry::DirEntry;
 use event_file::EventFile;
 use fault::{failed, lock_held};
 use name::file_name;
+pub use name::{Named, topic_of};
 use publisher::create;
 use quota::Quota;
 use watch::DirectoryWatch;
@@ -58,19 +59,25 @@ impl FileStore {
     fn publish_to(
         &self,
         file: &EventFile,
+        topic: &Topic,
         data: Option<&str>,
         deadline: Instant,
     ) -> Result<Option<Cursor>, Error> {
         if let Some(data) = data {
             self.quota().check_space(0, data.len().max(1))?;
         }
-        file.publish(data, self.retention, deadline)
+        file.publish(topic, data, self.retention, deadline)
     }
 
-    fn create(&self, entry: DirEntry, data: Option<&str>) -> Result<Option<Cursor>, Error> {
+    fn create(
+        &self,
+        entry: DirEntry,
+        topic: &Topic,
+        data: Option<&str>,
+    ) -> Result<Option<Cursor>, Error> {
         self.quota().reserve_topic()?;
         self.quota().check_space(1, data.map_or(0, str::len))?;
-        create(entry, data)
+        create(entry, topic, data)
     }
 
     /// `None` if the topic does not fit into the answer.
@@ -80,7 +87,7 @@ impl FileStore {
         since: Since,
         budget: &mut Budget,
     ) -> Result<Option<Reading>, Error> {
-        let path = self.path.join(file_name(topic)?);
+        let path = self.path.join(file_name(topic));
         let entry = DirEntry { directory: CWD, name: &path, path: &path };
         while !budget.is_spent() {
             let Some(found) = entry.stat()? else {
@@ -103,7 +110,7 @@ impl FileStore {
 
 impl Store for FileStore {
     fn publish(&self, topic: &Topic, data: Option<&str>) -> Result<Cursor, Error> {
-        let name = file_name(topic)?;
+        let name = file_name(topic);
         let path = self.path.join(&name);
         let entry = DirEntry { directory: self.directory.as_fd(), name: &name, path: &path };
         // One deadline for all files that may replace one another meanwhile.
@@ -112,8 +119,8 @@ impl Store for FileStore {
             // Opening a device may have effects, so check the type first.
             let there = entry.stat()?.map(|_| EventFile::open(entry, OFlags::RDWR)).transpose()?;
             let published = match there.flatten() {
-                Some(file) => self.publish_to(&file, data, deadline)?,
-                None => self.create(entry, data)?,
+                Some(file) => self.publish_to(&file, topic, data, deadline)?,
+                None => self.create(entry, topic, data)?,
             };
             match published {
                 Some(cursor) => return Ok(cursor),

@@ -15,8 +15,9 @@ use super::dir_entry::{DirEntry, Names};
 use super::event_file::{EventFile, born_of, time_of};
 use super::fault::{failed, linked, lock_held, time_ahead};
 use super::log::{self, End, Head, Header};
+use super::name::is_shortened;
 use crate::error::Error;
-use crate::event::{Cursor, Message, Since};
+use crate::event::{Cursor, Message, Since, Topic};
 use crate::process::sys;
 use crate::store::Retention;
 
@@ -29,10 +30,14 @@ pub const TEMP_PREFIX: &str = ".novcomet-";
 
 /// Creates an event file, complete with its message and its time; `None` if another
 /// publisher was first.
-pub fn create(entry: DirEntry<'_>, data: Option<&str>) -> Result<Option<Cursor>, Error> {
+pub fn create(
+    entry: DirEntry<'_>,
+    topic: &Topic,
+    data: Option<&str>,
+) -> Result<Option<Cursor>, Error> {
     let cursor = Cursor::SMALLEST.next(Cursor::now());
     let temp = TempFile::create(entry, RW_FOR_ALL).map_err(failed("create", entry.path))?;
-    let content = |inode| data.map(|data| new_log(cursor, inode, data)).unwrap_or_default();
+    let content = |inode| new_log(cursor, inode, topic, data);
     let done = temp
         .share_with_group()
         .and_then(|()| temp.fill(content, cursor))
@@ -44,11 +49,21 @@ pub fn create(entry: DirEntry<'_>, data: Option<&str>) -> Result<Option<Cursor>,
     }
 }
 
-/// A log with its first message.
-fn new_log(id: Cursor, inode: u64, data: &str) -> Vec<u8> {
-    let mut content = log::line(&Header { born: id, inode, dropped: None });
-    content.extend(log::message_line(&Message::new(id, data)));
+/// A log with its first message. Without one it is empty, but for the topic that a
+/// shortened name lacks.
+fn new_log(id: Cursor, inode: u64, topic: &Topic, data: Option<&str>) -> Vec<u8> {
+    let topic = for_header(topic);
+    if data.is_none() && topic.is_none() {
+        return Vec::new();
+    }
+    let mut content = log::line(&Header { born: id, inode, dropped: None, topic });
+    content.extend(data.iter().flat_map(|&data| log::message_line(&Message::new(id, data))));
     content
+}
+
+/// The topic, if the name of its file is shortened.
+fn for_header(topic: &Topic) -> Option<Topic> {
+    is_shortened(topic).then(|| topic.clone())
 }
 
 impl EventFile<'_> {
@@ -56,6 +71,7 @@ impl EventFile<'_> {
     /// other publishers until `deadline`.
     pub fn publish(
         &self,
+        topic: &Topic,
         data: Option<&str>,
         kept: Retention,
         deadline: Instant,
@@ -66,7 +82,8 @@ impl EventFile<'_> {
         if !self.is_topics_own()? {
             return Ok(None);
         }
-        let publisher = Publisher { file: self, seen, head, end, kept };
+        self.check_topic(topic, &seen)?;
+        let publisher = Publisher { file: self, topic, seen, head, end, kept };
         match data {
             Some(data) => publisher.append(data).map(Some),
             None => publisher.touch_file().map(Some),
@@ -111,6 +128,7 @@ impl EventFile<'_> {
 /// The holder of the lock of an event file, with the state that it found.
 struct Publisher<'a> {
     file: &'a EventFile<'a>,
+    topic: &'a Topic,
     seen: Metadata,
     head: Head,
     end: End,
@@ -156,9 +174,10 @@ impl Publisher<'_> {
 
     /// The header with the creation of the topic.
     fn header(&self, inode: u64, dropped: Option<Cursor>) -> Header {
-        let own = self.head.header.filter(|header| header.inode == self.seen.ino());
+        let own = self.head.header.as_ref().filter(|header| header.inode == self.seen.ino());
         let made = || born_of(&self.seen).unwrap_or(time_of(&self.seen));
-        Header { born: own.map_or_else(made, |header| header.born), inode, dropped }
+        let born = own.map_or_else(made, |header| header.born);
+        Header { born, inode, dropped, topic: for_header(self.topic) }
     }
 
     /// Writes all of `added`, or nothing.
@@ -190,7 +209,7 @@ impl Publisher<'_> {
         let older = Retention { messages: older, ..self.kept };
         let length = self.seen.len();
         let found = log::messages(&self.file.file, length, Since::Earliest, older, Cursor::now())?;
-        let dropped = self.head.header.and_then(|header| header.dropped);
+        let dropped = self.head.header.as_ref().and_then(|header| header.dropped);
         let content = |inode| {
             let mut content = log::line(&self.header(inode, found.dropped.or(dropped)));
             for line in &found.lines {
@@ -215,9 +234,13 @@ impl Publisher<'_> {
         self.file.file.set_len(self.end.whole).map_err(self.failed("truncate"))
     }
 
-    /// Sets a time that is later than the last.
+    /// Sets a time that is later than the last. If `touch` created a file with a shortened
+    /// name, it gets its header.
     fn touch_file(&self) -> Result<Cursor, Error> {
         let next = self.next()?;
+        if self.seen.len() == 0 && is_shortened(self.topic) {
+            self.write(&log::line(&self.header(self.seen.ino(), None)))?;
+        }
         match set_time(&self.file.file, next) {
             Ok(()) => Ok(next),
             Err(error) if is_forbidden(&error) => self.set_kernel_time(),

@@ -113,11 +113,10 @@ fn add_watch(
 }
 
 impl Watch for DirectoryWatch {
-    /// A topic that no file can be named after has no events.
     fn arm(&mut self, topics: &[&Topic]) {
         let mut names = Vec::with_capacity(topics.len());
         for &topic in topics {
-            let Ok(name) = file_name(topic) else { continue };
+            let name = file_name(topic);
             if !self.topics.contains_key(&name) {
                 self.topics.insert(name.clone(), topic.clone());
             }
@@ -140,7 +139,7 @@ impl Watch for DirectoryWatch {
     }
 
     fn forget(&mut self, topic: &Topic) {
-        let Ok(name) = file_name(topic) else { return };
+        let name = file_name(topic);
         self.topics.remove(&name);
         if let Mechanism::Inotify { queue, files } = &mut self.mechanism {
             files.retain(|&watch, file| {
