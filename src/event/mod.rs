@@ -1,4 +1,6 @@
-//! The nouns: [`Topic`], [`Cursor`], [`Since`], [`Event`], [`Message`].
+//! The nouns: [`Topic`], [`Pattern`](pattern::Pattern), [`Cursor`], [`Since`], [`Event`], [`Message`].
+
+pub mod pattern;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
