@@ -16,5 +16,6 @@ mod binary {
     mod readers;
     mod sandbox;
     mod tokens;
+    mod topics;
     mod waiting;
 }

@@ -3,7 +3,7 @@
 mod budget;
 pub mod check;
 mod fault;
-mod file;
+pub mod file;
 mod memcached;
 pub mod open;
 mod redis;

@@ -114,8 +114,7 @@ fn invalid_requests_get_400() {
     ] {
         store.query(query).method("GET").answer().assert_problem(400);
     }
-    store.query(&format!("publish={}", "x".repeat(201))).answer().assert_problem(400);
-    store.query(&format!("publish={}", "/".repeat(100))).answer().assert_problem(400);
+    store.query(&format!("publish={}", "x".repeat(1025))).answer().assert_problem(400);
     store.query(&"x".repeat(8193)).answer().assert_problem(414);
     assert_eq!(store.names(), [""; 0]);
     let text = store.query("").answer().body;

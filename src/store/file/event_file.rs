@@ -9,8 +9,9 @@ use filetime::FileTime;
 use rustix::fs::OFlags;
 
 use super::dir_entry::{DirEntry, is_publisher_time};
-use super::fault::{failed, not_a_file};
+use super::fault::{failed, not_a_file, of_other_topic};
 use super::log::{self, End, Head, Messages};
+use super::name::is_shortened;
 use crate::error::Error;
 use crate::event::{Cursor, Since, Topic};
 use crate::process::sys;
@@ -68,6 +69,7 @@ impl<'a> EventFile<'a> {
     ) -> Result<Option<Reading>, Error> {
         let before = self.metadata()?;
         let (seen, settled) = self.settle(before)?;
+        self.check_topic(topic, &seen)?;
         let read = |since| self.messages(&seen, since, retention);
         let time = if settled { time_of(&seen) } else { Cursor::SMALLEST };
         let mut found = read(since)?;
@@ -139,7 +141,7 @@ impl<'a> EventFile<'a> {
             return Ok(false);
         }
         let header = self.head(seen)?.header;
-        let dropped = header.and_then(|header| header.dropped);
+        let dropped = header.as_ref().and_then(|header| header.dropped);
         let born = match header {
             Some(header) if header.inode == seen.ino() => Some(header.born),
             // A copy: all its messages are older than the file.
@@ -154,6 +156,19 @@ impl<'a> EventFile<'a> {
     fn has_dropped(&self, seen: &Metadata, cursor: Cursor) -> Result<bool, Error> {
         let dropped = self.head(seen)?.header.and_then(|header| header.dropped);
         Ok(dropped.is_some_and(|dropped| cursor < dropped))
+    }
+
+    /// Refuses a file whose header names another topic than its shortened name. A file
+    /// that `touch` created has no header yet.
+    pub fn check_topic(&self, topic: &Topic, seen: &Metadata) -> Result<(), Error> {
+        if !is_shortened(topic) {
+            return Ok(());
+        }
+        let named = self.head(seen)?.header.and_then(|header| header.topic);
+        match named.is_some_and(|named| named != *topic) {
+            true => Err(of_other_topic(self.entry.path)),
+            false => Ok(()),
+        }
     }
 
     /// Whether it is empty, as `touch` makes it, or begins with the header of a log.

@@ -42,6 +42,11 @@ pub fn linked(path: &Path) -> Error {
     unusable(path, "has another name too (a hard link)", "remove it, another program made it")
 }
 
+/// The file has the shortened name of one topic, and the header of another.
+pub fn of_other_topic(path: &Path) -> Error {
+    unusable(path, "names another topic in its first line", "remove it, another program made it")
+}
+
 /// Only the owner of a file can set a time, and another user can only set the
 /// present time (utimensat(2)).
 pub fn time_ahead(path: &Path) -> Error {
@@ -97,6 +102,7 @@ mod tests {
             (failed("read", path)(ErrorKind::Other.into()), 503),
             (not_a_file(path), 503),
             (linked(path), 503),
+            (of_other_topic(path), 503),
             (time_ahead(path), 503),
             (lock_held(path), 503),
             (no_space(path, 5), 507),

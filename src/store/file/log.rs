@@ -13,18 +13,19 @@ use std::os::unix::fs::FileExt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Cursor, Draft, Extra, Message, Since, Topic};
+use crate::event::{Cursor, Draft, Extra, MAX_TOPIC, Message, Since, Topic};
 use crate::store::Retention;
 
 /// The bytes at the end that are read first. Most readers want one message.
 const FIRST_PART: u64 = 4096;
 /// The factor between one part and the next larger one.
 const GROWTH: u64 = 8;
-/// More bytes than a header and the id after it have.
-const HEAD_PART: u64 = 256;
+/// More bytes than a header and the id after it have. A topic takes two for each quote or
+/// backslash.
+const HEAD_PART: u64 = 256 + 2 * MAX_TOPIC as u64;
 
 /// The first line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// The creation of the topic. Older cursors belong to an earlier file.
     pub born: Cursor,
@@ -33,10 +34,13 @@ pub struct Header {
     /// The last message that is no longer kept.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub dropped: Option<Cursor>,
+    /// The topic, if the name of the file is shortened.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub topic: Option<Topic>,
 }
 
 /// The beginning of a log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     /// The first line, if it is a header.
     pub header: Option<Header>,

@@ -27,6 +27,7 @@ use dir_entry::DirEntry;
 use event_file::EventFile;
 use fault::{failed, lock_held};
 use name::file_name;
+pub use name::{Named, topic_of};
 use publisher::create;
 use quota::Quota;
 use survey::Known;
@@ -63,19 +64,25 @@ impl FileStore {
     fn publish_to(
         &self,
         file: &EventFile,
+        topic: &Topic,
         message: Option<&Draft>,
         deadline: Instant,
     ) -> Result<Option<Cursor>, Error> {
         if let Some(message) = message {
             self.quota().check_space(0, message.data.len().max(1))?;
         }
-        file.publish(message, self.retention, deadline)
+        file.publish(topic, message, self.retention, deadline)
     }
 
-    fn create(&self, entry: DirEntry, message: Option<&Draft>) -> Result<Option<Cursor>, Error> {
+    fn create(
+        &self,
+        entry: DirEntry,
+        topic: &Topic,
+        message: Option<&Draft>,
+    ) -> Result<Option<Cursor>, Error> {
         self.quota().reserve_topic()?;
         self.quota().check_space(1, message.map_or(0, |message| message.data.len()))?;
-        create(entry, message)
+        create(entry, topic, message)
     }
 
     /// `None` if the topic does not fit into the answer.
@@ -85,7 +92,7 @@ impl FileStore {
         since: Since,
         budget: &mut Budget,
     ) -> Result<Option<Reading>, Error> {
-        let path = self.path.join(file_name(topic)?);
+        let path = self.path.join(file_name(topic));
         let entry = DirEntry { directory: CWD, name: &path, path: &path };
         while !budget.is_spent() {
             let Some(found) = entry.stat()? else {
@@ -109,7 +116,7 @@ impl FileStore {
 impl Store for FileStore {
     fn put(&self, topic: &Topic, message: Option<Draft>) -> Result<Cursor, Error> {
         let message = message.as_ref();
-        let name = file_name(topic)?;
+        let name = file_name(topic);
         let path = self.path.join(&name);
         let entry = DirEntry { directory: self.directory.as_fd(), name: &name, path: &path };
         // One deadline for all files that may replace one another meanwhile.
@@ -118,8 +125,8 @@ impl Store for FileStore {
             // Opening a device may have effects, so check the type first.
             let there = entry.stat()?.map(|_| EventFile::open(entry, OFlags::RDWR)).transpose()?;
             let published = match there.flatten() {
-                Some(file) => self.publish_to(&file, message, deadline)?,
-                None => self.create(entry, message)?,
+                Some(file) => self.publish_to(&file, topic, message, deadline)?,
+                None => self.create(entry, topic, message)?,
             };
             match published {
                 Some(cursor) => return Ok(cursor),

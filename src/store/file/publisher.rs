@@ -15,9 +15,10 @@ use super::dir_entry::{DirEntry, Names};
 use super::event_file::{EventFile, born_of, time_of};
 use super::fault::{failed, linked, lock_held, stopped, time_ahead};
 use super::log::{self, End, Head, Header};
+use super::name::is_shortened;
 use super::order::AtWork;
 use crate::error::Error;
-use crate::event::{Cursor, Draft, Message, Since};
+use crate::event::{Cursor, Draft, Message, Since, Topic};
 use crate::process::sys;
 use crate::store::Retention;
 
@@ -30,11 +31,15 @@ pub const TEMP_PREFIX: &str = ".novcomet-";
 
 /// Creates an event file, complete with its message and its time; `None` if another
 /// publisher was first.
-pub fn create(entry: DirEntry<'_>, message: Option<&Draft>) -> Result<Option<Cursor>, Error> {
+pub fn create(
+    entry: DirEntry<'_>,
+    topic: &Topic,
+    message: Option<&Draft>,
+) -> Result<Option<Cursor>, Error> {
     let at_work = AtWork::begin(entry.directory).map_err(failed("lock", entry.path))?;
     let cursor = Cursor::SMALLEST.next(Cursor::now());
     let temp = TempFile::create(entry, RW_FOR_ALL).map_err(failed("create", entry.path))?;
-    let content = |inode| message.map(|it| new_log(cursor, inode, it)).unwrap_or_default();
+    let content = |inode| new_log(cursor, inode, topic, message);
     let done = temp
         .share_with_group()
         .and_then(|()| temp.fill(content, cursor))
@@ -46,11 +51,22 @@ pub fn create(entry: DirEntry<'_>, message: Option<&Draft>) -> Result<Option<Cur
     }
 }
 
-/// A log with its first message.
-fn new_log(id: Cursor, inode: u64, message: &Draft) -> Vec<u8> {
-    let mut content = log::line(&Header { born: id, inode, dropped: None });
-    content.extend(log::message_line(&message.clone().message(id)));
+/// A log with its first message. Without one it is empty, but for the topic that a
+/// shortened name lacks.
+fn new_log(id: Cursor, inode: u64, topic: &Topic, message: Option<&Draft>) -> Vec<u8> {
+    let topic = for_header(topic);
+    if message.is_none() && topic.is_none() {
+        return Vec::new();
+    }
+    let mut content = log::line(&Header { born: id, inode, dropped: None, topic });
+    let message = message.map(|message| message.clone().message(id));
+    content.extend(message.iter().flat_map(log::message_line));
     content
+}
+
+/// The topic, if the name of its file is shortened.
+fn for_header(topic: &Topic) -> Option<Topic> {
+    is_shortened(topic).then(|| topic.clone())
 }
 
 /// A publisher that was stopped for long does not say that it has published.
@@ -63,6 +79,7 @@ impl EventFile<'_> {
     /// other publishers until `deadline`.
     pub fn publish(
         &self,
+        topic: &Topic,
         message: Option<&Draft>,
         kept: Retention,
         deadline: Instant,
@@ -74,7 +91,8 @@ impl EventFile<'_> {
         if !self.is_topics_own()? {
             return Ok(None);
         }
-        let publisher = Publisher { file: self, seen, head, end, kept };
+        self.check_topic(topic, &seen)?;
+        let publisher = Publisher { file: self, topic, seen, head, end, kept };
         let cursor = match message {
             Some(message) => publisher.append(message)?,
             None => publisher.touch_file()?,
@@ -120,6 +138,7 @@ impl EventFile<'_> {
 /// The holder of the lock of an event file, with the state that it found.
 struct Publisher<'a> {
     file: &'a EventFile<'a>,
+    topic: &'a Topic,
     seen: Metadata,
     head: Head,
     end: End,
@@ -165,9 +184,10 @@ impl Publisher<'_> {
 
     /// The header with the creation of the topic.
     fn header(&self, inode: u64, dropped: Option<Cursor>) -> Header {
-        let own = self.head.header.filter(|header| header.inode == self.seen.ino());
+        let own = self.head.header.as_ref().filter(|header| header.inode == self.seen.ino());
         let made = || born_of(&self.seen).unwrap_or(time_of(&self.seen));
-        Header { born: own.map_or_else(made, |header| header.born), inode, dropped }
+        let born = own.map_or_else(made, |header| header.born);
+        Header { born, inode, dropped, topic: for_header(self.topic) }
     }
 
     /// Writes all of `added`, or nothing.
@@ -199,7 +219,7 @@ impl Publisher<'_> {
         let older = Retention { messages: older, ..self.kept };
         let length = self.seen.len();
         let found = log::messages(&self.file.file, length, Since::Earliest, older, Cursor::now())?;
-        let dropped = self.head.header.and_then(|header| header.dropped);
+        let dropped = self.head.header.as_ref().and_then(|header| header.dropped);
         let content = |inode| {
             let mut content = log::line(&self.header(inode, found.dropped.or(dropped)));
             for line in &found.lines {
@@ -224,9 +244,13 @@ impl Publisher<'_> {
         self.file.file.set_len(self.end.whole).map_err(self.failed("truncate"))
     }
 
-    /// Sets a time that is later than the last.
+    /// Sets a time that is later than the last. If `touch` created a file with a shortened
+    /// name, it gets its header.
     fn touch_file(&self) -> Result<Cursor, Error> {
         let next = self.next()?;
+        if self.seen.len() == 0 && is_shortened(self.topic) {
+            self.write(&log::line(&self.header(self.seen.ino(), None)))?;
+        }
         match set_time(&self.file.file, next) {
             Ok(()) => Ok(next),
             Err(error) if is_forbidden(&error) => self.set_kernel_time(),

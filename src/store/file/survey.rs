@@ -2,9 +2,11 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -12,9 +14,9 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, Mode, OFlags, RawDir, openat};
 
 use super::dir_entry::{DirEntry, Stat};
-use super::event_file::TICK;
+use super::event_file::{EventFile, TICK};
 use super::fault::failed;
-use super::name::{file_name, topic_of};
+use super::name::{Named, file_name, topic_of};
 use crate::error::Error;
 use crate::event::{Cursor, Topic};
 use crate::store::Seen;
@@ -88,7 +90,7 @@ impl Index {
         let mut buffer = [MaybeUninit::uninit(); LISTING_BUFFER];
         let mut entries = RawDir::new(opened.as_fd(), &mut buffer);
         while let Some(entry) = entries.next() {
-            if let Some(topic) = topic_of(entry?.file_name().to_bytes()) {
+            if let Some(topic) = topic_at(directory, entry?.file_name().to_bytes()) {
                 self.look_at(directory, topic);
             }
         }
@@ -100,13 +102,26 @@ impl Index {
         if let Some(known) = self.of_topic.remove(&topic) {
             self.by_time.remove(&Seen { until: known, topic: topic.clone() });
         }
-        let path = file_name(&topic).map(|name| directory.join(name));
-        let found =
-            path.and_then(|path| DirEntry { directory: CWD, name: &path, path: &path }.stat());
-        if let Ok(Some(found)) = found {
+        let path = directory.join(file_name(&topic));
+        let entry = DirEntry { directory: CWD, name: &path, path: &path };
+        if let Ok(Some(found)) = entry.stat() {
             let until = found_until(&found, Cursor::now());
             self.by_time.insert(Seen { until, topic: topic.clone() });
             self.of_topic.insert(topic, until);
+        }
+    }
+}
+
+/// The topic of a file. If its name is shortened, the header says which.
+pub fn topic_at(directory: &Path, name: &[u8]) -> Option<Topic> {
+    match topic_of(name)? {
+        Named::Topic(topic) => Some(topic),
+        Named::InHeader => {
+            let path = directory.join(OsStr::from_bytes(name));
+            let entry = DirEntry { directory: CWD, name: &path, path: &path };
+            let file = EventFile::open(entry, OFlags::RDONLY).ok()??;
+            let topic = file.head(&file.metadata().ok()?).ok()?.header?.topic?;
+            (file_name(&topic).as_os_str().as_bytes() == name).then_some(topic)
         }
     }
 }

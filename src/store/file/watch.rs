@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
-use super::name::{file_name, topic_of};
-use super::survey::Known;
+use super::name::file_name;
+use super::survey::{Known, topic_at};
 use crate::event::Topic;
 use crate::process::sys;
 use crate::store::{Changes, Watch};
@@ -126,11 +126,10 @@ fn add_watch(
 }
 
 impl Watch for DirectoryWatch {
-    /// A topic that no file can be named after has no events.
     fn arm(&mut self, topics: &[&Topic]) {
         let mut names = Vec::with_capacity(topics.len());
         for &topic in topics {
-            let Ok(name) = file_name(topic) else { continue };
+            let name = file_name(topic);
             if !self.topics.contains_key(&name) {
                 self.topics.insert(name.clone(), topic.clone());
             }
@@ -160,7 +159,7 @@ impl Watch for DirectoryWatch {
     }
 
     fn forget(&mut self, topic: &Topic) {
-        let Ok(name) = file_name(topic) else { return };
+        let name = file_name(topic);
         self.topics.remove(&name);
         if let Mechanism::Inotify { queue, files } = &mut self.mechanism {
             files.retain(|&watch, file| {
@@ -187,7 +186,9 @@ impl Watch for DirectoryWatch {
         let changes = match &self.mechanism {
             Mechanism::Inotify { queue, files } => {
                 let of_name = |name: &Path| match self.topics.get(name) {
-                    None if self.is_of_all => topic_of(name.as_os_str().as_bytes()),
+                    None if self.is_of_all => {
+                        topic_at(&self.directory, name.as_os_str().as_bytes())
+                    }
                     known => known.cloned(),
                 };
                 changed(queue, files, of_name)
