@@ -1,5 +1,7 @@
 //! The nouns: [`Topic`], [`Cursor`], [`Since`], [`Event`], [`Message`].
 
+pub mod pattern;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use std::fmt;
