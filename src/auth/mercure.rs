@@ -1,9 +1,7 @@
 //! The tokens of Mercure, of both generations.
 
-use serde_json::value::RawValue;
-
 use super::access::{HubUrl, Mercure, Topics};
-use super::claims::{Claims, Detail, expiry, optional_expiry, texts};
+use super::claims::{Claims, Detail, expiry, object, optional_expiry, texts};
 use super::object::Object;
 use super::token::Token;
 use crate::error::Error;
@@ -73,13 +71,12 @@ fn first_claims(claims: &Object, rules: &Mercure, now: Cursor) -> Option<Claims>
         false => expiry(claims, now)?,
     };
     let name = if claims.has(NAMESPACED) { NAMESPACED } else { CLAIM };
-    let mercure: Object = claims.or_default(name)?;
+    let mercure = object(claims, name)?;
     let (publish, subscribe) = (texts(&mercure, "publish")?, texts(&mercure, "subscribe")?);
     let is_short = publish.len() + subscribe.len() <= MAX_SELECTORS;
     let (publish, subscribe) =
         is_short.then_some((templates(&publish)?, templates(&subscribe)?))?;
-    let payload: Option<Box<RawValue>> = mercure.or_default("payload")?;
-    let payload = payload.map(|json| json.get().to_owned());
+    let payload = mercure.json("payload").filter(|json| *json != "null").map(ToOwned::to_owned);
     Some(Claims { publish, subscribe: vec![Detail::of(subscribe)], payload, expires })
 }
 
@@ -108,8 +105,8 @@ struct Grants {
 
 impl Grants {
     fn parse(detail: &Object, base: &HubUrl) -> Option<Self> {
-        let actions: Vec<String> = detail.get("actions")?;
-        let topics: Vec<Object> = detail.get("topics")?;
+        let actions = detail.texts("actions")?;
+        let topics = detail.objects("topics")?;
         let payload = match detail.has("payload") {
             true => Some(payload(detail)?),
             false => None,
@@ -130,16 +127,19 @@ impl Grants {
 
 /// It must be an object here.
 fn payload(detail: &Object) -> Option<String> {
-    let json: Box<RawValue> = detail.get("payload")?;
-    Object::parse(json.get().as_bytes()).map(|_| json.get().to_owned())
+    let json = detail.json("payload")?;
+    Object::parse(json).map(|_| json.to_owned())
 }
 
 /// The grants of Mercure. Entries of other types are for other servers.
 fn grants(claims: &Object, base: &HubUrl) -> Option<Vec<Grants>> {
-    let details: Vec<Object> = claims.or_default(DETAILS)?;
+    let details = match claims.has(DETAILS) {
+        true => claims.objects(DETAILS)?,
+        false => Vec::new(),
+    };
     let mut grants = Vec::new();
     for detail in details {
-        if detail.get::<String>("type")? == DETAIL {
+        if detail.text("type")? == DETAIL {
             grants.push(Grants::parse(&detail, base)?);
         }
     }
@@ -149,9 +149,9 @@ fn grants(claims: &Object, base: &HubUrl) -> Option<Vec<Grants>> {
 
 /// A topic matcher object ("Topic Matcher List").
 fn matcher(object: &Object, base: &HubUrl) -> Option<Pattern> {
-    let text: String = object.get("match")?;
+    let text = object.text("match")?;
     let kind = match object.has("match_type") {
-        true => object.get("match_type")?,
+        true => object.text("match_type")?,
         false => "exact".to_owned(),
     };
     match kind.as_str() {
@@ -172,15 +172,15 @@ fn selector(text: &str, parse: impl Fn(&str) -> Result<Pattern, Error>) -> Optio
 
 /// Whether a token has the type of an access token (RFC 9068 §4, RFC 7515 §4.1.9).
 fn is_access_token(header: &Object) -> bool {
-    let typ = header.get::<String>("typ").unwrap_or_default().to_ascii_lowercase();
+    let typ = header.text("typ").unwrap_or_default().to_ascii_lowercase();
     typ.strip_prefix("application/").unwrap_or(&typ) == "at+jwt"
 }
 
 /// Whether a token is for this hub, and by its issuer (RFC 9068 §4).
 fn is_for_us(claims: &Object, url: &HubUrl, rules: &Mercure) -> bool {
-    let audience = claims.get("aud").map(|one: String| vec![one]).or_else(|| claims.get("aud"));
+    let audience = claims.text("aud").map(|one| vec![one]).or_else(|| claims.texts("aud"));
     let is_ours = audience.unwrap_or_default().iter().any(|it| it == url.as_str());
-    is_ours && (rules.issuer.is_none() || rules.issuer == claims.get("iss"))
+    is_ours && (rules.issuer.is_none() || rules.issuer == claims.text("iss"))
 }
 
 #[cfg(test)]
@@ -196,7 +196,7 @@ mod tests {
     }
 
     fn token(header: &str, claims: &str) -> Token {
-        let parse = |json: &str| Object::parse(json.as_bytes()).unwrap_or_default();
+        let parse = |json: &str| Object::parse(json).unwrap_or_default();
         Token { header: parse(header), claims: parse(claims) }
     }
 

@@ -10,24 +10,49 @@ use serde_json::value::RawValue;
 #[derive(Default)]
 pub(super) struct Object(Vec<(String, Box<RawValue>)>);
 
+/// The few types keep the executable small: each has a parser of its own.
 impl Object {
-    pub fn parse(json: &[u8]) -> Option<Self> {
-        serde_json::from_slice(json).ok()
+    pub fn parse(json: &str) -> Option<Self> {
+        serde_json::from_str(json).ok()
     }
 
     pub fn has(&self, name: &str) -> bool {
-        self.0.iter().any(|(known, _)| known == name)
+        self.json(name).is_some()
     }
 
-    pub fn get<T: for<'de> Deserialize<'de>>(&self, name: &str) -> Option<T> {
-        let (_, value) = self.0.iter().find(|(known, _)| known == name)?;
-        serde_json::from_str(value.get()).ok()
+    /// The value as it is written.
+    pub fn json(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.get())
     }
 
-    /// The default if there is no such name; `None` for a value of another type.
-    pub fn or_default<T: Default + for<'de> Deserialize<'de>>(&self, name: &str) -> Option<T> {
-        if self.has(name) { self.get(name) } else { Some(T::default()) }
+    pub fn number(&self, name: &str) -> Option<f64> {
+        serde_json::from_str(self.json(name)?).ok()
     }
+
+    pub fn text(&self, name: &str) -> Option<String> {
+        text(self.json(name)?)
+    }
+
+    pub fn texts(&self, name: &str) -> Option<Vec<String>> {
+        self.list(name, text)
+    }
+
+    pub fn object(&self, name: &str) -> Option<Self> {
+        Self::parse(self.json(name)?)
+    }
+
+    pub fn objects(&self, name: &str) -> Option<Vec<Self>> {
+        self.list(name, Self::parse)
+    }
+
+    fn list<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
+        let list: Vec<Box<RawValue>> = serde_json::from_str(self.json(name)?).ok()?;
+        list.iter().map(|item| parse(item.get())).collect()
+    }
+}
+
+fn text(json: &str) -> Option<String> {
+    serde_json::from_str(json).ok()
 }
 
 impl<'de> Deserialize<'de> for Object {

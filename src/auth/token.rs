@@ -111,17 +111,17 @@ impl Key {
         let (signed, signature) = token.rsplit_once('.')?;
         // A third point, as in a JWE, is no base64.
         let (header, claims) = signed.split_once('.')?;
-        let header = self.expected(&decoded(header)?)?;
+        let header = self.expected(&json(header)?)?;
         self.verify_signature(signed.as_bytes(), &decoded(signature)?)?;
-        Some(Token { header, claims: Object::parse(&decoded(claims)?)? })
+        Some(Token { header, claims: Object::parse(&json(claims)?)? })
     }
 
     /// The header is checked before the key is used: the algorithm is the key's, not
     /// the token's choice or `none`. A `crit` is refused: a reader that does not
     /// understand its extensions must refuse the token (RFC 7515 §4.1.11).
-    fn expected(&self, header: &[u8]) -> Option<Object> {
+    fn expected(&self, header: &str) -> Option<Object> {
         let header = Object::parse(header)?;
-        let algorithm: String = header.get("alg")?;
+        let algorithm = header.text("alg")?;
         (algorithm == self.algorithm().name() && !header.has("crit")).then_some(header)
     }
 
@@ -221,6 +221,10 @@ fn secret(mut bytes: Vec<u8>) -> Result<Vec<u8>, String> {
         }
         () => Ok(bytes),
     }
+}
+
+fn json(text: &str) -> Option<String> {
+    String::from_utf8(decoded(text)?).ok()
 }
 
 /// base64url as RFC 7515 §2 has it: no padding, no second form of the same
