@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::auth::access::{
-    Algorithm, KeyFile, Origin, Policy, Publish, Subscribe, TellStore, Topics,
+    Algorithm, HubUrl, KeyFile, Mercure, Origin, Policy, Publish, Subscribe, TellStore, Topics,
 };
 use crate::error::Error;
 
@@ -49,6 +49,14 @@ pub const STALE: Duration = Duration::from_secs(30 * 86_400);
 
 /// Whether subscribers wait in one process, if they can.
 pub const TOGETHER: bool = true;
+
+/// Whether a subscriber of Mercure may be without a token. In other hubs it may not,
+/// unless they are told so.
+pub const MERCURE_ANONYMOUS: bool = false;
+/// Whether a token of Mercure 0.x may be in the URL, which logs and histories keep.
+pub const MERCURE_URL_TOKEN: bool = false;
+/// Whether a token of Mercure 0.x may be without `exp`. It would be valid for ever.
+pub const MERCURE_WITHOUT_EXP: bool = false;
 
 /// The highest limit of waiters. When all slots are taken, a request tries every
 /// slot, and this number takes 0.1 s.
@@ -196,6 +204,15 @@ impl Env<'_> {
         self.word(name, expected, parse).map_err(|_| Error::setting(name, HIDDEN, expected))
     }
 
+    fn switch(&self, name: &str, default: bool) -> Result<bool, Error> {
+        let is_on = self.word(name, "on or off", |text| match text {
+            "on" => Some(true),
+            "off" => Some(false),
+            _ => None,
+        })?;
+        Ok(is_on.unwrap_or(default))
+    }
+
     fn url(&self, name: &str, default: &str) -> Result<String, Error> {
         let url = self.word(name, "a URL", |url| Some(url.to_owned()))?;
         Ok(url.unwrap_or_else(|| default.to_owned()))
@@ -294,12 +311,33 @@ fn access(env: &Env) -> Result<Policy, Error> {
         origins: origins.unwrap_or_default(),
         token: key_file(env)?,
         tell_store: tell_store.unwrap_or(TellStore::Auto),
+        mercure: mercure(env)?,
     };
     let needs_key = access.publish == Publish::Token || !access.private.is_empty();
     match access.token {
         // Without a key no request could satisfy the rule.
         None if needs_key => Err(Error::setting(TOKEN_KEY, "", NEEDS_KEY)),
         _ => Ok(access),
+    }
+}
+
+fn mercure(env: &Env) -> Result<Mercure, Error> {
+    let text = |text: &str| Some(text.to_owned());
+    let without_exp = env.word("NOVCOMET_MERCURE_EXP", EXP, without_exp)?;
+    Ok(Mercure {
+        url: env.word("NOVCOMET_MERCURE_URL", HUB_URL, HubUrl::parse)?,
+        issuer: env.word("NOVCOMET_MERCURE_ISSUER", "text", text)?,
+        anonymous: env.switch("NOVCOMET_MERCURE_ANONYMOUS", MERCURE_ANONYMOUS)?,
+        url_token: env.switch("NOVCOMET_MERCURE_URL_TOKEN", MERCURE_URL_TOKEN)?,
+        without_exp: without_exp.unwrap_or(MERCURE_WITHOUT_EXP),
+    })
+}
+
+fn without_exp(text: &str) -> Option<bool> {
+    match text {
+        "required" => Some(false),
+        "optional" => Some(true),
+        _ => None,
     }
 }
 
@@ -331,6 +369,9 @@ const TOPICS: &str = "a list of names that topics can have, or prefixes followed
                       with white space, commas, quotes and % written as in a URL (%20)";
 const ORIGINS: &str = "a list of origins such as https://intranet.example:8443, \
                        in lower case and without the scheme's own port";
+const EXP: &str = "required or optional";
+const HUB_URL: &str = "a URL such as https://example.com/.well-known/mercure, \
+                       as browsers write it, and without ? and #";
 const ALGORITHM: &str = "HS256, EdDSA, ES256 or RS256";
 
 #[cfg(test)]
@@ -358,6 +399,7 @@ mod tests {
         assert_eq!(seconds, [86_400, 2_592_000, 300]);
         assert_eq!((config.sandbox, config.access.publish), (Sandbox::On, Publish::SameSite));
         assert_eq!(config.access.subscribe, Subscribe::Any);
+        assert_eq!(config.access.mercure, Mercure::default(), "the safe choice of each");
     }
 
     #[test]
@@ -426,6 +468,17 @@ mod tests {
             ("NOVCOMET_TOKEN_ALGORITHM", "none"),
             ("NOVCOMET_TOKEN_ALGORITHM", "hs256"),
             ("NOVCOMET_TELL_STORE", "yes"),
+            ("NOVCOMET_MERCURE_URL", "/.well-known/mercure"),
+            ("NOVCOMET_MERCURE_URL", "https://a.example"),
+            ("NOVCOMET_MERCURE_URL", "https://A.example/"),
+            ("NOVCOMET_MERCURE_URL", "https://a.example:443/"),
+            ("NOVCOMET_MERCURE_URL", "https://a.example/?x"),
+            ("NOVCOMET_MERCURE_URL", "https://a.example/#x"),
+            ("NOVCOMET_MERCURE_URL", "https://u:p@a.example/"),
+            ("NOVCOMET_MERCURE_URL", "file:///dev/shm"),
+            ("NOVCOMET_MERCURE_ANONYMOUS", "yes"),
+            ("NOVCOMET_MERCURE_URL_TOKEN", "1"),
+            ("NOVCOMET_MERCURE_EXP", "off"),
             ("NOVCOMET_MAX_WAITERS", "-1"),
             ("NOVCOMET_MAX_WAITERS", "100001"),
             ("NOVCOMET_MAX_WAITERS_PER_ADDRESS", "none"),

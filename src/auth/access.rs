@@ -4,11 +4,12 @@
 use std::path::PathBuf;
 
 use percent_encoding::percent_decode_str;
-
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 use crate::cgi::FieldValue;
 use crate::event::Topic;
+use crate::event::pattern::Pattern;
 
 /// The access rules of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -26,6 +27,45 @@ pub struct Policy {
     pub token: Option<KeyFile>,
     /// `NOVCOMET_TELL_STORE`: the clients that learn the directory of the events.
     pub tell_store: TellStore,
+    /// `NOVCOMET_MERCURE_…`: the rules of the hub.
+    pub mercure: Mercure,
+}
+
+/// The rules for the clients of Mercure.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Mercure {
+    /// `NOVCOMET_MERCURE_URL`: the URL of the hub, which is the `aud` of its tokens (1.0).
+    pub url: Option<HubUrl>,
+    /// `NOVCOMET_MERCURE_ISSUER`: the only accepted `iss` (1.0).
+    pub issuer: Option<String>,
+    /// `NOVCOMET_MERCURE_ANONYMOUS`: whether a subscriber may be without a token.
+    pub anonymous: bool,
+    /// `NOVCOMET_MERCURE_URL_TOKEN`: whether a token may be in the URL (0.x).
+    pub url_token: bool,
+    /// `NOVCOMET_MERCURE_EXP`: whether a token may be without `exp` (0.x).
+    pub without_exp: bool,
+}
+
+/// The URL of a hub, as clients write it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct HubUrl(String);
+
+impl HubUrl {
+    /// A URL of HTTP in the form of the URL Standard, with a host and without query and
+    /// fragment: `aud` is compared byte by byte.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let url = Url::parse(text).ok()?;
+        let is_http = matches!(url.scheme(), "http" | "https") && url.as_str() == text;
+        let is_bare = !text.contains(['?', '#', '@']);
+        (is_http && is_bare).then(|| Self(text.into()))
+    }
+
+    /// The URL as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// The clients that learn the directory of the events (`NOVCOMET_TELL_STORE`).
@@ -150,17 +190,18 @@ pub struct KeyFile {
     pub algorithm: Algorithm,
 }
 
-/// Selects topics by name or by prefix.
+/// Selects topics by name, by prefix, or by a pattern of Mercure.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-pub struct Topics(Vec<Pattern>);
+pub struct Topics(Vec<Selector>);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-enum Pattern {
+enum Selector {
     Exact(String),
     Prefix(String),
+    Pattern(Pattern),
 }
 
-impl Pattern {
+impl Selector {
     fn parse(word: &str) -> Option<Self> {
         let (name, is_prefix) = match word.strip_suffix('*') {
             Some(prefix) => (prefix, true),
@@ -181,8 +222,8 @@ impl Topics {
     /// and for a `*` in the middle: such a pattern would protect nothing.
     #[must_use]
     pub fn parse(list: &str) -> Option<Self> {
-        let patterns = words(list).map(Pattern::parse).collect::<Option<Vec<_>>>()?;
-        (!patterns.is_empty()).then_some(Self(patterns))
+        let selectors = words(list).map(Selector::parse).collect::<Option<Vec<_>>>()?;
+        (!selectors.is_empty()).then_some(Self(selectors))
     }
 
     /// Every topic.
@@ -191,22 +232,29 @@ impl Topics {
         Self::granted(["*"])
     }
 
-    /// The topics of a token's claim: `prefix*`, or a name.
+    /// The topics of a token's claim on our own wire: `prefix*`, or a name.
     #[must_use]
     pub fn granted<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Self {
-        let pattern = |text: &str| match text.strip_suffix('*') {
-            Some(prefix) => Pattern::Prefix(prefix.into()),
-            None => Pattern::Exact(text.into()),
+        let selector = |text: &str| match text.strip_suffix('*') {
+            Some(prefix) => Selector::Prefix(prefix.into()),
+            None => Selector::Exact(text.into()),
         };
-        Self(patterns.into_iter().map(pattern).collect())
+        Self(patterns.into_iter().map(selector).collect())
+    }
+
+    /// The topics of Mercure's patterns.
+    #[must_use]
+    pub fn matching(patterns: Vec<Pattern>) -> Self {
+        Self(patterns.into_iter().map(Selector::Pattern).collect())
     }
 
     /// Whether `topic` is one of them.
     #[must_use]
     pub fn contains(&self, topic: &Topic) -> bool {
-        self.0.iter().any(|pattern| match pattern {
-            Pattern::Exact(name) => topic.as_str() == name,
-            Pattern::Prefix(prefix) => topic.as_str().starts_with(prefix),
+        self.0.iter().any(|selector| match selector {
+            Selector::Exact(name) => topic.as_str() == name,
+            Selector::Prefix(prefix) => topic.as_str().starts_with(prefix),
+            Selector::Pattern(pattern) => pattern.matches(topic),
         })
     }
 

@@ -4,9 +4,11 @@
 use std::net::IpAddr;
 
 use super::access::{Origin, Policy, Publish, Subscribe, TellStore, Topics};
-use super::credential::{TokenLocation, credential, is_in_parameters};
+use super::claims::Claims;
+use super::credential::{Places, TokenLocation, credential};
 use super::grant::{Grant, Granted};
-use super::token::{Claims, Key};
+use super::mercure::{self, Generation};
+use super::token::{Key, Token};
 use crate::cgi::{FieldValue, Method, Request, Route};
 use crate::error::Error;
 use crate::event::{Cursor, Topic};
@@ -28,8 +30,20 @@ pub enum Access<'a> {
     Publish(Vec<&'a Topic>),
     /// To subscribe to these topics.
     Subscribe(Vec<&'a Topic>),
-    /// To subscribe by pattern.
+    /// To follow topics by a pattern. Each message is judged by its topics.
     Follow,
+    /// To publish to these topics as a client of Mercure. Its token says of which generation.
+    MercurePublish(Vec<&'a Topic>),
+    /// To follow topics as a client of this generation of Mercure.
+    MercureFollow(Generation),
+}
+
+/// Whose rules a token keeps.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wire {
+    Own,
+    /// Without a generation, the token says which one it is of.
+    Mercure(Option<Generation>),
 }
 
 /// Whether `policy` allows the client that sent `request` what it asks for.
@@ -45,22 +59,17 @@ pub fn authorize(
 ) -> Result<Grant, Error> {
     let rights = Rights { policy, request };
     let origin = allowed_origin(&policy.origins, request).cloned();
-    let (action, claims) = match access {
-        Access::None => (Granted::Nothing, None),
-        Access::Publish(_) => (Granted::Publish, rights.publish(now)?),
-        Access::Subscribe(topics) => (Granted::Subscribe, rights.subscribe(topics, now)?),
-        Access::Follow => (Granted::Subscribe, rights.subscribe(&[], now)?),
-    };
-    let private = if claims.is_some() || matches!(access, Access::Follow) {
-        policy.private.clone()
-    } else {
-        Topics::default()
-    };
+    let (action, claims) = rights.claims_for(access, now)?;
+    let is_judged_later = action == Granted::Follow || claims.is_some();
+    let private = if is_judged_later { policy.private.clone() } else { Topics::default() };
     let grant = Grant::new(action, private, claims, rights.is_foreign(), origin);
     match access {
-        Access::None | Access::Follow => {}
-        Access::Publish(topics) => grant.check_publish(topics.iter().copied())?,
+        Access::None => {}
+        Access::Publish(topics) | Access::MercurePublish(topics) => {
+            grant.check_publish(topics.iter().copied())?;
+        }
         Access::Subscribe(topics) => grant.check_subscribe(topics.iter().copied(), now)?,
+        Access::Follow | Access::MercureFollow(_) => grant.check_valid(now)?,
     }
     Ok(grant)
 }
@@ -107,6 +116,20 @@ struct Rights<'a> {
 }
 
 impl Rights<'_> {
+    /// What the client may do, and the claims that limit it. Their topics are not checked.
+    fn claims_for(&self, access: &Access, now: Cursor) -> Result<(Granted, Option<Claims>), Error> {
+        Ok(match access {
+            Access::None => (Granted::Nothing, None),
+            Access::Publish(_) => (Granted::Publish, self.publish(now)?),
+            Access::Subscribe(topics) => (Granted::Subscribe, self.subscribe(topics, now)?),
+            Access::Follow => (Granted::Follow, self.follow(Wire::Own, now)?),
+            Access::MercurePublish(_) => (Granted::Publish, Some(self.mercure_publish(now)?)),
+            Access::MercureFollow(generation) => {
+                (Granted::Follow, self.follow(Wire::Mercure(Some(*generation)), now)?)
+            }
+        })
+    }
+
     /// The claims that publishing needs, if it does; their topics are not checked.
     fn publish(&self, now: Cursor) -> Result<Option<Claims>, Error> {
         let rule = if self.request.is_cgi { self.policy.publish } else { Publish::Any };
@@ -116,31 +139,70 @@ impl Rights<'_> {
             Publish::Post if self.request.method != Method::Post => forbid("publish by POST"),
             Publish::Post | Publish::SameSite if self.site() != Site::Foreign => Ok(None),
             Publish::Post | Publish::SameSite => forbid(FOREIGN),
-            Publish::Token => {
-                let (claims, from) = self.claims(now)?;
-                // A redirect passes this site's Referer on, so that is not enough here.
-                if from == TokenLocation::Cookie && self.sender() != Site::Trusted {
-                    return forbid(NO_CONSENT_TO_PUBLISH);
-                }
-                Ok(Some(claims))
-            }
+            Publish::Token => self.claims_to_publish(Wire::Own, now).map(Some),
         }
     }
 
-    /// The claims that subscribing needs, if one of `topics` is private.
-    fn subscribe(&self, topics: &[&Topic], now: Cursor) -> Result<Option<Claims>, Error> {
-        let private = &self.policy.private;
-        if self.request.is_cgi && self.policy.subscribe == Subscribe::None {
-            return forbid("nobody subscribes at this URL");
+    /// The claims of a publisher of Mercure, which always needs a token.
+    fn mercure_publish(&self, now: Cursor) -> Result<Claims, Error> {
+        match self.policy.publish {
+            Publish::None => forbid("nobody publishes here"),
+            _ => self.claims_to_publish(Wire::Mercure(None), now),
         }
-        if !self.request.is_cgi || !topics.iter().any(|topic| private.contains(topic)) {
+    }
+
+    fn claims_to_publish(&self, wire: Wire, now: Cursor) -> Result<Claims, Error> {
+        let (claims, from) = self.claims(wire, now)?;
+        // A redirect passes this site's Referer on, so that is not enough here.
+        if from == TokenLocation::Cookie && self.sender() != Site::Trusted {
+            return forbid(NO_CONSENT_TO_PUBLISH);
+        }
+        Ok(claims)
+    }
+
+    /// The claims that subscribing needs, if one of `topics` is private. Where none are
+    /// needed, a valid token counts all the same, because private messages may come.
+    fn subscribe(&self, topics: &[&Topic], now: Cursor) -> Result<Option<Claims>, Error> {
+        if !self.request.is_cgi {
+            return Ok(Some(Claims::of_shell()));
+        }
+        self.check_subscribers()?;
+        if !topics.iter().any(|topic| self.policy.private.contains(topic)) {
+            let is_presented = matches!(credential(self.request, Places::OWN), Ok(Some(_)));
+            let claims = is_presented.then(|| self.claims_to_subscribe(Wire::Own, now));
+            return Ok(claims.and_then(Result::ok));
+        }
+        self.claims_to_subscribe(Wire::Own, now).map(Some)
+    }
+
+    /// The claims of a subscriber by pattern. Where none are needed, a token counts all the
+    /// same, because private messages may come.
+    fn follow(&self, wire: Wire, now: Cursor) -> Result<Option<Claims>, Error> {
+        if !self.request.is_cgi {
+            return Ok(Some(Claims::of_shell()));
+        }
+        self.check_subscribers()?;
+        let is_open = wire == Wire::Own || self.policy.mercure.anonymous;
+        let needs_token = self.policy.subscribe == Subscribe::Token || !is_open;
+        if !needs_token && matches!(credential(self.request, self.places(wire)), Ok(None)) {
             return Ok(None);
         }
-        let (claims, from) = self.claims(now)?;
+        self.claims_to_subscribe(wire, now).map(Some)
+    }
+
+    fn check_subscribers(&self) -> Result<(), Error> {
+        match self.policy.subscribe {
+            Subscribe::None => forbid("nobody subscribes at this URL"),
+            Subscribe::Any | Subscribe::Token => Ok(()),
+        }
+    }
+
+    fn claims_to_subscribe(&self, wire: Wire, now: Cursor) -> Result<Claims, Error> {
+        let (claims, from) = self.claims(wire, now)?;
         if from == TokenLocation::Cookie && self.site() != Site::Trusted {
             return forbid(NO_CONSENT_TO_SUBSCRIBE);
         }
-        Ok(Some(claims))
+        Ok(claims)
     }
 
     /// Whether a browser says that a foreign site caused the request.
@@ -180,13 +242,48 @@ impl Rights<'_> {
         find(&self.policy.origins, origin).is_some()
     }
 
+    fn places(&self, wire: Wire) -> Places {
+        match wire {
+            Wire::Own => Places::OWN,
+            Wire::Mercure(generation) => {
+                Places::of_mercure(generation, self.policy.mercure.url_token)
+            }
+        }
+    }
+
     /// The claims of the client's token, and the place where it was.
-    fn claims(&self, now: Cursor) -> Result<(Claims, TokenLocation), Error> {
-        let key = Key::read(self.policy.token.as_ref().ok_or(Error::Unauthorized)?)?;
-        let is_bare = !is_in_parameters(self.request);
-        let (token, source) = credential(self.request).ok_or(Error::Unauthorized)?;
-        let claims = key.verify(token, now).filter(|_| is_bare).ok_or(Error::Unauthorized)?;
-        Ok((claims, source))
+    fn claims(&self, wire: Wire, now: Cursor) -> Result<(Claims, TokenLocation), Error> {
+        let found = credential(self.request, self.places(wire));
+        let Some(file) = &self.policy.token else {
+            return Err(if found == Ok(None) { Error::Unauthorized } else { Error::InvalidToken });
+        };
+        let key = Key::read(file)?;
+        let (token, location) = found?.ok_or(Error::Unauthorized)?;
+        let token = key.open(&token).ok_or(Error::InvalidToken)?;
+        let claims = match wire {
+            Wire::Own => Claims::of_own_wire(&token.claims, now).ok_or(Error::InvalidToken)?,
+            Wire::Mercure(wanted) => self.mercure_claims(&token, wanted, location, now)?,
+        };
+        Ok((claims, location))
+    }
+
+    /// A subscriber of 1.0 needs a token of 1.0, and none of those may be in a URL.
+    fn mercure_claims(
+        &self,
+        token: &Token,
+        wanted: Option<Generation>,
+        location: TokenLocation,
+        now: Cursor,
+    ) -> Result<Claims, Error> {
+        let generation = Generation::of(token);
+        let is_allowed = match generation {
+            Generation::V0 => wanted != Some(Generation::V1),
+            Generation::V1 => location != TokenLocation::Url,
+        };
+        if !is_allowed {
+            return Err(Error::InvalidToken);
+        }
+        mercure::claims(token, generation, &self.policy.mercure, now)
     }
 }
 
@@ -225,4 +322,389 @@ fn is_at(origin: &[u8], host: &[u8]) -> bool {
         authority.is_some_and(|authority| bare(authority).eq_ignore_ascii_case(&bare(host)))
     };
     is_at(b"http://", b":80") || is_at(b"https://", b":443")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
+    use std::process;
+    use std::time::Duration;
+
+    use base64ct::{Base64UrlUnpadded, Encoding};
+    use hmac::{Hmac, Mac};
+    use sha2::Sha256;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::event::{Extra, Message};
+
+    const SECRET: &str = "a secret of 32 bytes for the tests only";
+    const HUB: &str = "https://hub.example/.well-known/mercure";
+    const FIRST: Access = Access::MercureFollow(Generation::V0);
+    const SECOND: Access = Access::MercureFollow(Generation::V1);
+    const MISSING: Result<(), Error> = Err(Error::Unauthorized);
+    const INVALID: Result<(), Error> = Err(Error::InvalidToken);
+    const NO_GRANT: Result<(), Error> = Err(Error::Forbidden("the token does not grant this"));
+
+    /// Environment variables.
+    type Variables<'a> = &'a [(&'a str, &'a str)];
+
+    /// A server with a key.
+    struct House(PathBuf);
+
+    impl House {
+        fn new(test: &str) -> Self {
+            let name = format!("novcomet-authorize-{test}-{}", process::id());
+            let path = std::env::temp_dir().join(name);
+            fs::write(&path, SECRET).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+            Self(path)
+        }
+
+        fn grant(
+            &self,
+            settings: Variables,
+            request: Variables,
+            of: &Access,
+        ) -> Result<Grant, Error> {
+            let key = [("NOVCOMET_TOKEN_KEY", self.0.to_str().unwrap())];
+            grant(&[&key, settings].concat(), request, of)
+        }
+
+        fn ask(&self, settings: Variables, request: Variables, of: &Access) -> Result<(), Error> {
+            self.grant(settings, request, of).map(|_| ())
+        }
+    }
+
+    impl Drop for House {
+        fn drop(&mut self) {
+            let _ = fs::remove_file(&self.0);
+        }
+    }
+
+    fn grant(settings: Variables, request: Variables, access: &Access) -> Result<Grant, Error> {
+        let find = |variables: Variables, name: &str| {
+            variables.iter().rfind(|(known, _)| *known == name).map(|(_, value)| value.into())
+        };
+        let usual = [("REQUEST_METHOD", "GET"), ("HTTP_HOST", "a.example")];
+        let policy = Config::from_env(|name| find(settings, name)).unwrap().access;
+        let request = [&usual, request].concat();
+        let request = Request::from_env(|name| find(&request, name)).unwrap();
+        authorize(&policy, &request, access, Cursor::now())
+    }
+
+    /// A token that expires a minute later.
+    fn signed(typ: &str, claims: &str) -> String {
+        let exp = Cursor::now().seconds() + 60;
+        signed_for_ever(typ, &format!(r#""exp":{exp},"aud":"{HUB}",{claims}"#))
+    }
+
+    fn signed_for_ever(typ: &str, claims: &str) -> String {
+        let parts = [format!(r#"{{"alg":"HS256","typ":"{typ}"}}"#), format!("{{{claims}}}")];
+        let text = parts.map(|part| Base64UrlUnpadded::encode_string(part.as_bytes())).join(".");
+        let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
+        mac.update(text.as_bytes());
+        let signature = Base64UrlUnpadded::encode_string(&mac.finalize().into_bytes());
+        format!("{text}.{signature}")
+    }
+
+    /// A token of 0.x, which is one of our own wire too.
+    fn first(grants: &str) -> String {
+        signed("JWT", &format!(r#""mercure":{{{grants}}}"#))
+    }
+
+    /// A token of 1.0 that grants both actions on the topic.
+    fn second(topic: &str) -> String {
+        let detail = format!(
+            r#"{{"type":"https://mercure.rocks/authorization-detail",
+                "actions":["publish","subscribe"],"topics":[{{"match":"{topic}"}}]}}"#
+        );
+        signed("at+jwt", &format!(r#""authorization_details":[{detail}]"#))
+    }
+
+    fn bearer(token: &str) -> String {
+        format!("Bearer {token}")
+    }
+
+    fn topic(name: &str) -> Topic {
+        Topic::new(name).unwrap()
+    }
+
+    /// A message of these further topics.
+    fn message(private: bool, topics: &[&str]) -> Message {
+        let topics = topics.iter().map(|name| topic(name)).collect();
+        let extra = Extra { private, topics, ..Extra::default() };
+        Message { extra, ..Message::new(Cursor::now(), "x") }
+    }
+
+    #[test]
+    fn follower_obeys_the_rule_for_subscribers() {
+        let house = House::new("rule");
+        let (good, bad) = (bearer(&first(r#""subscribe":["a"]"#)), bearer("x"));
+        let none: Variables = &[];
+        let (good, bad) = ([("HTTP_AUTHORIZATION", &*good)], [("HTTP_AUTHORIZATION", &*bad)]);
+        let nobody = || Err(Error::Forbidden("nobody subscribes at this URL"));
+        for (rule, request, expected) in [
+            ("any", none, Ok(())),
+            ("any", &good, Ok(())),
+            ("any", &bad, INVALID),
+            ("token", none, MISSING),
+            ("token", &good, Ok(())),
+            ("token", &bad, INVALID),
+            ("none", none, nobody()),
+            ("none", &good, nobody()),
+        ] {
+            let settings = [("NOVCOMET_SUBSCRIBE", rule), ("NOVCOMET_MERCURE_ANONYMOUS", "on")];
+            for access in [Access::Follow, FIRST] {
+                assert_eq!(house.ask(&settings, request, &access), expected, "{rule} {request:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn hub_admits_anonymous_subscribers_by_setting() {
+        let house = House::new("anonymous");
+        for access in [FIRST, SECOND] {
+            assert_eq!(house.ask(&[], &[], &access), MISSING);
+            for (setting, expected) in [("off", MISSING), ("on", Ok(()))] {
+                let settings = [("NOVCOMET_MERCURE_ANONYMOUS", setting)];
+                assert_eq!(house.ask(&settings, &[], &access), expected, "{setting}");
+            }
+        }
+    }
+
+    #[test]
+    fn token_that_does_not_count_is_no_absent_one() {
+        let house = House::new("presented");
+        let good = first(r#""subscribe":["*"]"#);
+        let query = format!("token={good}");
+        let twice = format!("mercureAuthorization={good};mercureAuthorization={good}");
+        let site = ("HTTP_SEC_FETCH_SITE", "same-origin");
+        for request in [
+            [("HTTP_AUTHORIZATION", "Bearer"), site],
+            [("HTTP_COOKIE", "mercureAuthorization=x"), site],
+            [("HTTP_COOKIE", "mercureAuthorization="), site],
+            [("HTTP_COOKIE", &twice), site],
+            [("QUERY_STRING", &query), site],
+            [("QUERY_STRING", "authorization="), site],
+        ] {
+            let settings = [("NOVCOMET_MERCURE_ANONYMOUS", "on")];
+            for access in [Access::Follow, FIRST] {
+                assert_eq!(house.ask(&settings, &request, &access), INVALID, "{request:?}");
+            }
+        }
+        let with = |name| [(name, "Bearer x")];
+        assert_eq!(grant(&[], &with("HTTP_AUTHORIZATION"), &Access::Follow).err(), INVALID.err());
+        assert!(grant(&[], &with("HTTP_X"), &Access::Follow).is_ok(), "no key is needed");
+    }
+
+    #[test]
+    fn private_message_needs_a_claim_for_one_of_its_topics() {
+        let house = House::new("private");
+        let settings = [("NOVCOMET_PRIVATE", "secret/*"), ("NOVCOMET_MERCURE_ANONYMOUS", "on")];
+        let own = bearer(&first(r#""subscribe":["secret/b","user/*"]"#));
+        let hub = bearer(&second("user/1"));
+        let anonymous: Variables = &[];
+        let (own, hub) = ([("HTTP_AUTHORIZATION", &*own)], [("HTTP_AUTHORIZATION", &*hub)]);
+        let url = [("NOVCOMET_MERCURE_URL", HUB)];
+        let grants = [(anonymous, Access::Follow), (&own, Access::Follow), (&hub, SECOND)].map(
+            |(who, access)| house.grant(&[settings, [url[0]; 2]].concat(), who, &access).unwrap(),
+        );
+        for (name, message, may) in [
+            ("news", None, [true; 3]),
+            ("news", Some(message(false, &["secret/a"])), [true; 3]),
+            ("news", Some(message(true, &[])), [false; 3]),
+            ("news", Some(message(true, &["user/1"])), [false, true, true]),
+            ("news", Some(message(true, &["user/2", "x"])), [false, true, false]),
+            ("user/1", Some(message(true, &["news"])), [false, true, true]),
+            ("secret/a", None, [false; 3]),
+            ("secret/b", None, [false, true, false]),
+            ("secret/b", Some(message(false, &[])), [false, true, false]),
+            ("secret/a", Some(message(false, &["user/1"])), [false, true, true]),
+        ] {
+            let topic = topic(name);
+            let received = grants.each_ref().map(|it| it.may_receive(&topic, message.as_ref()));
+            assert_eq!(received, may, "{name} {message:?}");
+        }
+        assert!(grants[2].is_granted(&topic("user/1")) && !grants[2].is_granted(&topic("news")));
+        let all = house.grant(&[("NOVCOMET_SUBSCRIBE", "token")], &own, &Access::Follow).unwrap();
+        assert!(!all.may_receive(&topic("news"), None), "every topic is private");
+        assert!(all.may_receive(&topic("user/3"), None));
+    }
+
+    #[test]
+    fn shell_receives_everything() {
+        let variables: Variables = &[("QUERY_STRING", "x=1")];
+        let request = Request::from_env(|name| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into())
+        });
+        let policy = Config::from_env(|_| None).unwrap().access;
+        let topic = topic("a");
+        for access in [Access::Follow, Access::Subscribe(vec![&topic])] {
+            let grant = authorize(&policy, request.as_ref().unwrap(), &access, Cursor::now());
+            assert!(grant.unwrap().may_receive(&topic, Some(&message(true, &[]))));
+        }
+    }
+
+    #[test]
+    fn only_subscribers_receive() {
+        let house = House::new("receive");
+        let token = bearer(&first(r#""publish":["*"],"subscribe":["*"]"#));
+        let request = [("HTTP_AUTHORIZATION", &*token)];
+        let topic = topic("a");
+        for access in [Access::None, Access::MercurePublish(vec![&topic])] {
+            let grant = house.grant(&[], &request, &access).unwrap();
+            assert!(!grant.may_receive(&topic, None));
+            assert_eq!(grant.check_valid(Cursor::now()), NO_GRANT);
+        }
+        let follower = house.grant(&[], &request, &FIRST).unwrap();
+        assert_eq!(follower.check_publish([&topic]), NO_GRANT);
+        assert_eq!(follower.check_subscribe([&topic], Cursor::now()), NO_GRANT);
+        assert_eq!(follower.check_valid(Cursor::now()), Ok(()));
+        assert_eq!(follower.check_valid(Cursor::now().after(Duration::from_secs(61))), INVALID);
+    }
+
+    #[test]
+    fn cookie_of_a_follower_needs_evidence_of_own_site() {
+        let house = House::new("evidence");
+        let first = format!("mercureAuthorization={}", first(r#""subscribe":["*"]"#));
+        let second = format!("__Secure-mercure_access_token={}", second("*"));
+        let settings = [
+            ("NOVCOMET_MERCURE_ANONYMOUS", "on"),
+            ("NOVCOMET_MERCURE_URL", HUB),
+            ("NOVCOMET_ORIGINS", "https://pages.example"),
+        ];
+        for (mark, is_evidence) in [
+            (("HTTP_SEC_FETCH_SITE", "same-origin"), true),
+            (("HTTP_SEC_FETCH_SITE", "same-site"), false),
+            (("HTTP_SEC_FETCH_SITE", "none"), false),
+            (("HTTP_ORIGIN", "https://a.example"), true),
+            (("HTTP_ORIGIN", "https://pages.example"), true),
+            (("HTTP_ORIGIN", "https://evil.example"), false),
+            (("HTTP_REFERER", "https://a.example/x"), true),
+            (("HTTP_REFERER", "https://evil.example/x"), false),
+            (("HTTP_X", ""), false),
+        ] {
+            for (cookie, access) in [(&first, Access::Follow), (&first, FIRST), (&second, SECOND)] {
+                let asked = house.ask(&settings, &[("HTTP_COOKIE", cookie), mark], &access);
+                let refused = Err(Error::Forbidden(NO_CONSENT_TO_SUBSCRIBE));
+                assert_eq!(asked, if is_evidence { Ok(()) } else { refused }, "{mark:?}");
+            }
+        }
+    }
+
+    /// Each row has a good token in some places and a bad one in others.
+    #[test]
+    fn hub_finds_the_token_in_the_places_of_its_generation() {
+        let house = House::new("places");
+        let (old, new) = (first(r#""publish":["a"],"subscribe":["*"]"#), second("a"));
+        let (old_header, new_header) = (bearer(&old), bearer(&new));
+        let (old_query, new_query) =
+            (format!("authorization={old}"), format!("authorization={new}"));
+        let two_in_query = format!("{old_query}&{old_query}");
+        let old_cookie = format!("mercureAuthorization={old}");
+        let new_cookie = format!("__Secure-mercure_access_token={new}");
+        let both_cookies = format!("{old_cookie}; __Secure-mercure_access_token=x");
+        let two_of_new = format!("{new_cookie}; {new_cookie}; {old_cookie}");
+        let topic = topic("a");
+        let publish = Access::MercurePublish(vec![&topic]);
+        let (ok, x) = (Ok(()), ("", ""));
+        let (header, query, cookie) = ("HTTP_AUTHORIZATION", "QUERY_STRING", "HTTP_COOKIE");
+        // In turn: the places, and who may by a token there: of 0.x, of 1.0, a publisher.
+        for (places, expected) in [
+            ([(header, &*old_header), x], [&ok, &INVALID, &ok]),
+            ([(header, &new_header), x], [&ok, &ok, &ok]),
+            ([(query, &old_query), x], [&ok, &INVALID, &ok]),
+            ([(query, &new_query), x], [&INVALID, &INVALID, &INVALID]),
+            ([(query, &two_in_query), x], [&INVALID, &INVALID, &INVALID]),
+            ([(cookie, &old_cookie), x], [&ok, &MISSING, &ok]),
+            ([(cookie, &new_cookie), x], [&MISSING, &ok, &ok]),
+            ([(cookie, &both_cookies), x], [&ok, &INVALID, &INVALID]),
+            ([(cookie, &two_of_new), x], [&ok, &INVALID, &INVALID]),
+            ([(header, &old_header), (query, "authorization=x")], [&ok, &INVALID, &ok]),
+            ([(header, "Bearer x"), (query, &old_query)], [&INVALID; 3]),
+            ([(header, &new_header), (cookie, "mercureAuthorization=x")], [&ok; 3]),
+            ([(header, "Bearer x"), (cookie, &new_cookie)], [&INVALID; 3]),
+            ([(header, "Basic x"), (cookie, &old_cookie)], [&ok, &MISSING, &ok]),
+            ([(query, &old_query), (cookie, "mercureAuthorization=x")], [&ok, &INVALID, &ok]),
+            ([(query, "authorization=x"), (cookie, &old_cookie)], [&INVALID; 3]),
+        ] {
+            let settings = [("NOVCOMET_MERCURE_URL", HUB), ("NOVCOMET_MERCURE_URL_TOKEN", "on")];
+            let request = [&places[..], &[("HTTP_SEC_FETCH_SITE", "same-origin")]].concat();
+            for (access, expected) in [&FIRST, &SECOND, &publish].into_iter().zip(expected) {
+                assert_eq!(&house.ask(&settings, &request, access), expected, "{places:?}");
+                let is_in_url = places.iter().any(|(name, _)| *name == query);
+                let strict = house.ask(&settings[..1], &request, access);
+                assert_eq!(&strict, if is_in_url { &INVALID } else { expected }, "{places:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn hub_publishes_with_a_grant_for_every_topic() {
+        let house = House::new("publish");
+        let (a, b) = (topic("a"), topic("b"));
+        let old = bearer(&first(r#""publish":["a","b*"],"subscribe":["*"]"#));
+        let new = bearer(&second("a"));
+        for rule in ["any", "same-site", "post", "token"] {
+            let settings = [("NOVCOMET_PUBLISH", rule), ("NOVCOMET_MERCURE_URL", HUB)];
+            let ask = |token: &str, topics: Vec<&Topic>| {
+                let request = [("REQUEST_METHOD", "POST"), ("HTTP_AUTHORIZATION", token)];
+                house.ask(&settings, &request, &Access::MercurePublish(topics))
+            };
+            for token in [&old, &new] {
+                assert_eq!(ask(token, vec![&a]), Ok(()), "{rule}");
+                assert_eq!(ask(token, vec![&b]), NO_GRANT, "{rule}");
+                assert_eq!(ask(token, vec![&a, &b]), NO_GRANT, "{rule}");
+            }
+            assert_eq!(ask("", vec![&a]), MISSING, "{rule}");
+            assert_eq!(ask("Bearer x", vec![&a]), INVALID, "{rule}");
+        }
+        let request = [("HTTP_AUTHORIZATION", &*old)];
+        let publish = Access::MercurePublish(vec![&a]);
+        let nobody = house.ask(&[("NOVCOMET_PUBLISH", "none")], &request, &publish);
+        assert_eq!(nobody, Err(Error::Forbidden("nobody publishes here")));
+        let own = house.ask(&[("NOVCOMET_PUBLISH", "token")], &request, &Access::Publish(vec![&b]));
+        assert_eq!(own, Ok(()), "b* is a prefix on our own wire");
+    }
+
+    #[test]
+    fn cookie_of_a_publisher_needs_evidence_of_own_site() {
+        let house = House::new("consent");
+        let topic = topic("a");
+        let cookie = format!("mercureAuthorization={}", first(r#""publish":["*"]"#));
+        for (mark, is_evidence) in [
+            (("HTTP_SEC_FETCH_SITE", "same-origin"), true),
+            (("HTTP_ORIGIN", "https://a.example"), true),
+            (("HTTP_ORIGIN", "https://evil.example"), false),
+            (("HTTP_ORIGIN", "null"), false),
+            // A redirect by a foreign page keeps the Referer of our page.
+            (("HTTP_REFERER", "https://a.example/x"), false),
+            (("HTTP_X", ""), false),
+        ] {
+            let request = [("REQUEST_METHOD", "POST"), ("HTTP_COOKIE", &cookie), mark];
+            let asked = house.ask(&[], &request, &Access::MercurePublish(vec![&topic]));
+            let refused = Err(Error::Forbidden(NO_CONSENT_TO_PUBLISH));
+            assert_eq!(asked, if is_evidence { Ok(()) } else { refused }, "{mark:?}");
+        }
+    }
+
+    /// A leader takes over the rights of others as JSON.
+    #[test]
+    fn grant_is_handed_on_whole() {
+        let house = House::new("handed");
+        let settings = [("NOVCOMET_MERCURE_EXP", "optional")];
+        let claim = r#""mercure":{"subscribe":["a"],"payload":{"x":1}}"#;
+        let token = bearer(&signed_for_ever("JWT", claim));
+        let grant = house.grant(&settings, &[("HTTP_AUTHORIZATION", &token)], &FIRST).unwrap();
+        let saved = serde_json::to_string(&grant).unwrap();
+        let restored: Grant = serde_json::from_str(&saved).unwrap();
+        let private = message(true, &[]);
+        assert!(restored.may_receive(&topic("a"), Some(&private)));
+        assert!(!restored.may_receive(&topic("b"), Some(&private)));
+        assert_eq!(restored.payload("b"), Some(r#"{"x":1}"#));
+        assert_eq!(restored.check_valid(Cursor::now()), Ok(()));
+    }
 }

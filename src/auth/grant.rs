@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::access::Topics;
-use super::token::Claims;
+use super::claims::Claims;
 use crate::cgi::FieldValue;
 use crate::error::Error;
 use crate::event::{Cursor, Message, Topic};
@@ -16,6 +16,7 @@ pub(super) enum Granted {
     Nothing,
     Publish,
     Subscribe,
+    Follow,
 }
 
 /// The rights of one request, and their expiry. Only [`authorize`](super::authorize) grants
@@ -78,22 +79,50 @@ impl Grant {
         now: Cursor,
     ) -> Result<(), Error> {
         granted(self.action == Granted::Subscribe)?;
-        let Some(claims) = &self.claims else { return Ok(()) };
-        if claims.expires() <= now {
-            return Err(Error::Unauthorized);
-        }
-        let may = |topic| !self.private.contains(topic) || claims.may_subscribe(topic);
+        self.check_expiry(now)?;
+        let may = |topic| !self.private.contains(topic) || self.is_granted(topic);
         granted(topics.into_iter().all(may))
     }
 
-    /// Whether the request may receive this message of a topic.
+    /// Whether a subscriber, by topic or by pattern, may still receive anything.
+    ///
+    /// # Errors
+    /// 401 when the token has expired, 403 without the right to subscribe.
+    pub fn check_valid(&self, now: Cursor) -> Result<(), Error> {
+        granted(self.may_receive_some())?;
+        self.check_expiry(now)
+    }
+
+    /// Whether a subscriber may receive an event of `topic`, with this message. A private one
+    /// needs a claim for at least one of its topics: those who may read it are those who may
+    /// read any of them (Mercure, "Subscribers").
     #[must_use]
     pub fn may_receive(&self, topic: &Topic, message: Option<&Message>) -> bool {
-        let may = |topic| self.claims.as_ref().is_some_and(|claims| claims.may_subscribe(topic));
-        let extra = message.map(|message| &message.extra);
-        let is_private = extra.is_some_and(|extra| extra.private);
-        (!self.private.contains(topic) || may(topic))
-            && (!is_private || may(topic) || extra.is_some_and(|it| it.topics.iter().any(may)))
+        let is_private = self.private.contains(topic) || message.is_some_and(|it| it.extra.private);
+        let others = message.map(|it| it.extra.topics.as_slice()).unwrap_or_default();
+        let mut topics = std::iter::once(topic).chain(others);
+        self.may_receive_some() && (!is_private || topics.any(|topic| self.is_granted(topic)))
+    }
+
+    /// Whether the token itself grants subscribing to `topic`, which may be public.
+    #[must_use]
+    pub fn is_granted(&self, topic: &Topic) -> bool {
+        self.claims.as_ref().is_some_and(|claims| claims.may_subscribe(topic))
+    }
+
+    /// The JSON in the token for a subscription with this matcher. It may have line feeds.
+    #[must_use]
+    pub fn payload(&self, matcher: &str) -> Option<&str> {
+        self.claims.as_ref()?.payload(matcher)
+    }
+
+    fn may_receive_some(&self) -> bool {
+        matches!(self.action, Granted::Subscribe | Granted::Follow)
+    }
+
+    fn check_expiry(&self, now: Cursor) -> Result<(), Error> {
+        let is_over = self.claims.as_ref().is_some_and(|claims| claims.expires() <= now);
+        if is_over { Err(Error::InvalidToken) } else { Ok(()) }
     }
 
     /// How long the token is valid.

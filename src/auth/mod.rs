@@ -2,8 +2,12 @@
 
 pub mod access;
 mod authorize;
+pub mod claims;
 mod credential;
 pub mod grant;
+mod mercure;
+mod object;
 pub mod token;
 
 pub use authorize::{Access, allowed_origin, authorize, may_know_store};
+pub use mercure::Generation;

@@ -1,12 +1,10 @@
 //! Tokens: a JWT (RFC 7519) in the compact form of a JWS (RFC 7515 §3.1),
 //! and the key that checks it. No answer says why a token is refused.
 
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 use hmac::{Hmac, Mac};
@@ -15,13 +13,13 @@ use p256::pkcs8::DecodePublicKey;
 use rsa::traits::PublicKeyParts;
 use rsa::{Pkcs1v15Sign, RsaPublicKey};
 use rustix::fs::{Mode, OFlags};
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
-use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use super::access::{Algorithm, KeyFile, Topics};
+use super::access::{Algorithm, KeyFile};
+use super::claims::Claims;
+use super::object::Object;
 use crate::error::Error;
-use crate::event::{Cursor, Topic};
+use crate::event::Cursor;
 
 /// Longest token, in bytes.
 const MAX_TOKEN: usize = 8192;
@@ -35,34 +33,6 @@ const MIN_RSA: usize = 256;
 /// The beginning of PEM, after any text that its readers skip (RFC 7468 §2).
 const PEM: &[u8] = b"-----BEGIN";
 
-/// The topics that a token grants, and its expiry.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Claims {
-    publish: Topics,
-    subscribe: Topics,
-    expires: Cursor,
-}
-
-impl Claims {
-    /// Whether the token grants publishing to `topic`.
-    #[must_use]
-    pub fn may_publish(&self, topic: &Topic) -> bool {
-        self.publish.contains(topic)
-    }
-
-    /// Whether the token grants subscribing to `topic`.
-    #[must_use]
-    pub fn may_subscribe(&self, topic: &Topic) -> bool {
-        self.subscribe.contains(topic)
-    }
-
-    /// When the token expires (`exp`).
-    #[must_use]
-    pub fn expires(&self) -> Cursor {
-        self.expires
-    }
-}
-
 /// A path is not shown if no file has it: it may be the secret itself.
 fn unusable(path: Option<PathBuf>, why: &str) -> Error {
     const NAME: &str = "NOVCOMET_TOKEN_KEY";
@@ -71,6 +41,12 @@ fn unusable(path: Option<PathBuf>, why: &str) -> Error {
     }
     let what = "its value, which is not shown because it may be a secret,";
     Error::misconfigured(&format!("{NAME}: {what} {why}"), "name a key file")
+}
+
+/// What a key has signed. Its time is not checked.
+pub(super) struct Token {
+    pub header: Object,
+    pub claims: Object,
 }
 
 /// The key that tokens are checked with, and its only algorithm.
@@ -123,25 +99,30 @@ impl Key {
         }
     }
 
-    /// The claims of `token` at `now`; `None` for an invalid token.
+    /// The claims of `token` on our own wire, at `now`; `None` for an invalid token.
     #[must_use]
     pub fn verify(&self, token: &[u8], now: Cursor) -> Option<Claims> {
+        Claims::of_own_wire(&self.open(token)?.claims, now)
+    }
+
+    /// What this key has signed; `None` for any other text.
+    pub(super) fn open(&self, token: &[u8]) -> Option<Token> {
         let token = std::str::from_utf8(token).ok().filter(|token| token.len() <= MAX_TOKEN)?;
         let (signed, signature) = token.rsplit_once('.')?;
         // A third point, as in a JWE, is no base64.
         let (header, claims) = signed.split_once('.')?;
-        self.expects(&decoded(header)?)?;
+        let header = self.expected(&json(header)?)?;
         self.verify_signature(signed.as_bytes(), &decoded(signature)?)?;
-        parse_claims(&decoded(claims)?, now)
+        Some(Token { header, claims: Object::parse(&json(claims)?)? })
     }
 
     /// The header is checked before the key is used: the algorithm is the key's, not
     /// the token's choice or `none`. A `crit` is refused: a reader that does not
     /// understand its extensions must refuse the token (RFC 7515 §4.1.11).
-    fn expects(&self, header: &[u8]) -> Option<()> {
+    fn expected(&self, header: &str) -> Option<Object> {
         let header = Object::parse(header)?;
-        let algorithm: String = header.get("alg")?;
-        (algorithm == self.algorithm().name() && !header.has("crit")).then_some(())
+        let algorithm = header.text("alg")?;
+        (algorithm == self.algorithm().name() && !header.has("crit")).then_some(header)
     }
 
     fn verify_signature(&self, signed: &[u8], signature: &[u8]) -> Option<()> {
@@ -242,92 +223,12 @@ fn secret(mut bytes: Vec<u8>) -> Result<Vec<u8>, String> {
     }
 }
 
+fn json(text: &str) -> Option<String> {
+    String::from_utf8(decoded(text)?).ok()
+}
+
 /// base64url as RFC 7515 §2 has it: no padding, no second form of the same
 /// bytes.
 fn decoded(text: &str) -> Option<Vec<u8>> {
     Base64UrlUnpadded::decode_vec(text).ok()
-}
-
-/// `exp` must be present and in the future, `nbf` not in the future. The grants
-/// are those of Mercure's claim.
-fn parse_claims(claims: &[u8], now: Cursor) -> Option<Claims> {
-    let claims = Object::parse(claims)?;
-    let expires = moment(claims.get("exp")?)?;
-    let begins = match claims.has("nbf") {
-        true => moment(claims.get("nbf")?)?,
-        false => now,
-    };
-    let mercure = match claims.has("mercure") {
-        true => claims.get("mercure")?,
-        false => Object::default(),
-    };
-    let granted = Claims {
-        publish: mercure.topics("publish")?,
-        subscribe: mercure.topics("subscribe")?,
-        expires,
-    };
-    (begins <= now && now < expires).then_some(granted)
-}
-
-/// A `NumericDate`: seconds, with a fraction or without.
-fn moment(seconds: f64) -> Option<Cursor> {
-    let since = Duration::try_from_secs_f64(seconds).ok()?;
-    Some(Cursor::from_micros(0).after(since))
-}
-
-/// An object of JSON without duplicate names: of two `exp` another reader may
-/// believe the other one.
-#[derive(Default)]
-struct Object(Vec<(String, Box<RawValue>)>);
-
-impl Object {
-    fn parse(json: &[u8]) -> Option<Self> {
-        serde_json::from_slice(json).ok()
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.0.iter().any(|(known, _)| known == name)
-    }
-
-    fn get<T: for<'de> Deserialize<'de>>(&self, name: &str) -> Option<T> {
-        let (_, value) = self.0.iter().find(|(known, _)| known == name)?;
-        serde_json::from_str(value.get()).ok()
-    }
-
-    fn topics(&self, name: &str) -> Option<Topics> {
-        // As Mercure does, null counts as no list.
-        let patterns: Option<Vec<String>> = match self.has(name) {
-            true => self.get(name)?,
-            false => None,
-        };
-        let patterns = patterns.unwrap_or_default();
-        Some(Topics::granted(patterns.iter().map(String::as_str)))
-    }
-}
-
-impl<'de> Deserialize<'de> for Object {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(ObjectVisitor)
-    }
-}
-
-struct ObjectVisitor;
-
-impl<'de> Visitor<'de> for ObjectVisitor {
-    type Value = Object;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object without duplicate names")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
-        let mut object = Object::default();
-        while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
-            if object.has(&name) {
-                return Err(A::Error::custom("a duplicate name"));
-            }
-            object.0.push((name, value));
-        }
-        Ok(object)
-    }
 }

@@ -193,7 +193,7 @@ impl<'a, 's> Hub<'a, 's> {
         renderer: Box<dyn Renderer>,
     ) -> Result<Wanted, Error> {
         let now = Cursor::now();
-        self.grant.check_subscribe([], now)?;
+        self.grant.check_valid(now)?;
         let Wish { patterns, start, is_strict } = wish;
         let start = match start {
             Start::Now => Some(Position::after(now)),

@@ -281,7 +281,10 @@ impl Waiter {
 
     /// Each piece is checked: a token may have expired.
     fn render(&mut self, piece: &Piece) -> Result<Vec<u8>, Error> {
-        self.grant.check_subscribe(piece.topics(), Cursor::now())?;
+        match self.following {
+            Some(_) => self.grant.check_valid(Cursor::now())?,
+            None => self.grant.check_subscribe(piece.topics(), Cursor::now())?,
+        }
         let body = self.renderer.render(piece);
         if self.has_begun {
             return Ok(body);

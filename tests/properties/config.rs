@@ -11,7 +11,7 @@ use novcomet::store::{self, Limits, Retention};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const LARGEST: usize = 1 << 30;
-const NAMES: [&str; 22] = [
+const NAMES: [&str; 27] = [
     "NOVCOMET_STORE",
     "NOVCOMET_TRIES",
     "NOVCOMET_SLEEP",
@@ -34,6 +34,11 @@ const NAMES: [&str; 22] = [
     KEY,
     "NOVCOMET_TOKEN_ALGORITHM",
     "NOVCOMET_TELL_STORE",
+    "NOVCOMET_MERCURE_URL",
+    "NOVCOMET_MERCURE_ISSUER",
+    "NOVCOMET_MERCURE_ANONYMOUS",
+    "NOVCOMET_MERCURE_URL_TOKEN",
+    "NOVCOMET_MERCURE_EXP",
 ];
 /// Other settings make it necessary.
 const KEY: &str = "NOVCOMET_TOKEN_KEY";

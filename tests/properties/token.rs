@@ -8,7 +8,8 @@ use arbitrary::{Result, Unstructured};
 use base64ct::{Base64UrlUnpadded, Encoding};
 use hmac::{Hmac, Mac};
 use novcomet::auth::access::{Algorithm, KeyFile};
-use novcomet::auth::token::{Claims, Key};
+use novcomet::auth::claims::Claims;
+use novcomet::auth::token::Key;
 use novcomet::event::{Cursor, Topic};
 use sha2::Sha256;
 
