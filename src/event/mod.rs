@@ -1,10 +1,8 @@
-//! The nouns: [`Topic`], [`Pattern`], [`Cursor`], [`Position`], [`Since`], [`Event`], [`Message`].
+//! The nouns: [`Topic`], [`Pattern`](pattern::Pattern), [`Cursor`],
+//! [`Position`](position::Position), [`Since`], [`Event`], [`Message`].
 
 pub mod pattern;
-mod position;
-
-pub use pattern::Pattern;
-pub use position::Position;
+pub mod position;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::subscriptions::{UNSETTLED_LIMIT, UNSETTLED_PAUSE};
 use super::sweep::{Sighting, Sweep};
-use super::update::Occurrence;
+use super::update::{Occurrence, UNSETTLED_LIMIT, UNSETTLED_PAUSE};
 use crate::auth::grant::Grant;
 use crate::error::Error;
-use crate::event::{Cursor, Message, Pattern, Position, Topic};
+use crate::event::pattern::Pattern;
+use crate::event::position::Position;
+use crate::event::{Cursor, Message, Topic};
 use crate::store::{Budget, Store};
 
 /// Where a subscriber by pattern starts.

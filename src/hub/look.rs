@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::following::Following;
 use super::sweep::Sweep;
-use super::update::MAX_PIECE;
+use super::update::{MAX_PIECE, OVERHEAD};
 use crate::error::Error;
 use crate::event::{Message, Since, Topic};
 use crate::store::{Budget, Horizon, Reading, Store};
@@ -12,9 +12,6 @@ use crate::store::{Budget, Horizon, Reading, Store};
 /// The most topics of one look, counted for each position in them. A request names at
 /// most so many.
 pub const MAX_TOPICS: usize = 64;
-
-/// The bytes of a message besides its text: about those of its line in a log.
-pub const OVERHEAD: usize = 42;
 
 /// Positions to read from, each once.
 #[derive(Default)]

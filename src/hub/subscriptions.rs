@@ -4,19 +4,10 @@ use std::time::Duration;
 
 use super::look::Look;
 use super::subscription::Subscription;
-use super::update::Update;
+use super::update::{UNSETTLED_LIMIT, UNSETTLED_PAUSE, Update};
 use crate::error::Error;
 use crate::event::{Cursor, Message, Since, Topic};
 use crate::store::{Budget, Reading};
-
-/// How soon a topic is read again while a publisher works on it: a publish takes
-/// less than 40 µs. The pause doubles, so that many readers leave the processor to
-/// that publisher.
-pub const UNSETTLED_PAUSE: Duration = Duration::from_millis(1);
-
-/// How long a publisher may work before its topic is taken as it is: there is an
-/// event, but no client learns its time.
-pub const UNSETTLED_LIMIT: Duration = Duration::from_secs(2);
 
 /// The topics of one subscriber.
 pub struct Subscriptions {

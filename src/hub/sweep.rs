@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::look::OVERHEAD;
-use super::update::MAX_PIECE;
+use super::update::{MAX_PIECE, OVERHEAD};
 use crate::error::Error;
 use crate::event::{Cursor, Message, Since, Topic};
 use crate::store::{Budget, Horizon, Reading, Seen, Store};

@@ -1,10 +1,25 @@
 //! An update that a subscriber receives.
 
-use crate::event::{Cursor, Message, Position, Topic};
+use std::time::Duration;
+
+use crate::event::position::Position;
+use crate::event::{Cursor, Message, Topic};
 
 /// How much one piece holds, in bytes as they are sent and for all its topics. A
 /// process that had more would be large, and slow to write; the rest follows.
 pub const MAX_PIECE: usize = 262_144;
+
+/// The bytes of a message besides its text: about those of its line in a log.
+pub const OVERHEAD: usize = 42;
+
+/// How soon a topic is read again while a publisher works on it: a publish takes
+/// less than 40 µs. The pause doubles, so that many readers leave the processor to
+/// that publisher.
+pub const UNSETTLED_PAUSE: Duration = Duration::from_millis(1);
+
+/// How long a publisher may work before its topic is taken as it is: there is an
+/// event, but no client learns its time.
+pub const UNSETTLED_LIMIT: Duration = Duration::from_secs(2);
 
 /// The new events of one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]

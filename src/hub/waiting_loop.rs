@@ -653,8 +653,7 @@ mod tests {
     use crate::cgi::{Head, Response};
     use crate::event::{Cursor, Draft, Message, Since, Topic};
     use crate::hub::subscription::Subscription;
-    use crate::hub::subscriptions::{UNSETTLED_LIMIT, UNSETTLED_PAUSE};
-    use crate::hub::update::{Piece, Update};
+    use crate::hub::update::{Piece, UNSETTLED_LIMIT, UNSETTLED_PAUSE, Update};
     use crate::hub::waiter::{Renderer, Until, Wanted};
     use crate::process::output::Output;
     use crate::store::{Budget, Reading, Readings};

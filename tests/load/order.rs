@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use novcomet::event::Position;
+use novcomet::event::position::Position;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::ser::{Serialize, Serializer};
 
-use crate::event::{Cursor, Message, Position, Topic};
+use crate::event::position::Position;
+use crate::event::{Cursor, Message, Topic};
 use crate::hub::{Occurrence, Update};
 
 pub const JSON: &str = "application/json; charset=utf-8";

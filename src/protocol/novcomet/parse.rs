@@ -11,7 +11,9 @@ use super::batch;
 use super::stream::{Format, resume};
 use crate::cgi::{Body, Method, Request};
 use crate::error::Error;
-use crate::event::{Pattern, Position, Since, Topic};
+use crate::event::pattern::Pattern;
+use crate::event::position::Position;
+use crate::event::{Since, Topic};
 use crate::hub::{Start, Subscription, Wish};
 
 /// How many topics a request names at most. Each name is compared with those

@@ -207,13 +207,11 @@ impl Watch for DirectoryWatch {
     }
 
     fn catch_up(&mut self) -> Changes {
-        match &self.mechanism {
-            Mechanism::Inotify { .. } => self.changes(),
-            _ => {
-                self.known.forget();
-                Changes::Of(Vec::new())
-            }
+        if let Mechanism::Inotify { .. } = self.mechanism {
+            return self.changes();
         }
+        self.known.forget();
+        Changes::Of(Vec::new())
     }
 
     fn report_false_wakeup(&mut self) {
