@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::auth::access::{
-    Algorithm, KeyFile, Origin, Policy, Publish, Subscribe, TellStore, Topics,
+    Algorithm, HubUrl, KeyFile, Mercure, Origin, Policy, Publish, Subscribe, TellStore, Topics,
 };
 use crate::error::Error;
 
@@ -294,6 +294,7 @@ fn access(env: &Env) -> Result<Policy, Error> {
         origins: origins.unwrap_or_default(),
         token: key_file(env)?,
         tell_store: tell_store.unwrap_or(TellStore::Auto),
+        mercure: Mercure { url: env.word("NOVCOMET_MERCURE_URL", "a URL", HubUrl::parse)? },
     };
     let needs_key = access.publish == Publish::Token || !access.private.is_empty();
     match access.token {

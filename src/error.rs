@@ -15,6 +15,8 @@ pub enum Error {
     /// A valid token is missing (401). The text never says why, because a reason
     /// would help to forge one.
     Unauthorized,
+    /// A token that does not count (401).
+    InvalidToken,
     /// The request is not allowed. The text is the reason (403).
     Forbidden(&'static str),
     /// The server does not answer this method (405, RFC 9110 §15.5.6).
@@ -90,7 +92,7 @@ impl Error {
     pub fn status(&self) -> u16 {
         match self {
             Self::BadRequest(_) => 400,
-            Self::Unauthorized => 401,
+            Self::Unauthorized | Self::InvalidToken => 401,
             Self::Forbidden(_) => 403,
             Self::MethodNotAllowed => 405,
             Self::BodyTooSlow => 408,
@@ -140,7 +142,7 @@ impl fmt::Display for Error {
             | Self::NotImplemented(detail)
             | Self::Unavailable { detail, .. }
             | Self::Full { detail, .. } => detail,
-            Self::Unauthorized => "this needs a valid token",
+            Self::Unauthorized | Self::InvalidToken => "this needs a valid token",
             Self::MethodNotAllowed => "use GET, HEAD, POST or OPTIONS",
             Self::LengthRequired => "send the body with a Content-Length",
             Self::BodyTooSlow => "the body did not come in time",
@@ -166,6 +168,7 @@ mod tests {
         vec![
             Error::bad_request("no"),
             Error::Unauthorized,
+            Error::InvalidToken,
             Error::Forbidden("no"),
             Error::MethodNotAllowed,
             Error::LengthRequired,

@@ -7,6 +7,8 @@ use percent_encoding::percent_decode_str;
 
 use serde::{Deserialize, Serialize};
 
+use url::Url;
+
 use crate::cgi::FieldValue;
 use crate::event::Topic;
 
@@ -26,6 +28,35 @@ pub struct Policy {
     pub token: Option<KeyFile>,
     /// `NOVCOMET_TELL_STORE`: the clients that learn the directory of the events.
     pub tell_store: TellStore,
+    /// `NOVCOMET_MERCURE_…`: the rules of the hub.
+    pub mercure: Mercure,
+}
+
+/// The rules for the clients of Mercure.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Mercure {
+    /// `NOVCOMET_MERCURE_URL`: the URL of the hub, which is the `aud` of its tokens (1.0).
+    pub url: Option<HubUrl>,
+}
+
+/// The URL of a hub, as clients write it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct HubUrl(String);
+
+impl HubUrl {
+    /// A URL of HTTP.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let url = Url::parse(text).ok()?;
+        let is_http = matches!(url.scheme(), "http" | "https") && url.as_str() == text;
+        is_http.then(|| Self(text.into()))
+    }
+
+    /// The URL as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// The clients that learn the directory of the events (`NOVCOMET_TELL_STORE`).

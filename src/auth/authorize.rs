@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::access::{Origin, Policy, Publish, Subscribe, TellStore, Topics};
 use super::credential::{TokenLocation, credential, is_in_parameters};
 use super::grant::{Grant, Granted};
+use super::mercure::Generation;
 use super::token::{Claims, Key};
 use crate::cgi::{FieldValue, Method, Request, Route};
 use crate::error::Error;
@@ -30,6 +31,10 @@ pub enum Access<'a> {
     Subscribe(Vec<&'a Topic>),
     /// To subscribe by pattern.
     Follow,
+    /// To publish to these topics as a client of Mercure. Its token says of which generation.
+    MercurePublish(Vec<&'a Topic>),
+    /// To follow topics as a client of this generation of Mercure.
+    MercureFollow(Generation),
 }
 
 /// Whether `policy` allows the client that sent `request` what it asks for.
@@ -47,6 +52,12 @@ pub fn authorize(
     let origin = allowed_origin(&policy.origins, request).cloned();
     let (action, claims) = match access {
         Access::None => (Granted::Nothing, None),
+        Access::MercurePublish(_) => {
+            let has_token = credential(request).is_some();
+            let refuse = |error| if has_token { Error::InvalidToken } else { error };
+            (Granted::Publish, Some(rights.claims(now).map_err(refuse)?.0))
+        }
+        Access::MercureFollow(_) => (Granted::Subscribe, None),
         Access::Publish(_) => (Granted::Publish, rights.publish(now)?),
         Access::Subscribe(topics) => (Granted::Subscribe, rights.subscribe(topics, now)?),
         Access::Follow => (Granted::Subscribe, rights.subscribe(&[], now)?),
@@ -58,8 +69,10 @@ pub fn authorize(
     };
     let grant = Grant::new(action, private, claims, rights.is_foreign(), origin);
     match access {
-        Access::None | Access::Follow => {}
-        Access::Publish(topics) => grant.check_publish(topics.iter().copied())?,
+        Access::None | Access::Follow | Access::MercureFollow(_) => {}
+        Access::Publish(topics) | Access::MercurePublish(topics) => {
+            grant.check_publish(topics.iter().copied())?;
+        }
         Access::Subscribe(topics) => grant.check_subscribe(topics.iter().copied(), now)?,
     }
     Ok(grant)

@@ -19,7 +19,7 @@ pub fn problem(error: &Error) -> Response {
     let head = match error {
         Error::MethodNotAllowed => head.header("Allow", METHODS),
         _ if status >= 500 => head.retry_after(Some(RETRY_AFTER)),
-        Error::Unauthorized => head.header("WWW-Authenticate", "Bearer"),
+        Error::Unauthorized | Error::InvalidToken => head.header("WWW-Authenticate", "Bearer"),
         _ => head,
     };
     head.body(details(error))
