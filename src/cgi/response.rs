@@ -152,6 +152,7 @@ pub fn status_line(status: u16) -> &'static str {
         400 => "400 Bad Request",
         401 => "401 Unauthorized",
         403 => "403 Forbidden",
+        404 => "404 Not Found",
         405 => "405 Method Not Allowed",
         408 => "408 Request Timeout",
         411 => "411 Length Required",
