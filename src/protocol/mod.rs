@@ -2,6 +2,7 @@
 
 pub mod all;
 pub mod novcomet;
+mod options;
 mod problem;
 mod sse;
 
