@@ -19,6 +19,8 @@ pub enum Error {
     InvalidToken,
     /// The request is not allowed. The text is the reason (403).
     Forbidden(&'static str),
+    /// The program has nothing at this URL (404).
+    NotFound,
     /// The server does not answer this method (405, RFC 9110 §15.5.6).
     MethodNotAllowed,
     /// The body has no `Content-Length` (411, RFC 3875 §4.1.2 needs it).
@@ -29,6 +31,8 @@ pub enum Error {
     BodyTooLong(usize),
     /// The query is longer than this number of bytes (414).
     QueryTooLong(usize),
+    /// A part of the request is above the limit that is named here (413).
+    TooLarge(String),
     /// The message is longer than this number of bytes (413).
     MessageTooLong(usize),
     /// The body is neither a form nor text (415).
@@ -94,10 +98,11 @@ impl Error {
             Self::BadRequest(_) => 400,
             Self::Unauthorized | Self::InvalidToken => 401,
             Self::Forbidden(_) => 403,
+            Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::BodyTooSlow => 408,
             Self::LengthRequired => 411,
-            Self::BodyTooLong(_) | Self::MessageTooLong(_) => 413,
+            Self::BodyTooLong(_) | Self::TooLarge(_) | Self::MessageTooLong(_) => 413,
             Self::QueryTooLong(_) => 414,
             Self::UnsupportedBody => 415,
             Self::NotImplemented(_) => 501,
@@ -137,12 +142,13 @@ fn escaped(text: &str) -> String {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::BadRequest(detail) => detail,
+            Self::BadRequest(detail) | Self::TooLarge(detail) => detail,
             Self::Forbidden(detail)
             | Self::NotImplemented(detail)
             | Self::Unavailable { detail, .. }
             | Self::Full { detail, .. } => detail,
             Self::Unauthorized | Self::InvalidToken => "this needs a valid token",
+            Self::NotFound => "there is nothing at this URL",
             Self::MethodNotAllowed => "use GET, HEAD, POST or OPTIONS",
             Self::LengthRequired => "send the body with a Content-Length",
             Self::BodyTooSlow => "the body did not come in time",
@@ -170,6 +176,8 @@ mod tests {
             Error::Unauthorized,
             Error::InvalidToken,
             Error::Forbidden("no"),
+            Error::NotFound,
+            Error::TooLarge("no".into()),
             Error::MethodNotAllowed,
             Error::LengthRequired,
             Error::BodyTooSlow,

@@ -28,6 +28,7 @@ use std::env;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use auth::access::HubUrl;
 use cgi::Request;
 use config::{Config, Sandbox};
 use error::Error;
@@ -181,7 +182,8 @@ impl<'s> Service<'_, 's> {
         if let Source::Named(_) = self.source {
             self.confine(|| sandbox::limit_resources(self.may_wait_together()))?;
         }
-        let bounds = Bounds { max_data: self.config.max_data };
+        let hub_url = self.config.access.mercure.url.as_ref().map(HubUrl::as_str);
+        let bounds = Bounds { max_data: self.config.max_data, hub_url };
         let action = protocol::all::of(self.request).parse(self.request, &bounds)?;
         let policy = &self.config.access;
         let grant = auth::authorize(policy, self.request, &action.access(), Cursor::now())?;

@@ -9,6 +9,7 @@ mod binary {
     mod cgi;
     mod crash;
     mod full;
+    mod mercure;
     mod neighbours;
     mod own_check;
     mod patterns;

@@ -5,6 +5,7 @@ mod support;
 mod servers {
     mod hostile;
     mod limits;
+    mod mercure;
     mod requests;
     mod rights;
     mod streams;

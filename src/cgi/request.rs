@@ -36,6 +36,8 @@ pub enum Method {
     Post,
     /// Asks which methods there are.
     Options,
+    /// As GET, with more parameters in the body; it is safe (RFC 10008).
+    Query,
     /// Any other method; [`Request::receive`] refuses it.
     Other,
 }
@@ -67,6 +69,8 @@ pub struct Request {
     pub is_cgi: bool,
     /// `REQUEST_METHOD`; GET when a shell sets a query only.
     pub method: Method,
+    /// `SCRIPT_NAME` and `PATH_INFO`, decoded: the path of the URL (RFC 3875 §3.3).
+    pub path: String,
     /// `QUERY_STRING`, still encoded.
     pub query: Vec<u8>,
     /// Whether the client wants an event stream (`Accept`, as `EventSource` sends it).
@@ -79,6 +83,8 @@ pub struct Request {
     pub port: String,
     /// `Host`: the host that the request was sent to.
     pub host: Vec<u8>,
+    /// The scheme of the URL, by `HTTPS` or `REQUEST_SCHEME`: `http` or `https`.
+    pub scheme: &'static str,
     /// Whether a proxy has passed it on, as far as it shows.
     pub route: Route,
     /// `Sec-Fetch-Site`: how the page that sent the request is related to that host.
@@ -91,7 +97,7 @@ pub struct Request {
     pub authorization: Vec<u8>,
     /// `Cookie`, empty without the header.
     pub cookie: Vec<u8>,
-    /// The body of a POST, once it has been received.
+    /// The body of a POST or a QUERY, once it has been received.
     pub body: Body,
     length: Vec<u8>,
     content_type: Vec<u8>,
@@ -127,15 +133,21 @@ impl Request {
             return None;
         }
         let accept = bytes("HTTP_ACCEPT");
+        let path = [bytes("SCRIPT_NAME"), bytes("PATH_INFO")].concat();
         Some(Self {
             is_cgi,
             method: Method::named(&method.unwrap_or_default()),
+            path: String::from_utf8_lossy(&path).into_owned(),
             query: query.unwrap_or_default(),
             accepts_events: accept.windows(EVENTS.len()).any(|part| part == EVENTS),
             last_event_id: bytes("HTTP_LAST_EVENT_ID"),
             address: String::from_utf8_lossy(&bytes("REMOTE_ADDR")).into_owned(),
             port: String::from_utf8_lossy(&bytes("REMOTE_PORT")).into_owned(),
             host: bytes("HTTP_HOST"),
+            scheme: match bytes("HTTPS") == b"on" || bytes("REQUEST_SCHEME") == b"https" {
+                true => "https",
+                false => "http",
+            },
             route: Route::of(&variable),
             fetch_site: optional("HTTP_SEC_FETCH_SITE"),
             origin: optional("HTTP_ORIGIN"),
@@ -169,7 +181,7 @@ impl Request {
         match self.method {
             Method::Other => Err(Error::MethodNotAllowed),
             _ if self.query.len() > MAX_QUERY => Err(Error::QueryTooLong(MAX_QUERY)),
-            Method::Post => self.read_body(stdin, max_body),
+            Method::Post | Method::Query => self.read_body(stdin, max_body),
             _ => Ok(Body::Empty),
         }
     }
@@ -205,6 +217,7 @@ impl Method {
             b"HEAD" => Self::Head,
             b"POST" => Self::Post,
             b"OPTIONS" => Self::Options,
+            b"QUERY" => Self::Query,
             _ => Self::Other,
         }
     }
@@ -285,6 +298,33 @@ mod tests {
         assert!(accept("text/event-stream").unwrap().unwrap().accepts_events);
         assert!(accept("a/b, text/event-stream;q=1").unwrap().unwrap().accepts_events);
         assert!(!accept("text/html, */*").unwrap().unwrap().accepts_events);
+    }
+
+    #[test]
+    fn path_has_script_and_what_follows() {
+        let path = |variables: &[Pair]| {
+            request(&[variables, &[("QUERY_STRING", "")]].concat(), "").unwrap().unwrap().path
+        };
+        assert_eq!(path(&[]), "");
+        assert_eq!(path(&[("SCRIPT_NAME", "/comet.cgi")]), "/comet.cgi");
+        assert_eq!(path(&[("SCRIPT_NAME", "/a"), ("PATH_INFO", "/b/é")]), "/a/b/é");
+    }
+
+    #[test]
+    fn scheme_is_that_of_the_server() {
+        let scheme = |variables: &[Pair]| {
+            request(&[variables, &[("QUERY_STRING", "")]].concat(), "").unwrap().unwrap().scheme
+        };
+        assert_eq!(scheme(&[]), "http");
+        assert_eq!(scheme(&[("REQUEST_SCHEME", "http"), ("HTTPS", "off")]), "http");
+        assert_eq!(scheme(&[("REQUEST_SCHEME", "https")]), "https");
+        assert_eq!(scheme(&[("HTTPS", "on")]), "https");
+    }
+
+    #[test]
+    fn query_method_has_a_body() {
+        let variables = [("REQUEST_METHOD", "QUERY"), ("CONTENT_LENGTH", "3")];
+        assert_eq!(request(&variables, "a=b").unwrap().unwrap().body, form("a=b"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 /// The head of an answer (a document response, RFC 3875 §6.2.1). Names and values
-/// are fixed, configured, or numbers: no text of a request gets into a header.
+/// are fixed, numbers, or a [`FieldValue`]: no other text gets into a header.
 pub struct Head {
     status: u16,
     headers: Vec<(&'static str, FieldValue)>,
@@ -105,6 +105,9 @@ pub struct Response {
     has_length: bool,
 }
 
+/// The end of the names of the headers that say where an event stream begins.
+const LAST_EVENT_ID: &str = "Last-Event-ID";
+
 impl Response {
     /// Lets the pages of `origin` read the answer, with their user's credentials
     /// (CORS, WHATWG Fetch §3.3).
@@ -112,9 +115,13 @@ impl Response {
     pub fn with_cors(mut self, origin: Option<&FieldValue>) -> Self {
         if let Some(origin) = origin.cloned() {
             let headers = &mut self.head.headers;
+            let exposed = match headers.iter().any(|(name, _)| name.ends_with(LAST_EVENT_ID)) {
+                true => "Retry-After, Last-Event-ID, Mercure-Last-Event-ID",
+                false => "Retry-After",
+            };
             headers.push(("Access-Control-Allow-Origin", origin));
             headers.push(("Access-Control-Allow-Credentials", "true".into()));
-            headers.push(("Access-Control-Expose-Headers", "Retry-After".into()));
+            headers.push(("Access-Control-Expose-Headers", exposed.into()));
             headers.push(("Vary", "Origin".into()));
         }
         self
@@ -152,6 +159,7 @@ pub fn status_line(status: u16) -> &'static str {
         400 => "400 Bad Request",
         401 => "401 Unauthorized",
         403 => "403 Forbidden",
+        404 => "404 Not Found",
         405 => "405 Method Not Allowed",
         408 => "408 Request Timeout",
         411 => "411 Length Required",
@@ -168,6 +176,22 @@ pub fn status_line(status: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn page_may_read_where_a_stream_begins() {
+        let origin = FieldValue::from("https://pages.example");
+        let exposed = |head: Head| {
+            let text = String::from_utf8(head.body("").with_cors(Some(&origin)).bytes()).unwrap();
+            let (_, rest) = text.split_once("Access-Control-Expose-Headers: ").unwrap();
+            rest.lines().next().unwrap().to_owned()
+        };
+        let head = || Head::new(200, "text/event-stream");
+        let all = "Retry-After, Last-Event-ID, Mercure-Last-Event-ID";
+        assert_eq!(exposed(head()), "Retry-After");
+        for name in ["Last-Event-ID", "Mercure-Last-Event-ID"] {
+            assert_eq!(exposed(head().header(name, "earliest")), all);
+        }
+    }
 
     #[test]
     fn header_value_has_no_line_end() {

@@ -1,7 +1,9 @@
 //! The protocols: one folder and one line in `all.rs` each.
 
 pub mod all;
+pub mod mercure;
 pub mod novcomet;
+mod options;
 mod problem;
 mod sse;
 
@@ -12,9 +14,11 @@ use crate::hub::{Hub, Renderer, Wanted};
 
 /// The limits of a request, as configured.
 #[derive(Debug, Clone, Copy)]
-pub struct Bounds {
+pub struct Bounds<'a> {
     /// Longest message, in bytes.
     pub max_data: usize,
+    /// The public URL of the hub, if it is configured.
+    pub hub_url: Option<&'a str>,
 }
 
 /// A protocol between a client and a server.

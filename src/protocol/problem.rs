@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::cgi::{Head, METHODS, Response, status_line};
+use crate::cgi::{FieldValue, Head, METHODS, Response, status_line};
 use crate::error::Error;
 
 /// RFC 9457 §3.
@@ -14,15 +14,27 @@ const RETRY_AFTER: u32 = 2;
 /// The answer to a request that cannot be served.
 #[must_use]
 pub fn problem(error: &Error) -> Response {
+    let needs_token = matches!(error, Error::Unauthorized | Error::InvalidToken);
+    challenged(error, METHODS, needs_token.then_some("Bearer"))
+}
+
+/// The same, where the server answers `methods`, and with a challenge (RFC 6750 §3).
+#[must_use]
+pub fn challenged(
+    error: &Error,
+    methods: &'static str,
+    challenge: Option<&'static str>,
+) -> Response {
     let status = error.status();
-    let head = Head::new(status, PROBLEM);
-    let head = match error {
-        Error::MethodNotAllowed => head.header("Allow", METHODS),
-        _ if status >= 500 => head.retry_after(Some(RETRY_AFTER)),
-        Error::Unauthorized | Error::InvalidToken => head.header("WWW-Authenticate", "Bearer"),
-        _ => head,
-    };
-    head.body(details(error))
+    let mut head = Head::new(status, PROBLEM);
+    if *error == Error::MethodNotAllowed {
+        head = head.header("Allow", methods);
+    }
+    if let Some(challenge) = challenge {
+        head = head.header("WWW-Authenticate", FieldValue::from(challenge));
+    }
+    let retry_after = (status >= 500).then_some(RETRY_AFTER);
+    head.retry_after(retry_after).body(details(error))
 }
 
 /// The JSON of `error` (RFC 9457 §3.1).

@@ -24,23 +24,45 @@ pub fn retry(text: &mut String, seconds: u32) {
     let _ = writeln!(text, "retry: {seconds}000");
 }
 
-/// Writes an event: `event:`, `id:`, a `data:` for each line, and the empty line
-/// that dispatches them. Without an `id` the client keeps its last; an empty `id:`
-/// would make it forget that.
-pub fn event(text: &mut String, event: Option<&str>, id: Option<&str>, data: Option<&str>) {
-    if let Some(event) = event {
-        let _ = writeln!(text, "event: {event}");
+/// The fields of an event.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Event<'a> {
+    /// Its type; a client calls it `message` without one.
+    pub kind: Option<&'a str>,
+    /// When a client reconnects, in milliseconds.
+    pub retry: Option<u64>,
+    /// Without it a client keeps its last; an empty one would make it forget that.
+    pub id: Option<&'a str>,
+    /// A client ignores an event without data, except for the other fields.
+    pub data: Option<&'a str>,
+}
+
+impl Event<'_> {
+    /// Writes `event:`, `retry:`, `id:`, a `data:` for each line, and the empty line
+    /// that dispatches them.
+    pub fn write(&self, text: &mut String) {
+        if let Some(kind) = self.kind {
+            let _ = writeln!(text, "event: {kind}");
+        }
+        if let Some(retry) = self.retry {
+            let _ = writeln!(text, "retry: {retry}");
+        }
+        if let Some(id) = self.id {
+            let _ = writeln!(text, "id: {id}");
+        }
+        for line in self.data.into_iter().flat_map(lines) {
+            let _ = match line {
+                "" => writeln!(text, "data:"),
+                line => writeln!(text, "data: {line}"),
+            };
+        }
+        text.push('\n');
     }
-    if let Some(id) = id {
-        let _ = writeln!(text, "id: {id}");
-    }
-    for line in data.into_iter().flat_map(lines) {
-        let _ = match line {
-            "" => writeln!(text, "data:"),
-            line => writeln!(text, "data: {line}"),
-        };
-    }
-    text.push('\n');
+}
+
+/// Writes an event without a reconnection time.
+pub fn event(text: &mut String, kind: Option<&str>, id: Option<&str>, data: Option<&str>) {
+    Event { kind, retry: None, id, data }.write(text);
 }
 
 /// The size of the `data:` lines of a text, in bytes.

@@ -11,11 +11,13 @@ fn quote(example: &str) -> String {
 }
 
 fn brief() -> String {
-    quote(r#"{"version":"0.1.0","protocols":["novcomet"]}"#)
+    quote(r#"{"version":"0.1.0","protocols":["mercure","novcomet"]}"#)
 }
 
 fn whole(store: &Store) -> String {
-    let whole = quote(r#"{"version":"0.1.0","protocols":["novcomet"],"store":"file:///dev/shm"}"#);
+    let whole = quote(
+        r#"{"version":"0.1.0","protocols":["mercure","novcomet"],"store":"file:///dev/shm"}"#,
+    );
     whole.replace("/dev/shm", store.0.to_str().unwrap())
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use arbitrary::{Result, Unstructured};
 
-use crate::properties::{config, cursor, log, query, stream, token, topic};
+use crate::properties::{config, cursor, log, mercure, query, stream, token, topic};
 
 #[test]
 fn query_holds() {
@@ -32,6 +32,11 @@ fn log_holds() {
 #[test]
 fn stream_holds() {
     try_all("stream", 10_000, stream::holds, stream::case);
+}
+
+#[test]
+fn mercure_holds() {
+    try_all("mercure", 50_000, mercure::holds, mercure::case);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 pub mod config;
 pub mod cursor;
 pub mod log;
+pub mod mercure;
 pub mod object;
 pub mod query;
 pub mod scratch;

@@ -207,22 +207,22 @@ fn is_the_same_in_pieces(text: &[u8], whole: &EventSource) {
 
 /// The interpretation of an event stream, HTML (WHATWG) §9.2.6.
 #[derive(Default)]
-struct EventSource {
+pub struct EventSource {
     line: Vec<u8>,
     after_return: bool,
     data: String,
     kind: String,
     id: String,
     last_id: String,
-    retry: Option<u64>,
-    events: Vec<Heard>,
+    pub retry: Option<u64>,
+    pub events: Vec<Heard>,
 }
 
 #[derive(Debug, PartialEq)]
-struct Heard {
-    kind: String,
-    data: String,
-    id: String,
+pub struct Heard {
+    pub kind: String,
+    pub data: String,
+    pub id: String,
 }
 
 impl Heard {
@@ -236,7 +236,7 @@ impl Heard {
 }
 
 impl EventSource {
-    fn hear(pieces: &[&[u8]]) -> Self {
+    pub fn hear(pieces: &[&[u8]]) -> Self {
         let mut source = Self::default();
         pieces.iter().flat_map(|piece| piece.iter()).for_each(|byte| source.take(*byte));
         source

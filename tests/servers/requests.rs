@@ -58,7 +58,7 @@ fn local_client_learns_the_directory(kind: Kind) {
     assert!(ask(&[]).ends_with(&directory), "{}", ask(&[]));
     for header in ["X-Forwarded-For: 127.0.0.1", "Via: 1.1 a", "Forwarded: for=_a", "X-Real-IP: a"]
     {
-        assert!(ask(&[header]).ends_with(r#""protocols":["novcomet"]}"#), "{header}");
+        assert!(ask(&[header]).ends_with(r#""protocols":["mercure","novcomet"]}"#), "{header}");
     }
 }
 
@@ -232,6 +232,8 @@ fn copied_directory_works_with_htaccess(kind: Kind) {
     for address in ["/drop/comet.cgi", "/drop/comet.php"] {
         assert_eq!(server.get(&format!("{address}?publish=a")).body, "true", "{address}");
     }
+    let hub = server.get("/drop/.well-known/mercure");
+    assert!(hub.status == 400 && hub.body.contains("topic (0.x)"), "{hub:?}");
     assert_eq!(server.complaints(), [""; 0]);
 }
 

@@ -12,6 +12,7 @@ use crate::cgi::{Head, METHODS, Response};
 use crate::error::Error;
 use crate::event::{Event, Topic};
 use crate::hub::{Hub, Subscription, Until, Wanted, Wish};
+use crate::protocol::options::options;
 use crate::protocol::{Action, Step, sse};
 
 /// The action that a request asks for.
@@ -89,7 +90,7 @@ impl Action for Command {
             }
             Self::About => Ok(Step::Answer(Head::new(200, JSON).body(to_json(&hub.about())))),
             Self::Head(command) => Ok(Step::Answer(head(&command))),
-            Self::Options => Ok(Step::Answer(options(hub.is_cross_origin()))),
+            Self::Options => Ok(Step::Answer(options(METHODS, hub.is_cross_origin()))),
         }
     }
 }
@@ -119,18 +120,4 @@ fn head(command: &Command) -> Response {
         Command::Stream(..) | Command::StreamMatching(..) => sse::head().body(""),
         _ => Head::new(200, JSON).body(""),
     }
-}
-
-/// To the page of a configured origin it is the answer to a preflight (WHATWG
-/// Fetch §3.3.1), and says what that page may send.
-fn options(preflight: bool) -> Response {
-    let head = Head::new(204, JSON).header("Allow", METHODS);
-    let head = match preflight {
-        true => head
-            .header("Access-Control-Allow-Methods", METHODS)
-            .header("Access-Control-Allow-Headers", "Authorization, Content-Type, Last-Event-ID")
-            .header("Access-Control-Max-Age", "600"),
-        false => head,
-    };
-    head.body("")
 }

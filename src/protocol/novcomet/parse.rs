@@ -28,10 +28,13 @@ const BASE: &str = "";
 /// A message has at most `max_data` bytes.
 ///
 /// # Errors
-/// [`Error::BadRequest`] with what is wrong, [`Error::MessageTooLong`].
+/// [`Error::BadRequest`] with what is wrong, [`Error::MessageTooLong`], and
+/// [`Error::MethodNotAllowed`] for QUERY.
 pub fn parse(request: &Request, max_data: usize) -> Result<Command, Error> {
-    if request.method == Method::Options {
-        return Ok(Command::Options);
+    match request.method {
+        Method::Options => return Ok(Command::Options),
+        Method::Query => return Err(Error::MethodNotAllowed),
+        _ => {}
     }
     let mut parameters = Parameters::default();
     parameters.add_all(&request.query)?;

@@ -133,7 +133,7 @@ impl EventStream {
         }
     }
 
-    fn event(&mut self, text: &mut String, event: Option<&str>, data: Option<&str>) {
+    fn event(&mut self, text: &mut String, kind: Option<&str>, data: Option<&str>) {
         let mut ids = String::new();
         for (number, (_, cursor)) in self.cursors.iter().enumerate() {
             ids.push_str(if number == 0 { "" } else { "-" });
@@ -141,7 +141,7 @@ impl EventStream {
         }
         let id = (!ids.is_empty()).then_some(ids);
         self.ids += id.as_ref().map_or(0, String::len);
-        sse::event(text, event, id.as_deref(), data);
+        sse::event(text, kind, id.as_deref(), data);
     }
 }
 

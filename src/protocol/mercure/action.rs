@@ -1,0 +1,84 @@
+//! The actions of requests, and their execution.
+
+use serde_json::json;
+
+use super::refusal::METHODS;
+use super::stream::UpdateStream;
+use super::subscribe::Subscription;
+use crate::auth::Access;
+use crate::cgi::{Head, Response};
+use crate::error::Error;
+use crate::event::Topic;
+use crate::hub::{Hub, NewUpdate, Until, Wish};
+use crate::protocol::options::options;
+use crate::protocol::{Action, Step, sse};
+
+/// The action that a request asks for.
+pub enum Command {
+    /// To publish an update.
+    Publish(NewUpdate),
+    /// To receive every update that matches.
+    Follow(Subscription),
+    /// To receive the head of the answer to the same.
+    Head(Subscription),
+    /// To know what the hub with this URL accepts (RFC 9728 §3.2).
+    Metadata(String),
+    /// To know the methods.
+    Options,
+}
+
+impl Action for Command {
+    fn access(&self) -> Access<'_> {
+        match self {
+            Self::Publish(update) => Access::MercurePublish(topics(update)),
+            Self::Follow(subscription) | Self::Head(subscription) => {
+                Access::MercureFollow(subscription.generation)
+            }
+            Self::Metadata(_) | Self::Options => Access::None,
+        }
+    }
+
+    fn writes(&self) -> bool {
+        matches!(self, Self::Publish(_))
+    }
+
+    fn perform(self: Box<Self>, hub: &Hub) -> Result<Step, Error> {
+        match *self {
+            Self::Publish(update) => publish(update, hub).map(Step::Answer),
+            Self::Follow(subscription) => follow(subscription, hub),
+            Self::Head(_) => Ok(Step::Answer(sse::head().body(""))),
+            Self::Metadata(url) => Ok(Step::Answer(metadata(&url))),
+            Self::Options => Ok(Step::Answer(options(METHODS, hub.is_cross_origin()))),
+        }
+    }
+}
+
+fn topics(update: &NewUpdate) -> Vec<&Topic> {
+    update.topics.iter().collect()
+}
+
+/// The body is the id, so that the publisher can tell it to a page.
+fn publish(update: NewUpdate, hub: &Hub) -> Result<Response, Error> {
+    let own = update.message.extra.client_id.clone();
+    let position = hub.publish_update(update)?;
+    let id = own.unwrap_or_else(|| format!("#{position}"));
+    Ok(Head::new(200, "text/plain; charset=utf-8").body(id))
+}
+
+fn follow(subscription: Subscription, hub: &Hub) -> Result<Step, Error> {
+    let (start, preceding) = subscription.start();
+    let Subscription { generation, patterns, .. } = subscription;
+    let stream = Box::new(UpdateStream::new(generation, preceding));
+    let wish = Wish { patterns, start, is_strict: true };
+    hub.follow(wish, Until::Deadline, None, stream).map(|wanted| Step::Wait(Box::new(wanted)))
+}
+
+fn metadata(url: &str) -> Response {
+    let metadata = json!({
+        "resource": url,
+        "authorization_details_types_supported": ["https://mercure.rocks/authorization-detail"],
+        "bearer_methods_supported": ["header"],
+        "mercure_cookie": "__Secure-mercure_access_token",
+    });
+    Head::new(200, "application/json").body(metadata.to_string())
+}
