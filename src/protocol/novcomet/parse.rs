@@ -21,8 +21,8 @@ use crate::hub::{Start, Subscription, Wish};
 /// for tens of thousands, which take seconds of processor time.
 pub const MAX_TOPICS: usize = 64;
 
-/// What a URL pattern without a host is relative to. Topics of this protocol are no URLs.
-const BASE: &str = "";
+/// What URL patterns and topics without a host are relative to.
+const BASE: &str = "http://localhost/";
 
 /// Reads the query and the form; `publish` wins over `subscribed`, as in 2011.
 /// A message has at most `max_data` bytes.
