@@ -121,7 +121,7 @@ fn invalid_requests_get_400() {
     assert_eq!(
         text,
         quote(
-            r#"{"detail":"say what: publish=ID or subscribed[ID]=CURSOR","status":400,"title":"Bad Request"}"#
+            r#"{"detail":"say what: publish=ID, subscribed[ID]=CURSOR or matching=PATTERN","status":400,"title":"Bad Request"}"#
         )
     );
 }

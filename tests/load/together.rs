@@ -1175,6 +1175,7 @@ fn crowd_is_handed_over_whole() {
             });
         }
     }
+    world.await_that("the last has its name", |world| world.named("comet: standby").is_some());
     let standby = world.named("comet: standby").unwrap();
     let pid = world.processes[standby].child.id();
     let leader = world.processes[world.named("comet: leader").unwrap()].child.id();
