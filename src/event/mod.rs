@@ -361,7 +361,7 @@ impl Message {
 pub struct Draft {
     /// The text.
     pub data: String,
-    /// What is said of it besides.
+    /// The rest that is said of it.
     pub extra: Extra,
 }
 

@@ -84,7 +84,7 @@ impl Reading {
     }
 }
 
-/// What has happened for certain, in all topics.
+/// The part of all events that is certain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Horizon {
     /// The time up to which every event has happened: none is to come.
