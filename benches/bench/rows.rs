@@ -5,6 +5,7 @@ mod growth;
 mod held;
 mod idle;
 mod memory;
+mod redis;
 mod size;
 pub mod start;
 mod stop;
@@ -13,11 +14,12 @@ mod together;
 pub mod wake;
 
 /// The rows by name, in the order of docs/performance.md.
-pub const ALL: [(&str, fn()); 11] = [
+pub const ALL: [(&str, fn()); 12] = [
     ("start", start::row),
     ("wake", wake::row),
     ("crowd", crowd::row),
     ("together", together::row),
+    ("redis", redis::row),
     ("idle", idle::row),
     ("memory", memory::row),
     ("throughput", throughput::row),

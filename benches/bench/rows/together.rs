@@ -1,5 +1,5 @@
 //! Subscribers that wait in one process, beside those that have one each and nchan's: the time
-//! of one publish, the memory, the processor, and Redis's connections.
+//! of one publish, the memory, and the processor.
 
 use std::net::TcpStream;
 use std::thread;
@@ -10,7 +10,6 @@ use crate::figures::{Samples, Time, head, line, ratio};
 use crate::peers::{await_nchan, nchan};
 use crate::support::process::running;
 use crate::support::server::{Kind, Server};
-use crate::support::store::{Backend, Kind as StoreKind};
 use crate::waiters::{Usage, available};
 use crate::worlds::{Talk, more_descriptors, roomy};
 
@@ -18,13 +17,12 @@ const ROUNDS: usize = 3;
 const SPAN: Duration = Duration::from_secs(10);
 /// The time between two publishes to the busy topic.
 const PAUSE: Duration = Duration::from_millis(50);
-const MORE: &str = "server.max-fds := 60000\nserver.listen-backlog := 4096\n";
+pub const MORE: &str = "server.max-fds := 60000\nserver.listen-backlog := 4096\n";
 
 pub fn row() {
     more_descriptors();
     wakes();
     costs();
-    of_redis();
 }
 
 fn start(kind: Kind, together: &str) -> Server {
@@ -92,7 +90,7 @@ fn compare(crowd: usize, times: [Vec<Duration>; 4]) {
     ]);
 }
 
-fn waiting(server: &Server, crowd: usize) -> Vec<TcpStream> {
+pub fn waiting(server: &Server, crowd: usize) -> Vec<TcpStream> {
     let target = |number| format!("/comet.cgi?subscribed[a{}]=0&wait=500", number % 10);
     let all = (0..crowd).map(|number| Talk::send(server.port(), &target(number)).0).collect();
     server.await_waiters(crowd);
@@ -138,22 +136,4 @@ fn busy(server: &Server, meanwhile: &dyn Fn()) -> f64 {
         meanwhile();
     }
     (Usage::of(&pids).cpu - before.cpu) / begin.elapsed().as_secs_f64()
-}
-
-fn of_redis() {
-    head(&["1,000 subscribers over Redis", "its clients"]);
-    for together in ["auto", "off"] {
-        let redis = Backend::start_on_port(StoreKind::Redis, &[]);
-        let setup = roomy(Kind::Lighttpd).lines(MORE).store(&redis.url());
-        let server = setup.option("NOVCOMET_TOGETHER", together).start();
-        let held = waiting(&server, 1_000);
-        let clients = redis.redis(&["INFO", "clients"]);
-        let clients = clients.lines().find_map(|line| line.strip_prefix("connected_clients:"));
-        // One of them asks.
-        let clients: usize = clients.unwrap().trim().parse().unwrap();
-        line(&[&together, &(clients - 1)]);
-        drop(held);
-        server.terminate_waiters();
-        server.await_nobody();
-    }
 }
