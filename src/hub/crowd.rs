@@ -23,8 +23,9 @@ pub(super) struct Crowd {
     of_topic: BTreeMap<Topic, BTreeSet<Id>>,
     /// Those who subscribe by pattern.
     following: BTreeSet<Id>,
-    /// When each is to be looked after, though nothing happens.
-    due: BTreeMap<Id, Duration>,
+    /// When each is to be looked after, though nothing happens, and its time in the agenda,
+    /// which may be earlier.
+    due: BTreeMap<Id, (Duration, Duration)>,
     agenda: BTreeSet<(Duration, Id)>,
     /// Those for which the store is to be read.
     dirty: BTreeSet<Id>,
@@ -181,20 +182,25 @@ impl Crowd {
         wanted
     }
 
-    /// Looks after this one at the time it says itself.
+    /// Looks after this one at the time it says itself. A later time than before is noticed
+    /// when the earlier one comes, because it moves with each event.
     pub fn plan(&mut self, id: Id, now: Duration) {
         let Some(due) = self.get(id).map(|waiter| waiter.due(now)) else { return };
-        if self.due.get(&id) == Some(&due) {
-            return;
+        match self.due.get_mut(&id) {
+            Some((known, noted)) if *noted <= due => *known = due,
+            _ => self.note(id, due),
         }
+    }
+
+    fn note(&mut self, id: Id, due: Duration) {
         self.cancel(id);
-        self.due.insert(id, due);
+        self.due.insert(id, (due, due));
         self.agenda.insert((due, id));
     }
 
     fn cancel(&mut self, id: Id) {
-        if let Some(due) = self.due.remove(&id) {
-            self.agenda.remove(&(due, id));
+        if let Some((_, noted)) = self.due.remove(&id) {
+            self.agenda.remove(&(noted, id));
         }
     }
 
@@ -206,10 +212,13 @@ impl Crowd {
     /// Takes those whose time has come.
     pub fn take_due(&mut self, now: Duration) -> Vec<Id> {
         let mut ids = Vec::new();
-        while let Some(&(due, id)) = self.agenda.first().filter(|(due, _)| *due <= now) {
-            self.agenda.remove(&(due, id));
-            self.due.remove(&id);
-            ids.push(id);
+        while let Some(&(_, id)) = self.agenda.first().filter(|(noted, _)| *noted <= now) {
+            let due = self.due.get(&id).map(|(due, _)| *due);
+            self.cancel(id);
+            match due.filter(|due| *due > now) {
+                Some(later) => self.note(id, later),
+                None => ids.push(id),
+            }
         }
         ids
     }
