@@ -86,7 +86,9 @@ impl NovComet {
 
     /// Serves the request of this process. A topic has an event when `check`
     /// returns a later time for it than before; it returns `None` for a topic
-    /// without events. Any client can ask for any topic.
+    /// without events. Any client can ask for any topic. `check` is asked for topics of
+    /// other requests too, because subscribers wait in one process; it must not depend on
+    /// the environment of its own.
     pub fn check<T: Into<Cursor>>(self, check: impl Fn(&str) -> Option<T>) -> ExitCode {
         let check = |id: &str| check(id).map(Into::into);
         let variable = |name: &str| env::var_os(name).or_else(|| self.preset(name));
