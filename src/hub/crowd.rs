@@ -135,8 +135,9 @@ impl Crowd {
         self.is_dirty()
     }
 
-    /// Takes those for which one look at the store is enough.
-    pub fn batch(&mut self) -> Vec<Id> {
+    /// Takes those for which one look at the store is enough, and what they want to know of
+    /// it.
+    pub fn batch(&mut self) -> (Vec<Id>, Wanted) {
         let mut wanted = Wanted::default();
         let newest = self.dirty_following().map(|(_, after)| after).max();
         let oldest = newest.map(|newest| newest.before(ABREAST));
@@ -151,10 +152,13 @@ impl Crowd {
         };
         let now = self.dirty.iter().filter(|id| !late.contains(id));
         let batch: Vec<_> = now.take_while(is_taken).copied().collect();
+        if batch.len() == self.dirty.len() {
+            self.dirty.clear();
+        }
         for id in &batch {
             self.dirty.remove(id);
         }
-        batch
+        (batch, wanted)
     }
 
     fn dirty_following(&self) -> impl Iterator<Item = (Id, Cursor)> {
@@ -171,15 +175,6 @@ impl Crowd {
     /// Whether somebody subscribes by pattern.
     pub fn has_following(&self) -> bool {
         !self.following.is_empty()
-    }
-
-    /// What these want to know of the store.
-    pub fn wanted(&self, batch: &[Id]) -> Wanted<'_> {
-        let mut wanted = Wanted::default();
-        for waiter in batch.iter().filter_map(|id| self.waiters.get(id)) {
-            wanted.add(waiter.subscriptions.wanted());
-        }
-        wanted
     }
 
     /// Looks after this one at the time it says itself. A later time than before is noticed

@@ -15,41 +15,47 @@ pub const MAX_TOPICS: usize = 64;
 
 /// Positions to read from, each once.
 #[derive(Default)]
-pub struct Wanted<'t> {
-    known: BTreeMap<&'t Topic, Vec<Since>>,
-    /// The same, in the order of the subscribers.
-    all: Vec<(&'t Topic, Since)>,
+pub struct Wanted {
+    known: BTreeMap<Topic, Vec<Since>>,
+    /// How many they are.
+    count: usize,
 }
 
-impl<'t> Wanted<'t> {
+impl Wanted {
     /// Adds these positions, unless there would be too many. At least the first are
     /// taken.
-    pub fn add(&mut self, positions: impl Iterator<Item = (&'t Topic, Since)> + Clone) -> bool {
+    pub fn add<'t>(&mut self, positions: impl Iterator<Item = (&'t Topic, Since)> + Clone) -> bool {
         let is_new = |&(topic, since): &(&Topic, Since)| {
             !self.known.get(topic).is_some_and(|known| known.contains(&since))
         };
         let new = positions.clone().filter(is_new).count();
-        if !self.all.is_empty() && self.all.len() + new > MAX_TOPICS {
+        if self.count > 0 && self.count + new > MAX_TOPICS {
             return false;
         }
-        for (topic, since) in positions {
-            let known = self.known.entry(topic).or_default();
-            if !known.contains(&since) {
-                known.push(since);
-                self.all.push((topic, since));
-            }
+        if new > 0 {
+            positions.for_each(|(topic, since)| self.add_one(topic, since));
         }
         true
     }
 
+    fn add_one(&mut self, topic: &Topic, since: Since) {
+        let known = self.known.entry(topic.clone()).or_default();
+        if !known.contains(&since) {
+            known.push(since);
+            self.count += 1;
+        }
+    }
+
     /// The topics, each once.
-    pub fn topics(&self) -> Vec<&'t Topic> {
-        self.known.keys().copied().collect()
+    pub fn topics(&self) -> Vec<&Topic> {
+        self.known.keys().collect()
     }
 
     /// "From now on" comes first: a later read would be another now. Then the oldest.
-    fn in_order(&self) -> Vec<(&'t Topic, Since)> {
-        let mut all = self.all.clone();
+    fn in_order(&self) -> Vec<(&Topic, Since)> {
+        let known = self.known.iter();
+        let known = known.flat_map(|(topic, all)| all.iter().map(move |since| (topic, *since)));
+        let mut all: Vec<_> = known.collect();
         all.sort_by_key(|(_, since)| since.cursor());
         all
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::crowd::{Crowd, Id};
 use super::joining::{self, Duty, Leader, Role, Said, Together};
-use super::look::Look;
+use super::look::{Look, Wanted};
 use super::waiter::{Found, Next, Waiter};
 use crate::error::Error;
 use crate::process::clock::{Clock, Interest, Wake};
@@ -317,16 +317,13 @@ impl<'a> Shared<'a> {
     /// each, and at every interval without any. There is no watch before the
     /// first read.
     fn serve(&mut self) {
-        let batch = self.crowd.batch();
+        let (batch, wanted) = self.crowd.batch();
         if batch.is_empty() {
             return;
         }
-        self.arm(&batch);
+        self.arm(&wanted);
         let horizon = self.find_horizon(&batch);
-        let look = {
-            let (wanted, following) = (self.crowd.wanted(&batch), self.crowd.following(&batch));
-            Look::at(self.store, &wanted, &following, horizon)
-        };
+        let look = Look::at(self.store, &wanted, &self.crowd.following(&batch), horizon);
         if let Err(error) = &look {
             (self.report)(error);
         }
@@ -335,12 +332,12 @@ impl<'a> Shared<'a> {
         }
     }
 
-    fn arm(&mut self, batch: &[Id]) {
+    fn arm(&mut self, wanted: &Wanted) {
         let Some(watch) = &mut self.watch else { return };
         if self.crowd.has_following() {
             watch.arm_all();
         }
-        watch.arm(&self.crowd.wanted(batch).topics());
+        watch.arm(&wanted.topics());
     }
 
     /// For subscribers by pattern. The changes before it must be known to the survey, so
@@ -654,7 +651,7 @@ mod tests {
     use crate::event::{Cursor, Draft, Message, Since, Topic};
     use crate::hub::subscription::Subscription;
     use crate::hub::update::{Piece, UNSETTLED_LIMIT, UNSETTLED_PAUSE, Update};
-    use crate::hub::waiter::{Renderer, Until, Wanted};
+    use crate::hub::waiter::{self, Renderer, Until};
     use crate::process::output::Output;
     use crate::store::{Budget, Reading, Readings};
 
@@ -804,7 +801,7 @@ mod tests {
         enough: usize,
     ) -> Vec<Piece> {
         let pieces = Rc::default();
-        let wanted = Wanted {
+        let wanted = waiter::Wanted {
             subscriptions,
             following: None,
             until,
