@@ -333,20 +333,40 @@ pub struct Message {
     pub extra: Extra,
 }
 
-/// What a publisher may say of a message besides its text.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What a publisher may say of a message besides its text. As JSON it has only the keys
+/// that say something.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Extra {
     /// The type of the event.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// Whether only subscribers with a grant for it may read it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub private: bool,
     /// The identifier that the publisher gave to the message.
+    #[serde(rename = "client", skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
     /// All topics that the message was published to, if there are several: the canonical
     /// one first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub topics: Vec<Topic>,
     /// How long a client waits before it reconnects, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub retry: Option<u64>,
+}
+
+impl Extra {
+    /// Its JSON; `None` if it says nothing.
+    pub(crate) fn to_json(&self) -> Option<String> {
+        let says_something = *self != Self::default();
+        says_something.then(|| serde_json::to_string(self).unwrap_or_default())
+    }
+
+    /// Reads its JSON. What cannot be read may have said that the message is private.
+    pub(crate) fn from_json(json: &[u8]) -> Self {
+        serde_json::from_slice(json).unwrap_or(Self { private: true, ..Self::default() })
+    }
 }
 
 impl Message {

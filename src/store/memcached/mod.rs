@@ -176,6 +176,10 @@ fn absent(since: Since) -> Reading {
 
 impl Store for MemcachedStore {
     fn put(&self, topic: &Topic, message: Option<Draft>) -> Result<Cursor, Error> {
+        // It would be shown to everybody, because an item is a text only.
+        if message.as_ref().is_some_and(|message| message.extra.private) {
+            return Err(Error::NotImplemented("memcached cannot keep a message private"));
+        }
         let data = message.as_ref().map(|message| message.data.as_str());
         let topic_key = self.topic_key(topic);
         self.begin();

@@ -18,7 +18,7 @@ use redis_protocol::resp2::types::OwnedFrame;
 
 use super::{Budget, Reading, Readings, Retention, Store, Watch};
 use crate::error::Error;
-use crate::event::{Cursor, Draft, Message, Since, Topic};
+use crate::event::{Cursor, Draft, Extra, Message, Since, Topic};
 use crate::net::stream::{MAX_REPLY_BYTES, invalid_reply};
 use crate::net::tls::Tls;
 use crate::store::fault::server_failed;
@@ -174,11 +174,12 @@ fn position(since: Since) -> (&'static str, u64) {
 
 impl Store for RedisStore {
     fn put(&self, topic: &Topic, message: Option<Draft>) -> Result<Cursor, Error> {
-        let data = message.as_ref().map(|message| message.data.as_str());
+        let extra = message.as_ref().and_then(|message| message.extra.to_json());
+        let data = message.map(|message| message.data);
         let key = self.key(topic);
         let command = Command::new("EVAL").with(PUBLISH).with("1").with(key.as_slice());
         let command = self.retention.iter().fold(command, Command::with);
-        let command = data.into_iter().fold(command, Command::with);
+        let command = data.into_iter().chain(extra).fold(command, Command::with);
         let mut cluster = self.cluster.borrow_mut();
         cluster.begin();
         match cluster.ask(&key, &command, false) {
@@ -215,8 +216,15 @@ impl Answer {
         };
         let (last, gap, more) = (fields.next()?, fields.next()?, fields.next()?);
         let mut messages = Vec::new();
-        while let (Some(id), Some(data)) = (fields.next(), fields.next()) {
-            messages.push(Message::new(cursor(&id)?, text(data)?));
+        while let (Some(id), Some(data), Some(extra)) =
+            (fields.next(), fields.next(), fields.next())
+        {
+            let OwnedFrame::BulkString(extra) = extra else { return None };
+            let mut message = Message::new(cursor(&id)?, text(data)?);
+            if !extra.is_empty() {
+                message.extra = Extra::from_json(&extra);
+            }
+            messages.push(message);
         }
         let is_set = |frame| frame == OwnedFrame::Integer(1);
         let (gap, more) = (is_set(gap), is_set(more));

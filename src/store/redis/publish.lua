@@ -1,5 +1,6 @@
 -- KEYS: the topic's stream. ARGV: messages, bytes and microseconds that it
--- keeps, and the message, if the event has one. Returns the event's cursor.
+-- keeps, and the message, if the event has one, and JSON with what else is said of it.
+-- Returns the event's cursor.
 local info = redis.pcall('XINFO', 'STREAM', KEYS[1])
 local before, added = nil, nil
 if not info.err then
@@ -41,6 +42,10 @@ if not before then entry = {'born', at} end
 if ARGV[4] then
   table.insert(entry, 'data')
   table.insert(entry, ARGV[4])
+  if ARGV[5] then
+    table.insert(entry, 'extra')
+    table.insert(entry, ARGV[5])
+  end
 else
   -- Only the last of several events without a message stays, with the beginning
   -- of the row: a subscriber at a cursor within the row has missed nothing.
@@ -73,7 +78,7 @@ if before then
       for _, entry in ipairs(part) do
         if size > bytes and entry[1] ~= id_of(at) then edge = entry[1] break end
         local found = field_of(entry[2], 'data')
-        if found then size = size + #found + 42 end
+        if found then size = size + #found + #(field_of(entry[2], 'extra') or '') + 42 end
         from = '(' .. entry[1]
       end
     until edge or #part == 0

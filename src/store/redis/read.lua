@@ -3,7 +3,7 @@
 -- (now, latest, cursor, since) and its cursor. Returns for each its last id, that as a cursor,
 -- whether there is a gap, whether there is more, and the messages; nothing for a
 -- stream that is not there, nil for one that was not reached, and an error for one
--- that cannot be read.
+-- that cannot be read. A message is its cursor, text and extra.
 local left, keep = tonumber(ARGV[1]), tonumber(ARGV[2])
 local bytes, age = tonumber(ARGV[3]), tonumber(ARGV[4])
 
@@ -27,11 +27,12 @@ local function walk(key, since, most)
       if at <= since then return found, false, at == since end
       if row_of(entry[2], at) <= since then return found, false, true end
       if data then
-        count, size = count + 1, size + #data + 42
+        local extra = field_of(entry[2], 'extra') or ''
+        count, size = count + 1, size + #data + #extra + 42
         if count > 1 and (count > keep or size > bytes or at < oldest) then
           return found, true, false
         end
-        found[count] = {at, data}
+        found[count] = {at, data, extra}
         if count == most then return found, false, true end
       end
       from, born = '(' .. entry[1], field_of(entry[2], 'born')
@@ -67,13 +68,14 @@ local function read(key, mode, since)
   end
   -- The first message of all fits, whatever its size.
   for i = #found, 1, -1 do
-    local size = #found[i][2] + 42
+    local size = #found[i][2] + #found[i][3] + 42
     is_spent = size > left and not is_untouched
     if is_spent and i == #found then return false end
     if is_spent then answer[4] = 1 break end
     left, is_untouched = left - size, false
     answer[#answer + 1] = found[i][1]
     answer[#answer + 1] = found[i][2]
+    answer[#answer + 1] = found[i][3]
   end
   return answer
 end
