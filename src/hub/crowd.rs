@@ -119,20 +119,27 @@ impl Crowd {
     pub fn touch_changed(&mut self, changes: &Changes) -> bool {
         match changes {
             Changes::Any => self.touch_all(),
-            Changes::Of(topics) => {
-                let ids = topics.iter().filter_map(|topic| self.of_topic.get(topic)).flatten();
-                let wants = |id: &&Id| {
-                    let waiter = self.waiters.get(id);
-                    let following = waiter.and_then(|waiter| waiter.following.as_ref());
-                    following.is_some_and(|it| topics.iter().any(|topic| it.wants(topic)))
-                };
-                let ids: Vec<_> = ids.chain(self.following.iter().filter(wants)).copied().collect();
-                for id in ids {
-                    self.touch(id);
-                }
-            }
+            Changes::Of(topics) => self.touch_topics(topics, |following| {
+                topics.iter().any(|topic| following.wants(topic))
+            }),
+            Changes::InOrder(topics) => self.touch_topics(topics, |_| true),
         }
         self.is_dirty()
+    }
+
+    /// The store is to be read for the subscribers of these topics, and for those by pattern
+    /// that are `concerned`.
+    fn touch_topics(&mut self, topics: &[Topic], concerned: impl Fn(&Following) -> bool) {
+        let ids = topics.iter().filter_map(|topic| self.of_topic.get(topic)).flatten();
+        let is_concerned = |id: &&Id| {
+            let waiter = self.waiters.get(id);
+            waiter.and_then(|waiter| waiter.following.as_ref()).is_some_and(&concerned)
+        };
+        let following = self.following.iter().filter(is_concerned);
+        let ids: Vec<_> = ids.chain(following).copied().collect();
+        for id in ids {
+            self.touch(id);
+        }
     }
 
     /// Takes those for which one look at the store is enough, and what they want to know of
@@ -163,7 +170,7 @@ impl Crowd {
 
     fn dirty_following(&self) -> impl Iterator<Item = (Id, Cursor)> {
         let dirty = self.following.iter().filter(|id| self.dirty.contains(id));
-        dirty.filter_map(|id| Some((*id, self.waiters.get(id)?.following.as_ref()?.after())))
+        dirty.filter_map(|id| Some((*id, self.waiters.get(id)?.following.as_ref()?.after()?)))
     }
 
     /// The patterns of these, and where they stand.

@@ -193,16 +193,16 @@ impl<'a, 's> Hub<'a, 's> {
         wait: Option<Duration>,
         renderer: Box<dyn Renderer>,
     ) -> Result<Wanted, Error> {
-        let now = Cursor::now();
-        self.grant.check_valid(now)?;
+        self.grant.check_valid(Cursor::now())?;
         let Wish { patterns, start, is_strict } = wish;
         let start = match start {
-            Start::Now => Some(Position::after(now)),
-            Start::Earliest => Some(Position::after(Cursor::SMALLEST)),
-            Start::After(position) => Some(position),
-            Start::AfterId(id) => find((self.open)()?.as_ref(), &patterns, &id)?,
+            Start::AfterId(id) => {
+                let found = find((self.open)()?.as_ref(), &patterns, &id)?;
+                found.map(Start::After)
+            }
+            known => Some(known),
         };
-        let following = Following::new(patterns, start, is_strict, now);
+        let following = Following::new(patterns, start, is_strict);
         self.admit((Vec::new(), Some(following)), until, wait, renderer)
     }
 

@@ -71,13 +71,14 @@ pub fn find(store: &dyn Store, patterns: &[Pattern], id: &str) -> Result<Option<
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Following {
     patterns: Vec<Pattern>,
-    position: Position,
+    /// `None` until the store is read: from now on.
+    position: Option<Position>,
     is_strict: bool,
     /// Whether everything after the position of its request has been kept, once that is
     /// known.
     is_known: Option<bool>,
-    /// Whether it gets all that is kept, because its position is not known.
-    is_lost: bool,
+    /// Whether it is given all that is kept, and why.
+    replay: Replay,
     /// The events of which it was told that may be found again, by their times, and until
     /// when.
     told: BTreeMap<Topic, (Cursor, Cursor)>,
@@ -95,23 +96,33 @@ pub struct Following {
     unsettled: Option<Duration>,
 }
 
+/// Why a subscriber is given all that is kept, until it has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Replay {
+    Nothing,
+    /// It asked for it. Nothing is missing.
+    Earliest,
+    /// Its position is not known. Something may be missing in every topic.
+    Lost,
+}
+
 impl Following {
     /// A subscriber from `start`; `None` if that is not known.
-    pub fn new(
-        patterns: Vec<Pattern>,
-        start: Option<Position>,
-        is_strict: bool,
-        now: Cursor,
-    ) -> Self {
-        // A later position is none of this store, or the clock went back.
-        let known = start.filter(|start| start.cursor <= now.after(UNSETTLED_LIMIT));
-        let instead = if is_strict { now } else { Cursor::SMALLEST };
+    pub fn new(patterns: Vec<Pattern>, start: Option<Start>, is_strict: bool) -> Self {
+        let (position, replay, is_known) = match start {
+            Some(Start::After(position)) => (Some(position), Replay::Nothing, None),
+            Some(Start::Earliest) => {
+                (Some(Position::after(Cursor::SMALLEST)), Replay::Earliest, Some(true))
+            }
+            Some(_) => (None, Replay::Nothing, Some(true)),
+            None => (None, Replay::Nothing, Some(false)),
+        };
         Self {
             patterns,
-            position: known.unwrap_or(Position::after(instead)),
+            position,
             is_strict,
-            is_known: known.is_none().then_some(false),
-            is_lost: known.is_none(),
+            is_known,
+            replay,
             told: BTreeMap::new(),
             updates: Vec::new(),
             found: Vec::new(),
@@ -125,17 +136,31 @@ impl Following {
         self.patterns.iter().any(|pattern| pattern.matches(topic))
     }
 
-    /// Where it stands.
+    /// Where it stands, once it has read the store.
     pub fn position(&self) -> Position {
-        self.position
+        self.position.unwrap_or(Position::after(Cursor::SMALLEST))
     }
 
-    /// Everything up to this time is known to it.
-    pub fn after(&self) -> Cursor {
-        match self.position.nth {
-            Position::ALL => self.position.cursor,
-            _ => self.position.cursor.before(Duration::from_micros(1)),
+    /// Everything up to this time is known to it; `None` for one from now on.
+    pub fn after(&self) -> Option<Cursor> {
+        let position = self.position?;
+        Some(match position.nth {
+            Position::ALL => position.cursor,
+            _ => position.cursor.before(Duration::from_micros(1)),
+        })
+    }
+
+    /// Finds its position at the first look. A later one than the store can know is not its
+    /// own: the store was lost, or the clock went back.
+    fn begin(&mut self, horizon: Cursor) {
+        let is_ahead = |it: &Position| it.cursor > horizon.after(UNSETTLED_LIMIT);
+        if self.is_known.is_none() && self.position.as_ref().is_some_and(is_ahead) {
+            self.is_known = Some(false);
+            self.replay = if self.is_strict { Replay::Nothing } else { Replay::Lost };
+            let all = Position::after(Cursor::SMALLEST);
+            self.position = (!self.is_strict).then_some(all);
         }
+        self.position.get_or_insert(Position::after(horizon));
     }
 
     /// Whether everything after the position of its request has been kept.
@@ -158,25 +183,30 @@ impl Following {
         self.unsettled = if sweep.is_settled { None } else { self.unsettled.or(Some(now)) };
         self.updates.clear();
         self.found.clear();
-        if sweep.standing < self.after() {
-            return sweep.is_whole;
+        let before = self.position;
+        self.begin(sweep.horizon);
+        if before != self.position || self.after().is_some_and(|after| sweep.standing < after) {
+            // Its own events come with the next look.
+            return sweep.is_whole && before.is_none();
         }
         let news: Vec<_> = sweep.events.iter().filter(|one| self.is_new(one, grant)).collect();
         if self.is_known.is_none() {
             self.is_known = Some(!news.iter().any(|one| one.gap));
             if self.is_strict && !self.is_known() {
-                self.position = Position::after(sweep.standing);
+                self.position = Some(Position::after(sweep.horizon));
                 return sweep.is_whole;
             }
         }
         let is_all = self.fill(&news, &mut budget);
         let end = Position::after(sweep.standing);
         self.next = if is_all {
-            Some(end.max(self.position))
+            Some(end.max(self.position()))
         } else {
             self.updates.last().map(|last| last.position)
         };
-        self.is_lost &= !(is_all && sweep.is_whole);
+        if is_all && sweep.is_whole {
+            self.replay = Replay::Nothing;
+        }
         if self.updates.is_empty() {
             self.advance();
         }
@@ -187,9 +217,9 @@ impl Following {
         let is_later = match one.until {
             Some(until) => {
                 let told = self.told.get(&one.topic);
-                until > self.position.cursor && told.is_none_or(|(told, _)| *told < one.at)
+                until > self.position().cursor && told.is_none_or(|(told, _)| *told < one.at)
             }
-            None => one.time > self.after(),
+            None => self.after().is_some_and(|after| one.time > after),
         };
         is_later && self.is_for_me(&one.topic, one.message.as_ref(), grant)
     }
@@ -206,11 +236,11 @@ impl Following {
 
     /// Returns whether all fit.
     fn fill(&mut self, news: &[&Sighting], budget: &mut Budget) -> bool {
-        let mut position = self.position;
+        let mut position = self.position();
         let mut places = places(news);
         for one in news {
             let place = one.until.is_none().then(|| places.next()).flatten();
-            if place.is_some_and(|place| place <= self.position) {
+            if place.is_some_and(|place| place <= self.position()) {
                 // It stands within this microsecond.
                 continue;
             }
@@ -223,7 +253,11 @@ impl Following {
             position = place.unwrap_or(position);
             let (topic, message) = (one.topic.clone(), one.message.clone());
             let is_first = || !self.updates.iter().any(|other| other.topic == topic);
-            let gap = one.gap || self.is_lost && is_first();
+            let gap = match self.replay {
+                Replay::Nothing => one.gap,
+                Replay::Earliest => false,
+                Replay::Lost => one.gap || is_first(),
+            };
             self.updates.push(Occurrence { topic, cursor: one.at, position, message, gap });
         }
         true
@@ -239,8 +273,8 @@ impl Following {
     }
 
     fn advance(&mut self) {
-        self.position = self.next.take().unwrap_or(self.position);
-        let now = self.position.cursor;
+        self.position = self.next.take().or(self.position);
+        let now = self.position().cursor;
         self.told.retain(|_, (_, until)| *until > now);
     }
 

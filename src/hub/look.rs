@@ -81,10 +81,12 @@ impl Look {
         following: &[&Following],
         horizon: Option<Result<Horizon, Error>>,
     ) -> Result<Self, Error> {
-        let after = following.iter().map(|one| one.after()).min();
+        let after = following.iter().filter_map(|one| one.after()).min();
         let wants = |topic: &Topic| following.iter().any(|one| one.wants(topic));
-        let sweep = after.zip(horizon);
-        let sweep = sweep.map(|(after, horizon)| Sweep::at(store, after, horizon?, wants));
+        let sweep = horizon.map(|horizon| {
+            let horizon = horizon?;
+            Sweep::at(store, after.unwrap_or(horizon.at), horizon, wants)
+        });
         Ok(Self { found: Self::read(store, wanted)?, sweep })
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::update::{MAX_PIECE, OVERHEAD};
 use crate::error::Error;
 use crate::event::{Cursor, Message, Since, Topic};
-use crate::store::{Budget, Horizon, Reading, Seen, Store};
+use crate::store::{Budget, Clock, Horizon, Reading, Seen, Store};
 
 /// The most topics that the store reads at once.
 const TOPICS: usize = 64;
@@ -34,6 +34,8 @@ pub struct Sweep {
     pub events: Vec<Sighting>,
     /// A subscriber that has these has everything up to this time.
     pub standing: Cursor,
+    /// What happens from now on is later than this.
+    pub horizon: Cursor,
     /// Whether these are all that have happened.
     pub is_whole: bool,
     /// Whether no publisher is at work whose event may be next.
@@ -62,7 +64,7 @@ impl Sweep {
         let standing = merge.limit.unwrap_or(horizon).max(after);
         let is_whole = merge.limit.is_none();
         let events = merge.found.into_values().filter(|one| one.time <= standing).collect();
-        Ok(Self { events, standing, is_whole, is_settled })
+        Ok(Self { events, standing, horizon, is_whole, is_settled })
     }
 }
 
@@ -107,30 +109,25 @@ impl Merge {
 
     /// Returns the place of the last message.
     fn take(&mut self, seen: &Seen, reading: Reading) -> Option<Cursor> {
-        let Seen { topic, until } = seen;
         let (mut gap, mut last, mut last_id) = (reading.gap, None, Cursor::SMALLEST);
-        let now = Cursor::now();
         for message in reading.messages {
             let at = message.id;
-            let until = (at > now).then_some(*until);
+            let until = (seen.clock == Clock::Ahead && at > self.horizon).then_some(seen.until);
+            let (topic, message) = (seen.topic.clone(), Some(message));
+            last = self.add(Sighting { time: at, topic, at, until, message, gap }).or(last);
             last_id = at;
-            last = self
-                .add(Sighting {
-                    time: at,
-                    topic: topic.clone(),
-                    at,
-                    until,
-                    message: Some(message),
-                    gap,
-                })
-                .or(last);
             gap = false;
         }
         let at = reading.standing;
-        let is_strange = *until != at;
-        if at > last_id && (is_strange || at > self.after) && at > Cursor::SMALLEST {
-            let until = is_strange.then_some(*until);
-            self.add(Sighting { time: at, topic: topic.clone(), at, until, message: None, gap });
+        let is_told = match seen.clock {
+            // A later one than the survey has found comes next.
+            Clock::Store => at == seen.until && at > self.after,
+            Clock::Other | Clock::Ahead => at > Cursor::SMALLEST,
+        };
+        if at > last_id && is_told {
+            let until = (seen.clock != Clock::Store).then_some(seen.until);
+            let topic = seen.topic.clone();
+            self.add(Sighting { time: at, topic, at, until, message: None, gap });
         }
         last
     }

@@ -35,6 +35,9 @@ pub struct Retention {
 /// line of the log.
 const OVERHEAD: usize = 42;
 
+/// Of a store without an order of all topics.
+const NO_ORDER: &str = "patterns and Mercure need a store of files, or one Redis server";
+
 /// The limits for the space that a store takes from other programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -101,6 +104,19 @@ pub struct Seen {
     pub until: Cursor,
     /// The topic.
     pub topic: Topic,
+    /// Whose time it is.
+    pub clock: Clock,
+}
+
+/// Who has set the time of a topic's last event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Clock {
+    /// The store. Such a time is a place in the order of all events.
+    Store,
+    /// Another program, or the kernel, whose time may be behind the clock.
+    Other,
+    /// It is in the future: it was set by hand, or the clock went back.
+    Ahead,
 }
 
 /// The readings of several topics, in order: `None` for a topic that the budget did not
@@ -152,7 +168,7 @@ pub trait Store {
     /// # Errors
     /// 501 if the store has no order of all topics, 503 if it cannot be used.
     fn horizon(&self) -> Result<Horizon, Error> {
-        Err(Error::NotImplemented("this store cannot find topics by a pattern"))
+        Err(Error::NotImplemented(NO_ORDER))
     }
 
     /// Finds the topics with an event after `after`. With [`look`](Self::look) from
@@ -225,6 +241,8 @@ pub enum Changes {
     Any,
     /// These, which may be none.
     Of(Vec<Topic>),
+    /// These, and others that only a subscriber by pattern wants to know of.
+    InOrder(Vec<Topic>),
 }
 
 /// A watch that never wakes. The store is polled at this interval.

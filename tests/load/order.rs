@@ -4,19 +4,20 @@
 //!
 //! `ORDER_MESSAGES` sets the number of messages of each publisher. `make soak` uses a large one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::io::Read;
-use std::process::Stdio;
+use std::process::{ChildStdout, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use novcomet::event::position::Position;
+use rustix::fs::{OFlags, fcntl_setfl};
 use serde::Deserialize;
-use std::collections::BTreeMap;
 
-use crate::support::binary::Store;
+use crate::support::binary::{Call, Store};
+use crate::support::store::{Backend, Kind};
 use crate::support::turn::MACHINE;
 
 const PUBLISHERS: usize = 4;
@@ -90,7 +91,23 @@ impl Subscriber {
     }
 }
 
-fn publish(store: &Store, topic: usize, text: &str, kill: Option<Duration>) -> bool {
+/// A store, and its URL if it is no directory.
+struct Place {
+    store: Store,
+    url: Option<String>,
+}
+
+impl Place {
+    fn query(&self, query: &str) -> Call {
+        let call = self.store.query(query);
+        match &self.url {
+            Some(url) => call.variable("NOVCOMET_STORE", url),
+            None => call,
+        }
+    }
+}
+
+fn publish(store: &Place, topic: usize, text: &str, kill: Option<Duration>) -> bool {
     let mut call = store.query(&format!("publish=room/{topic}&data={text}"));
     for (name, value) in KEEP {
         call = call.variable(name, value);
@@ -105,7 +122,7 @@ fn publish(store: &Store, topic: usize, text: &str, kill: Option<Duration>) -> b
 }
 
 /// Publishes, and returns what was acknowledged.
-fn publisher(store: &Store, number: usize, messages: usize) -> Vec<String> {
+fn publisher(store: &Place, number: usize, messages: usize) -> Vec<String> {
     let mut random = Random(number as u64 + 1);
     let mut acknowledged = Vec::new();
     for message in 0..messages {
@@ -120,7 +137,7 @@ fn publisher(store: &Store, number: usize, messages: usize) -> Vec<String> {
 }
 
 /// Polls, or streams until it is killed, from the position where it stood.
-fn subscribe(store: &Store, name: &str, is_stream: bool, failed: &AtomicBool) -> Subscriber {
+fn subscribe(store: &Place, name: &str, is_stream: bool, failed: &AtomicBool) -> Subscriber {
     let mut subscriber = Subscriber::new(name);
     let mut random = Random(name.len() as u64);
     let until = Instant::now() + PATIENCE + Duration::from_secs(120);
@@ -135,52 +152,46 @@ fn subscribe(store: &Store, name: &str, is_stream: bool, failed: &AtomicBool) ->
         let mut child = call.command.stdin(Stdio::null()).spawn().unwrap();
         let mut output = child.stdout.take().unwrap();
         // In a crowd another process may write the answer, so this one's end is not that of it.
-        let text = match is_stream || random.below(RISK) == 0 {
-            true => {
-                let time = Duration::from_millis(random.below(if is_stream { 400 } else { 30 }));
-                let begin = Instant::now();
-                let mut text = Vec::new();
-                let mut some = [0; 65_536];
-                rustix::fs::fcntl_setfl(&output, rustix::fs::OFlags::NONBLOCK).unwrap();
-                while begin.elapsed() < time {
-                    match output.read(&mut some) {
-                        Ok(0) => break,
-                        Ok(count) => text.extend(&some[..count]),
-                        Err(_) => thread::sleep(Duration::from_millis(1)),
-                    }
-                }
-                let _ = child.kill();
-                text
-            }
-            false => {
-                let mut text = Vec::new();
-                output.read_to_end(&mut text).unwrap();
-                text
-            }
-        };
+        let mut text = Vec::new();
+        if is_stream || random.below(RISK) == 0 {
+            let time = Duration::from_millis(random.below(if is_stream { 400 } else { 30 }));
+            read_for(&mut output, time, &mut text);
+            let _ = child.kill();
+        } else {
+            output.read_to_end(&mut text).unwrap();
+        }
         drop(output);
         child.wait().unwrap();
         let text = String::from_utf8(text).unwrap();
         let Some((_, body)) = text.split_once("\r\n\r\n") else { continue };
-        match is_stream {
-            false => {
-                if let Ok(answer) = serde_json::from_str(body) {
+        if is_stream {
+            // The last block may be cut.
+            let whole = body.rsplit_once("\n\n").map_or("", |(whole, _)| whole);
+            for block in whole.split("\n\n") {
+                let data = block.lines().find_map(|line| line.strip_prefix("data: "));
+                if let Some(answer) = data.map(|data| serde_json::from_str(data).unwrap()) {
                     subscriber.take(answer);
                 }
             }
-            true => {
-                // What comes after the last empty line is cut.
-                let whole = body.rsplit_once("\n\n").map_or("", |(whole, _)| whole);
-                for block in whole.split("\n\n") {
-                    let data = block.lines().find_map(|line| line.strip_prefix("data: "));
-                    if let Some(answer) = data.map(|data| serde_json::from_str(data).unwrap()) {
-                        subscriber.take(answer);
-                    }
-                }
-            }
+        } else if let Ok(answer) = serde_json::from_str(body) {
+            subscriber.take(answer);
         }
     }
     subscriber
+}
+
+/// Reads what comes within this time.
+fn read_for(output: &mut ChildStdout, time: Duration, text: &mut Vec<u8>) {
+    let begin = Instant::now();
+    let mut some = [0; 4096];
+    fcntl_setfl(&*output, OFlags::NONBLOCK).unwrap();
+    while begin.elapsed() < time {
+        match output.read(&mut some) {
+            Ok(0) => break,
+            Ok(count) => text.extend(&some[..count]),
+            Err(_) => thread::sleep(Duration::from_millis(1)),
+        }
+    }
 }
 
 /// Sets the flag when its thread fails.
@@ -196,10 +207,19 @@ impl Drop for Alarm<'_> {
 
 #[test]
 fn each_message_of_all_topics_comes_once_and_in_order() {
+    in_order(&Place { store: Store::new(), url: None });
+}
+
+#[test]
+fn each_message_of_all_topics_in_redis_comes_once_and_in_order() {
+    let redis = Backend::start(Kind::Redis);
+    in_order(&Place { store: Store::new(), url: Some(redis.url()) });
+}
+
+fn in_order(store: &Place) {
     let _turn = MACHINE.alone();
     let messages = env::var("ORDER_MESSAGES").map_or(400, |count| count.parse().unwrap());
-    let (store, failed) = (Store::new(), AtomicBool::new(false));
-    let (store, failed) = (&store, &failed);
+    let failed = &AtomicBool::new(false);
     thread::scope(|scope| {
         let subscribers: Vec<_> =
             [("poll", false), ("another", false), ("stream", true), ("a stream", true)]

@@ -19,7 +19,7 @@ use super::fault::failed;
 use super::name::{Named, file_name, topic_of};
 use crate::error::Error;
 use crate::event::{Cursor, Topic};
-use crate::store::Seen;
+use crate::store::{Clock, Seen};
 
 /// The bytes of a directory that are read at once.
 const LISTING_BUFFER: usize = 16_384;
@@ -34,7 +34,7 @@ pub struct Known(Rc<RefCell<Index>>);
 
 #[derive(Default)]
 struct Index {
-    of_topic: BTreeMap<Topic, Cursor>,
+    of_topic: BTreeMap<Topic, Seen>,
     by_time: BTreeSet<Seen>,
     is_watched: bool,
     /// When the directory was listed; `None` if what is known does not count.
@@ -100,14 +100,14 @@ impl Index {
     /// A file that cannot be looked at has no events.
     fn look_at(&mut self, directory: &Path, topic: Topic) {
         if let Some(known) = self.of_topic.remove(&topic) {
-            self.by_time.remove(&Seen { until: known, topic: topic.clone() });
+            self.by_time.remove(&known);
         }
         let path = directory.join(file_name(&topic));
         let entry = DirEntry { directory: CWD, name: &path, path: &path };
         if let Ok(Some(found)) = entry.stat() {
-            let until = found_until(&found, Cursor::now());
-            self.by_time.insert(Seen { until, topic: topic.clone() });
-            self.of_topic.insert(topic, until);
+            let seen = seen(topic.clone(), &found, Cursor::now());
+            self.by_time.insert(seen.clone());
+            self.of_topic.insert(topic, seen);
         }
     }
 }
@@ -126,13 +126,13 @@ pub fn topic_at(directory: &Path, name: &[u8]) -> Option<Topic> {
     }
 }
 
-/// When a subscriber need not find a file any more: at its last event. The kernel's time
-/// may be behind the clock. A time in the future was set by hand, or the clock went back:
-/// then the last change counts.
-fn found_until(found: &Stat, now: Cursor) -> Cursor {
-    match found.time {
-        time if time > now => found.changed.after(TICK),
-        time if !found.is_publisher_time => time.after(TICK),
-        time => time,
-    }
+/// When the file need not be found any more. The kernel's time may be behind the clock. Of
+/// a time in the future the last change of the file counts.
+fn seen(topic: Topic, found: &Stat, now: Cursor) -> Seen {
+    let (clock, until) = match found.time {
+        time if time > now => (Clock::Ahead, found.changed.after(TICK)),
+        time if !found.is_publisher_time => (Clock::Other, time.after(TICK)),
+        time => (Clock::Store, time),
+    };
+    Seen { until, topic, clock }
 }

@@ -201,7 +201,7 @@ impl Watch for DirectoryWatch {
         };
         match &changes {
             Changes::Any => self.known.forget(),
-            Changes::Of(topics) => self.known.change(topics),
+            Changes::Of(topics) | Changes::InOrder(topics) => self.known.change(topics),
         }
         changes
     }

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Budget, Polled, Reading, Readings, Retention, Store, Watch, is_prefix};
 use crate::error::Error;
-use crate::event::{Cursor, Draft, Message, Since, Topic};
+use crate::event::{Cursor, Draft, Extra, Message, Since, Topic};
 use crate::net::address::Address;
 use crate::net::stream::{MAX_REPLY_BYTES, REQUEST_TIMEOUT, invalid_reply};
 use crate::store::fault::server_failed;
@@ -176,9 +176,10 @@ fn absent(since: Since) -> Reading {
 
 impl Store for MemcachedStore {
     fn put(&self, topic: &Topic, message: Option<Draft>) -> Result<Cursor, Error> {
-        // It would be shown to everybody, because an item is a text only.
-        if message.as_ref().is_some_and(|message| message.extra.private) {
-            return Err(Error::NotImplemented("memcached cannot keep a message private"));
+        // An item is a text only. A private one would be shown to everybody.
+        if message.as_ref().is_some_and(|message| message.extra != Extra::default()) {
+            let why = "memcached keeps the text of a message only: no type, id or private flag";
+            return Err(Error::NotImplemented(why));
         }
         let data = message.as_ref().map(|message| message.data.as_str());
         let topic_key = self.topic_key(topic);

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use redis_protocol::resp2::types::OwnedFrame;
 
-use super::{Budget, Reading, Readings, Retention, Store, Watch};
+use super::{Budget, Clock, Horizon, NO_ORDER, Reading, Readings, Retention, Seen, Store, Watch};
 use crate::error::Error;
 use crate::event::{Cursor, Draft, Extra, Message, Since, Topic};
 use crate::net::stream::{MAX_REPLY_BYTES, invalid_reply};
@@ -28,6 +28,7 @@ pub use url::Server;
 use watch::StreamWatch;
 
 const READ: &str = concat!(include_str!("common.lua"), include_str!("read.lua"));
+const ORDER: &str = include_str!("order.lua");
 const PUBLISH: &str = concat!(include_str!("common.lua"), include_str!("publish.lua"));
 
 /// The largest number that the scripts receive. Lua's numbers are exact up to 2^53.
@@ -67,6 +68,23 @@ impl RedisStore {
 
     fn key(&self, topic: &Topic) -> Vec<u8> {
         [self.prefix.as_str(), topic.as_str()].concat().into_bytes()
+    }
+
+    /// The set of topics by the times of their last events, and the stream that tells of
+    /// each publish. No topic has a control character.
+    fn order_keys(&self) -> [Vec<u8>; 2] {
+        ["\u{1}order", "\u{1}published"].map(|name| [&self.prefix, name].concat().into_bytes())
+    }
+
+    fn ask_for_order(&self, command: &Command) -> Result<OwnedFrame, Error> {
+        let [key, _] = self.order_keys();
+        let mut cluster = self.cluster.borrow_mut();
+        cluster.begin();
+        match cluster.ask(&key, command, true) {
+            Err(_) if cluster.is_sharded() => Err(Error::NotImplemented(NO_ORDER)),
+            Ok(_) if cluster.is_sharded() => Err(Error::NotImplemented(NO_ORDER)),
+            found => found.map_err(self.failed()),
+        }
     }
 
     fn failed(&self) -> impl FnOnce(io::Error) -> Error + use<> {
@@ -140,6 +158,12 @@ impl RedisStore {
     }
 }
 
+/// A topic of the set; its score is a double in decimal digits.
+fn seen(topic: &str, score: &str) -> Option<Seen> {
+    let until = Cursor::from_micros(score.parse().ok()?);
+    Some(Seen { until, topic: Topic::new(topic).ok()?, clock: Clock::Store })
+}
+
 /// The reading of one stream.
 fn taken(
     cluster: &mut Cluster,
@@ -168,7 +192,8 @@ fn position(since: Since) -> (&'static str, u64) {
         Since::Now => ("now", 0),
         Since::Latest => ("latest", 0),
         Since::Cursor(_) => ("cursor", cursor),
-        Since::Second(_) | Since::Earliest | Since::Order(_) => ("since", cursor),
+        Since::Order(_) => ("order", cursor),
+        Since::Second(_) | Since::Earliest => ("since", cursor),
     }
 }
 
@@ -177,15 +202,50 @@ impl Store for RedisStore {
         let extra = message.as_ref().and_then(|message| message.extra.to_json());
         let data = message.map(|message| message.data);
         let key = self.key(topic);
-        let command = Command::new("EVAL").with(PUBLISH).with("1").with(key.as_slice());
-        let command = self.retention.iter().fold(command, Command::with);
-        let command = data.into_iter().chain(extra).fold(command, Command::with);
         let mut cluster = self.cluster.borrow_mut();
         cluster.begin();
-        match cluster.ask(&key, &command, false) {
+        let mut publish = |keys: &[Vec<u8>]| {
+            let command = Command::new("EVAL").with(PUBLISH).with((1 + keys.len()).to_string());
+            let command = keys.iter().fold(command.with(key.as_slice()), Command::with);
+            let command = self.retention.iter().fold(command, Command::with).with(topic.as_str());
+            let command = data.iter().chain(&extra).fold(command, Command::with);
+            let was_sharded = cluster.is_sharded();
+            (cluster.ask(&key, &command, false), !was_sharded && cluster.is_sharded())
+        };
+        let published = match publish(&self.order_keys()) {
+            // The servers of a cluster have no common order.
+            (Err(_), true) => publish(&[]).0,
+            (published, _) => published,
+        };
+        match published {
             Ok(reply) => cursor(&reply).ok_or_else(|| self.failed()(unexpected_reply())),
             Err(error) => Err(self.failed_at(&key, &error)),
         }
+    }
+
+    /// A script is not interrupted, so what has happened is certain.
+    fn horizon(&self) -> Result<Horizon, Error> {
+        let keys = self.order_keys();
+        let command = Command::new("EVAL_RO").with(ORDER).with(keys.len().to_string());
+        let command = keys.iter().fold(command, |command, key| command.with(key.as_slice()));
+        let reply = self.ask_for_order(&command)?;
+        let found = array(reply).ok().and_then(|fields| {
+            let mut fields = fields.into_iter().filter_map(text);
+            Some((fields.next()?.parse().ok()?, fields.next()?))
+        });
+        let (newest, told) = found.ok_or_else(|| self.failed()(unexpected_reply()))?;
+        self.cluster.borrow_mut().record_position(&keys[1], Some(&told));
+        let at = Cursor::from_micros(newest).max(Cursor::SMALLEST);
+        Ok(Horizon { at, is_settled: true })
+    }
+
+    fn survey(&self, after: Cursor) -> Result<Vec<Seen>, Error> {
+        let [key, _] = self.order_keys();
+        let command = Command::new("ZRANGEBYSCORE").with(key.as_slice());
+        let command = command.with(format!("({}", after.micros())).with("+inf").with("WITHSCORES");
+        let fields = array(self.ask_for_order(&command)?).map_err(self.failed())?;
+        let fields: Vec<_> = fields.into_iter().filter_map(text).collect();
+        Ok(fields.chunks_exact(2).filter_map(|pair| seen(&pair[0], &pair[1])).collect())
     }
 
     fn look(&self, wanted: &[(&Topic, Since)], budget: &mut Budget) -> Result<Readings, Error> {
@@ -194,7 +254,8 @@ impl Store for RedisStore {
 
     fn watch(&self) -> Box<dyn Watch> {
         let (cluster, prefix) = (Rc::clone(&self.cluster), self.prefix.clone());
-        Box::new(StreamWatch::new(cluster, prefix, self.poll))
+        let [_, published] = self.order_keys();
+        Box::new(StreamWatch::new(cluster, prefix, published, self.poll))
     }
 }
 

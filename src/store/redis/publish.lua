@@ -1,6 +1,12 @@
--- KEYS: the topic's stream. ARGV: messages, bytes and microseconds that it
--- keeps, and the message, if the event has one, and JSON with what else is said of it.
--- Returns the event's cursor.
+-- KEYS: the topic's stream; but for a cluster, the set of topics by the times of their last
+-- events, and the stream that tells of each publish. ARGV: messages, bytes and microseconds
+-- that it keeps, the topic, and the message and its extra, if the event has them. Returns the
+-- event's cursor.
+
+-- How many topics the set has, and publishes the stream. A topic whose time is further ahead
+-- of the clock than this does not move the others.
+local TOPICS, TOLD, AHEAD = 100000, 64, 3600000000
+
 local info = redis.pcall('XINFO', 'STREAM', KEYS[1])
 local before, added = nil, nil
 if not info.err then
@@ -36,15 +42,19 @@ end
 
 local at = now
 if before then at = math.max(at, cursor_of(before) + 1) end
+if KEYS[2] then
+  local newest = tonumber(redis.call('ZREVRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2] or '0')
+  if newest < now + AHEAD then at = math.max(at, newest + 1) end
+end
 if at % 1000000 == 0 then at = at + 1 end
 local entry = {}
 if not before then entry = {'born', at} end
-if ARGV[4] then
+if ARGV[5] then
   table.insert(entry, 'data')
-  table.insert(entry, ARGV[4])
-  if ARGV[5] then
+  table.insert(entry, ARGV[5])
+  if ARGV[6] then
     table.insert(entry, 'extra')
-    table.insert(entry, ARGV[5])
+    table.insert(entry, ARGV[6])
   end
 else
   -- Only the last of several events without a message stays, with the beginning
@@ -64,6 +74,11 @@ for i, value in ipairs(entry) do
   if type(value) == 'number' then entry[i] = string.format('%.0f', value) end
 end
 redis.call('XADD', KEYS[1], id_of(at), unpack(entry))
+if KEYS[2] then
+  redis.call('ZADD', KEYS[2], string.format('%.0f', at), ARGV[4])
+  redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -TOPICS - 1)
+  redis.call('XADD', KEYS[3], 'MAXLEN', '~', TOLD, '*', 'topic', ARGV[4])
+end
 
 -- One entry beyond the limit stays. A subscriber at its cursor has missed nothing.
 if before then

@@ -1,6 +1,6 @@
 -- KEYS: streams. ARGV: bytes that are left of the answer, messages, bytes and
 -- microseconds that a stream keeps; then for each stream the mode of its reader
--- (now, latest, cursor, since) and its cursor. Returns for each its last id, that as a cursor,
+-- (now, latest, cursor, order, since) and its cursor. Returns for each its last id, that as a cursor,
 -- whether there is a gap, whether there is more, and the messages; nothing for a
 -- stream that is not there, nil for one that was not reached, and an error for one
 -- that cannot be read. A message is its cursor, text and extra.
@@ -38,7 +38,7 @@ local function walk(key, since, most)
       from, born = '(' .. entry[1], field_of(entry[2], 'born')
     end
     -- A reader without any event has the smallest cursor.
-    if #part < width then return found, false, born and since == 100000 end
+    if #part < width then return found, false, born and since == 100000, born end
     width = math.min(width * 4, 512)
   end
 end
@@ -59,13 +59,15 @@ local function read(key, mode, since)
   local answer = {id, last, 0, 0}
   if mode == 'now' or mode == 'cursor' and since == last then return answer end
 
-  local found, dropped, known = walk(key, since, mode == 'latest' and 1 or math.huge)
+  local found, dropped, known, born = walk(key, since, mode == 'latest' and 1 or math.huge)
   if mode == 'cursor' then
     local is_whole = since == 100000 and state['entries-added'] == state['length']
     local gap = dropped or since > last or not (known or is_whole)
     if gap then answer[3] = 1 end
     if gap and not dropped then found = walk(key, 0, math.huge) end
   end
+  -- A topic that is younger than the position has no gap.
+  if mode == 'order' and (dropped or not (known or born)) then answer[3] = 1 end
   -- The first message of all fits, whatever its size.
   for i = #found, 1, -1 do
     local size = #found[i][2] + #found[i][3] + 42

@@ -21,6 +21,9 @@ pub struct StreamWatch {
     prefix: String,
     /// The keys of the topics.
     keys: BTreeMap<Vec<u8>, Topic>,
+    /// The stream that tells of each publish, and whether it is watched.
+    published: Vec<u8>,
+    is_of_all: bool,
     poll: Duration,
     blocked: Option<Blocked>,
     /// The time of the last XREAD.
@@ -39,9 +42,15 @@ struct Blocked {
 }
 
 impl StreamWatch {
-    pub fn new(cluster: Rc<RefCell<Cluster>>, prefix: String, poll: Duration) -> Self {
-        let (keys, since) = (BTreeMap::new(), Instant::now());
-        Self { cluster, prefix, keys, poll, blocked: None, since, is_noisy: false }
+    pub fn new(
+        cluster: Rc<RefCell<Cluster>>,
+        prefix: String,
+        published: Vec<u8>,
+        poll: Duration,
+    ) -> Self {
+        let (keys, since, is_of_all) = (BTreeMap::new(), Instant::now(), false);
+        let (blocked, is_noisy) = (None, false);
+        Self { cluster, prefix, keys, published, is_of_all, poll, blocked, since, is_noisy }
     }
 
     fn key(&self, topic: &Topic) -> Vec<u8> {
@@ -56,7 +65,8 @@ impl StreamWatch {
     fn block(&mut self, within: Duration) -> Option<Blocked> {
         let milliseconds = within.as_millis().clamp(1, u128::from(u32::MAX));
         self.since = Instant::now();
-        let keys: Vec<_> = self.keys.keys().collect();
+        let published = self.is_of_all.then_some(&self.published);
+        let keys: Vec<_> = self.keys.keys().chain(published).collect();
         let key = (*keys.first()?).clone();
         let connection = self.cluster.borrow_mut().block(&keys, milliseconds).ok()?;
         let until = Duration::from_millis(u64::try_from(milliseconds).unwrap_or(u64::MAX));
@@ -76,6 +86,10 @@ impl Watch for StreamWatch {
         self.cluster.borrow_mut().unblock(&blocked.key, patience);
     }
 
+    fn arm_all(&mut self) {
+        self.is_of_all = true;
+    }
+
     fn forget(&mut self, topic: &Topic) {
         let key = self.key(topic);
         self.keys.remove(&key);
@@ -84,7 +98,8 @@ impl Watch for StreamWatch {
 
     /// After a failure here the next read opens a new connection.
     fn fd(&mut self, within: Duration) -> Option<BorrowedFd<'_>> {
-        if !self.is_polled() && !self.keys.is_empty() && self.blocked.is_none() {
+        let has_keys = self.is_of_all || !self.keys.is_empty();
+        if !self.is_polled() && has_keys && self.blocked.is_none() {
             self.blocked = self.block(within);
         }
         self.blocked.as_ref().map(|blocked| blocked.connection.as_fd())
@@ -94,9 +109,12 @@ impl Watch for StreamWatch {
         let Some(blocked) = self.blocked.take() else { return Changes::Any };
         let until = Instant::now() + GRACE;
         let changed = self.cluster.borrow_mut().unblock(&blocked.key, until);
-        let topics =
-            |keys: Vec<_>| keys.iter().filter_map(|key| self.keys.get(key).cloned()).collect();
-        changed.map_or(Changes::Any, |keys| Changes::Of(topics(keys)))
+        let Some(keys) = changed else { return Changes::Any };
+        let topics = keys.iter().filter_map(|key| self.keys.get(key).cloned()).collect();
+        match keys.contains(&self.published) {
+            true => Changes::InOrder(topics),
+            false => Changes::Of(topics),
+        }
     }
 
     /// A server that refuses XREAD, or replies to it without an entry, would otherwise be
