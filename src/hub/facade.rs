@@ -202,7 +202,7 @@ impl<'a, 's> Hub<'a, 's> {
             }
             known => Some(known),
         };
-        let following = Following::new(patterns, start, is_strict);
+        let following = Following::new(patterns, start.as_ref(), is_strict);
         self.admit((Vec::new(), Some(following)), until, wait, renderer)
     }
 

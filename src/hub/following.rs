@@ -108,9 +108,9 @@ enum Replay {
 
 impl Following {
     /// A subscriber from `start`; `None` if that is not known.
-    pub fn new(patterns: Vec<Pattern>, start: Option<Start>, is_strict: bool) -> Self {
+    pub fn new(patterns: Vec<Pattern>, start: Option<&Start>, is_strict: bool) -> Self {
         let (position, replay, is_known) = match start {
-            Some(Start::After(position)) => (Some(position), Replay::Nothing, None),
+            Some(Start::After(position)) => (Some(*position), Replay::Nothing, None),
             Some(Start::Earliest) => {
                 (Some(Position::after(Cursor::SMALLEST)), Replay::Earliest, Some(true))
             }

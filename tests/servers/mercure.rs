@@ -69,7 +69,9 @@ fn update_reaches_each_stream(kind: Kind) {
     let open = |query| Stream::of(server.send(&format!("GET {HUB}?{query}")));
     let mut streams = ["topic=a", "topic=*", "match=b&match=a"].map(open);
     // The comment comes when the stream has begun.
-    streams.iter_mut().for_each(|stream| assert_eq!(stream.bytes(2), b":\n"));
+    for stream in &mut streams {
+        assert_eq!(stream.bytes(2), b":\n");
+    }
     let token = keys.token(r#"{"publish":["*"]}"#);
     let id = publish(&server, "topic=a&topic=b&data=one", &token).body;
     for mut stream in streams {

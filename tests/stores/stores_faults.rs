@@ -316,4 +316,6 @@ fn all_topics_are_on_any_of(kind: Kind, encrypted: &str) {
             assert_eq!(waiter.answer().cursor(topic).0, '1');
         }
     }
+    // The nodes have no common order.
+    assert_eq!(call(&nodes[0].0.url(), "matching=t*").answer().status(), 501);
 }

@@ -80,10 +80,10 @@ impl RedisStore {
         let [key, _] = self.order_keys();
         let mut cluster = self.cluster.borrow_mut();
         cluster.begin();
-        match cluster.ask(&key, command, true) {
-            Err(_) if cluster.is_sharded() => Err(Error::NotImplemented(NO_ORDER)),
-            Ok(_) if cluster.is_sharded() => Err(Error::NotImplemented(NO_ORDER)),
-            found => found.map_err(self.failed()),
+        let found = cluster.ask(&key, command, true);
+        match cluster.is_sharded() {
+            true => Err(Error::NotImplemented(NO_ORDER)),
+            false => found.map_err(self.failed()),
         }
     }
 
@@ -209,13 +209,12 @@ impl Store for RedisStore {
             let command = keys.iter().fold(command.with(key.as_slice()), Command::with);
             let command = self.retention.iter().fold(command, Command::with).with(topic.as_str());
             let command = data.iter().chain(&extra).fold(command, Command::with);
-            let was_sharded = cluster.is_sharded();
-            (cluster.ask(&key, &command, false), !was_sharded && cluster.is_sharded())
+            cluster.ask(&key, &command, false)
         };
         let published = match publish(&self.order_keys()) {
             // The servers of a cluster have no common order.
-            (Err(_), true) => publish(&[]).0,
-            (published, _) => published,
+            Err(error) if error.to_string().starts_with("CROSSSLOT") => publish(&[]),
+            published => published,
         };
         match published {
             Ok(reply) => cursor(&reply).ok_or_else(|| self.failed()(unexpected_reply())),
@@ -277,10 +276,10 @@ impl Answer {
         };
         let (last, gap, more) = (fields.next()?, fields.next()?, fields.next()?);
         let mut messages = Vec::new();
-        while let (Some(id), Some(data), Some(extra)) =
-            (fields.next(), fields.next(), fields.next())
-        {
-            let OwnedFrame::BulkString(extra) = extra else { return None };
+        while let Some(id) = fields.next() {
+            let (data, OwnedFrame::BulkString(extra)) = (fields.next()?, fields.next()?) else {
+                return None;
+            };
             let mut message = Message::new(cursor(&id)?, text(data)?);
             if !extra.is_empty() {
                 message.extra = Extra::from_json(&extra);
