@@ -126,13 +126,13 @@ pub fn topic_at(directory: &Path, name: &[u8]) -> Option<Topic> {
     }
 }
 
-/// When a subscriber need not find a file any more: at its last event. The kernel's time
-/// may be behind the clock. A time in the future was set by hand, or the clock went back:
+/// When a subscriber need not find a file any more: at its last event. The kernel's time,
+/// which may be whole microseconds by chance, may be behind the clock. A time in the future was set by hand, or the clock went back:
 /// then the last change counts.
 fn found_until(found: &Stat, now: Cursor) -> Cursor {
     match found.time {
         time if time > now => found.changed.after(TICK),
-        time if !found.is_publisher_time => time.after(TICK),
+        time if !found.is_publisher_time || time == found.changed => time.after(TICK),
         time => time,
     }
 }
