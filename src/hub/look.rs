@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::following::Following;
-use super::sweep::Sweep;
+use super::sweep::{Quiet, Sweep};
 use super::update::{MAX_PIECE, OVERHEAD};
 use crate::error::Error;
 use crate::event::{Message, Since, Topic};
@@ -74,11 +74,12 @@ impl Look {
         wanted: &Wanted,
         following: &[&Following],
         horizon: Option<Result<Horizon, Error>>,
+        quiet: &mut Quiet,
     ) -> Result<Self, Error> {
         let after = following.iter().map(|one| one.after()).min();
         let wants = |topic: &Topic| following.iter().any(|one| one.wants(topic));
         let sweep = after.zip(horizon);
-        let sweep = sweep.map(|(after, horizon)| Sweep::at(store, after, horizon?, wants));
+        let sweep = sweep.map(|(after, horizon)| Sweep::at(store, after, horizon?, wants, quiet));
         Ok(Self { found: Self::read(store, wanted)?, sweep })
     }
 

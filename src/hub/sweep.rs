@@ -22,6 +22,8 @@ pub struct Sighting {
     /// For an event whose own time is no place in the order: until when it may be found
     /// again. Another program set the time, or a clock went back.
     pub until: Option<Cursor>,
+    /// Until when its topic is found.
+    pub seen: Cursor,
     /// `None` for an event without a message.
     pub message: Option<Message>,
     /// Whether messages of the topic before this are no longer kept.
@@ -51,32 +53,61 @@ impl Sweep {
         after: Cursor,
         horizon: Horizon,
         wants: impl Fn(&Topic) -> bool,
+        quiet: &mut Quiet,
     ) -> Result<Self, Error> {
         let seen = store.survey(after)?;
-        let topics: Vec<_> = seen.iter().filter(|seen| wants(&seen.topic)).collect();
+        let mut topics: Vec<_> = seen.iter().filter(|seen| wants(&seen.topic)).collect();
+        topics.sort_by_cached_key(|seen| quiet.end(&seen.topic, after));
         let Horizon { at: horizon, is_settled } = horizon;
-        let mut merge = Merge { after, horizon, found: BTreeMap::new(), bytes: 0, limit: None };
+        let (found, bytes, limit) = (BTreeMap::new(), 0, None);
+        let mut merge = Merge { after, horizon, found, bytes, limit, quiet };
         for some in topics.chunks(TOPICS) {
+            if merge.is_later(some[0]) {
+                break;
+            }
             merge.read(store, some)?;
         }
         let standing = merge.limit.unwrap_or(horizon).max(after);
         let is_whole = merge.limit.is_none();
+        if is_whole {
+            merge.quiet.0.clear();
+        }
         let events = merge.found.into_values().filter(|one| one.time <= standing).collect();
         Ok(Self { events, standing, is_whole, is_settled })
     }
 }
 
+/// What earlier sweeps have found in topics that had more than a piece holds: no event is
+/// after the first time and before the second. So later pieces skip them.
+#[derive(Debug, Default)]
+pub struct Quiet(BTreeMap<Topic, (Cursor, Cursor)>);
+
+impl Quiet {
+    /// The first time after `after` at which the topic may have an event.
+    fn end(&self, topic: &Topic, after: Cursor) -> Cursor {
+        let known = self.0.get(topic).filter(|(from, to)| *from <= after && after < *to);
+        known.map_or(Cursor::SMALLEST, |(_, to)| *to)
+    }
+}
+
 /// The oldest events of several topics, by their places.
-struct Merge {
+struct Merge<'q> {
     after: Cursor,
     horizon: Cursor,
     found: BTreeMap<(Cursor, Topic, Cursor), Sighting>,
     bytes: usize,
     /// The time after which there may be events that are not here.
     limit: Option<Cursor>,
+    quiet: &'q mut Quiet,
 }
 
-impl Merge {
+impl Merge<'_> {
+    /// Whether this topic, and those with a later end of their quiet, have nothing for this
+    /// piece.
+    fn is_later(&self, seen: &Seen) -> bool {
+        self.limit.is_some_and(|limit| self.quiet.end(&seen.topic, self.after) > limit)
+    }
+
     /// A topic that cannot be read is left out.
     fn read(&mut self, store: &dyn Store, topics: &[&Seen]) -> Result<(), Error> {
         let size = |_: &Topic, message: &Message| message.data.len() + OVERHEAD;
@@ -110,6 +141,10 @@ impl Merge {
         let Seen { topic, until } = seen;
         let (mut gap, mut last, mut last_id) = (reading.gap, None, Cursor::SMALLEST);
         let now = Cursor::now();
+        if let Some(first) = reading.messages.first().filter(|first| first.id <= now) {
+            self.quiet.0.insert(topic.clone(), (self.after, first.id));
+        }
+        let found_until = *until;
         for message in reading.messages {
             let at = message.id;
             let until = (at > now).then_some(*until);
@@ -120,6 +155,7 @@ impl Merge {
                     topic: topic.clone(),
                     at,
                     until,
+                    seen: found_until,
                     message: Some(message),
                     gap,
                 })
@@ -130,7 +166,8 @@ impl Merge {
         let is_strange = *until != at;
         if at > last_id && (is_strange || at > self.after) && at > Cursor::SMALLEST {
             let until = is_strange.then_some(*until);
-            self.add(Sighting { time: at, topic: topic.clone(), at, until, message: None, gap });
+            let (topic, message) = (topic.clone(), None);
+            self.add(Sighting { time: at, topic, at, until, seen: found_until, message, gap });
         }
         last
     }
