@@ -218,7 +218,7 @@ impl Following {
             if !one.message.as_ref().is_none_or(|message| budget.take(&one.topic, message)) {
                 return false;
             }
-            if one.seen > one.at {
+            if one.until.is_some() || one.seen > one.at {
                 self.found.push((one.topic.clone(), one.at, one.seen));
             }
             position = place.unwrap_or(position);
