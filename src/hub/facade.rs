@@ -10,6 +10,7 @@ use super::subscription::Subscription;
 use super::waiter::{Renderer, Until, Wanted};
 use crate::auth::grant::Grant;
 use crate::error::Error;
+use crate::event::pattern::Pattern;
 use crate::event::position::Position;
 use crate::event::{Cursor, Draft, Event, Topic};
 use crate::process::random::Random;
@@ -184,7 +185,7 @@ impl<'a, 's> Hub<'a, 's> {
     /// The same for a subscriber by pattern. Each of its events is judged when it comes.
     ///
     /// # Errors
-    /// 401 when the token has expired, 501 if the store has no order of all topics, 503 when
+    /// 400 for patterns that take too much work, 401 when the token has expired, 501 if the store has no order of all topics, 503 when
     /// the store cannot be used or slots cannot be counted.
     pub fn follow(
         &self,
@@ -195,6 +196,7 @@ impl<'a, 's> Hub<'a, 's> {
     ) -> Result<Wanted, Error> {
         self.grant.check_valid(Cursor::now())?;
         let Wish { patterns, start, is_strict } = wish;
+        Pattern::check_together(&patterns)?;
         let start = match start {
             Start::AfterId(id) => {
                 let found = find((self.open)()?.as_ref(), &patterns, &id)?;

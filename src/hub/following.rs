@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::sweep::{Sighting, Sweep};
+use super::sweep::{Quiet, Sighting, Sweep};
 use super::update::{Occurrence, UNSETTLED_LIMIT, UNSETTLED_PAUSE};
 use crate::auth::grant::Grant;
 use crate::error::Error;
@@ -49,12 +49,13 @@ const SEARCHED: usize = 64;
 /// The store's.
 pub fn find(store: &dyn Store, patterns: &[Pattern], id: &str) -> Result<Option<Position>, Error> {
     let (mut after, horizon) = (Cursor::SMALLEST, store.horizon()?);
+    let mut quiet = Quiet::default();
     let wants = |topic: &Topic| patterns.iter().any(|pattern| pattern.matches(topic));
     let has_id = |one: &&&Sighting| {
         one.message.as_ref().is_some_and(|it| it.extra.client_id.as_deref() == Some(id))
     };
     for _ in 0..SEARCHED {
-        let sweep = Sweep::at(store, after, horizon, wants)?;
+        let sweep = Sweep::at(store, after, horizon, wants, &mut quiet)?;
         let news: Vec<_> = sweep.events.iter().collect();
         if let Some(found) = news.iter().find(has_id) {
             return Ok(Some(Position::after(found.time)));
@@ -80,12 +81,12 @@ pub struct Following {
     /// Whether it is given all that is kept, and why.
     replay: Replay,
     /// The events of which it was told that may be found again, by their times, and until
-    /// when.
+    /// when. One in the future is found at every later event of its topic.
     told: BTreeMap<Topic, (Cursor, Cursor)>,
     /// What it would receive now.
     #[serde(skip)]
     updates: Vec<Occurrence>,
-    /// Those of the updates that may be found again.
+    /// Those of the updates that may be found again, and until when.
     #[serde(skip)]
     found: Vec<(Topic, Cursor, Cursor)>,
     /// Its position after the updates.
@@ -247,8 +248,8 @@ impl Following {
             if !one.message.as_ref().is_none_or(|message| budget.take(&one.topic, message)) {
                 return false;
             }
-            if let Some(until) = one.until {
-                self.found.push((one.topic.clone(), one.at, until));
+            if one.until.is_some() || one.seen > one.at {
+                self.found.push((one.topic.clone(), one.at, one.seen));
             }
             position = place.unwrap_or(position);
             let (topic, message) = (one.topic.clone(), one.message.clone());
@@ -275,7 +276,7 @@ impl Following {
     fn advance(&mut self) {
         self.position = self.next.take().or(self.position);
         let now = self.position().cursor;
-        self.told.retain(|_, (_, until)| *until > now);
+        self.told.retain(|_, (at, until)| *until > now || *at > now);
     }
 
     /// When to read again while a publisher is at work.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::following::Following;
-use super::sweep::Sweep;
+use super::sweep::{Quiet, Sweep};
 use super::update::{MAX_PIECE, OVERHEAD};
 use crate::error::Error;
 use crate::event::{Message, Since, Topic};
@@ -80,12 +80,13 @@ impl Look {
         wanted: &Wanted,
         following: &[&Following],
         horizon: Option<Result<Horizon, Error>>,
+        quiet: &mut Quiet,
     ) -> Result<Self, Error> {
         let after = following.iter().filter_map(|one| one.after()).min();
         let wants = |topic: &Topic| following.iter().any(|one| one.wants(topic));
         let sweep = horizon.map(|horizon| {
             let horizon = horizon?;
-            Sweep::at(store, after.unwrap_or(horizon.at), horizon, wants)
+            Sweep::at(store, after.unwrap_or(horizon.at), horizon, wants, quiet)
         });
         Ok(Self { found: Self::read(store, wanted)?, sweep })
     }

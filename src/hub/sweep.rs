@@ -22,6 +22,8 @@ pub struct Sighting {
     /// For an event whose own time is no place in the order: until when it may be found
     /// again. Another program set the time, or a clock went back.
     pub until: Option<Cursor>,
+    /// Until when its topic is found.
+    pub seen: Cursor,
     /// `None` for an event without a message.
     pub message: Option<Message>,
     /// Whether messages of the topic before this are no longer kept.
@@ -53,32 +55,61 @@ impl Sweep {
         after: Cursor,
         horizon: Horizon,
         wants: impl Fn(&Topic) -> bool,
+        quiet: &mut Quiet,
     ) -> Result<Self, Error> {
         let seen = store.survey(after)?;
-        let topics: Vec<_> = seen.iter().filter(|seen| wants(&seen.topic)).collect();
+        let mut topics: Vec<_> = seen.iter().filter(|seen| wants(&seen.topic)).collect();
+        topics.sort_by_cached_key(|seen| quiet.end(&seen.topic, after));
         let Horizon { at: horizon, is_settled } = horizon;
-        let mut merge = Merge { after, horizon, found: BTreeMap::new(), bytes: 0, limit: None };
+        let (found, bytes, limit) = (BTreeMap::new(), 0, None);
+        let mut merge = Merge { after, horizon, found, bytes, limit, quiet };
         for some in topics.chunks(TOPICS) {
+            if merge.is_later(some[0]) {
+                break;
+            }
             merge.read(store, some)?;
         }
         let standing = merge.limit.unwrap_or(horizon).max(after);
         let is_whole = merge.limit.is_none();
+        if is_whole {
+            merge.quiet.0.clear();
+        }
         let events = merge.found.into_values().filter(|one| one.time <= standing).collect();
         Ok(Self { events, standing, horizon, is_whole, is_settled })
     }
 }
 
+/// What earlier sweeps have found in topics that had more than a piece holds: no event is
+/// after the first time and before the second. So later pieces skip them.
+#[derive(Debug, Default)]
+pub struct Quiet(BTreeMap<Topic, (Cursor, Cursor)>);
+
+impl Quiet {
+    /// The first time after `after` at which the topic may have an event.
+    fn end(&self, topic: &Topic, after: Cursor) -> Cursor {
+        let known = self.0.get(topic).filter(|(from, to)| *from <= after && after < *to);
+        known.map_or(Cursor::SMALLEST, |(_, to)| *to)
+    }
+}
+
 /// The oldest events of several topics, by their places.
-struct Merge {
+struct Merge<'q> {
     after: Cursor,
     horizon: Cursor,
     found: BTreeMap<(Cursor, Topic, Cursor), Sighting>,
     bytes: usize,
     /// The time after which there may be events that are not here.
     limit: Option<Cursor>,
+    quiet: &'q mut Quiet,
 }
 
-impl Merge {
+impl Merge<'_> {
+    /// Whether this topic, and those with a later end of their quiet, have nothing for this
+    /// piece.
+    fn is_later(&self, seen: &Seen) -> bool {
+        self.limit.is_some_and(|limit| self.quiet.end(&seen.topic, self.after) > limit)
+    }
+
     /// A topic that cannot be read is left out.
     fn read(&mut self, store: &dyn Store, topics: &[&Seen]) -> Result<(), Error> {
         let size = |_: &Topic, message: &Message| message.data.len() + OVERHEAD;
@@ -110,11 +141,16 @@ impl Merge {
     /// Returns the place of the last message.
     fn take(&mut self, seen: &Seen, reading: Reading) -> Option<Cursor> {
         let (mut gap, mut last, mut last_id) = (reading.gap, None, Cursor::SMALLEST);
+        let first = reading.messages.first().filter(|_| seen.clock != Clock::Ahead);
+        if let Some(first) = first {
+            self.quiet.0.insert(seen.topic.clone(), (self.after, first.id));
+        }
         for message in reading.messages {
             let at = message.id;
             let until = (seen.clock == Clock::Ahead && at > self.horizon).then_some(seen.until);
             let (topic, message) = (seen.topic.clone(), Some(message));
-            last = self.add(Sighting { time: at, topic, at, until, message, gap }).or(last);
+            let sighting = Sighting { time: at, topic, at, until, seen: seen.until, message, gap };
+            last = self.add(sighting).or(last);
             last_id = at;
             gap = false;
         }
@@ -126,8 +162,8 @@ impl Merge {
         };
         if at > last_id && is_told {
             let until = (seen.clock != Clock::Store).then_some(seen.until);
-            let topic = seen.topic.clone();
-            self.add(Sighting { time: at, topic, at, until, message: None, gap });
+            let (topic, message) = (seen.topic.clone(), None);
+            self.add(Sighting { time: at, topic, at, until, seen: seen.until, message, gap });
         }
         last
     }

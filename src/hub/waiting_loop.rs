@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::crowd::{Crowd, Id};
 use super::joining::{self, Duty, Leader, Role, Said, Together};
 use super::look::{Look, Wanted};
+use super::sweep::Quiet;
 use super::waiter::{Found, Next, Waiter};
 use crate::error::Error;
 use crate::process::clock::{Clock, Interest, Wake};
@@ -44,6 +45,7 @@ pub struct Shared<'a> {
     report: &'a mut dyn FnMut(&Error),
     watch: Option<Box<dyn Watch>>,
     crowd: Crowd,
+    quiet: Quiet,
     /// The last number that was given.
     last: Id,
     /// Between two reads of the store, when nothing wakes the process.
@@ -114,6 +116,7 @@ impl<'a> Shared<'a> {
             report,
             watch: None,
             crowd: Crowd::default(),
+            quiet: Quiet::default(),
             last: LISTENER,
             interval: Duration::ZERO,
             next_look: Duration::ZERO,
@@ -323,7 +326,8 @@ impl<'a> Shared<'a> {
         }
         self.arm(&wanted);
         let horizon = self.find_horizon(&batch);
-        let look = Look::at(self.store, &wanted, &self.crowd.following(&batch), horizon);
+        let following = self.crowd.following(&batch);
+        let look = Look::at(self.store, &wanted, &following, horizon, &mut self.quiet);
         if let Err(error) = &look {
             (self.report)(error);
         }

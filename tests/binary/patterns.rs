@@ -143,3 +143,17 @@ fn wrong_requests_are_refused() {
         assert!(answer.body.contains(why), "{query}: {}", answer.body);
     }
 }
+
+/// Every message of such a topic is later than any position.
+#[test]
+fn messages_in_the_future_are_told_once() {
+    let store = Store::new().with("f", 2_208_988_800, 0);
+    let waiter = store.query("matching=*&stream=json&wait=1.5").waiting();
+    for topic in ["f", "other", "f", "other", "f", "other"] {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        store.query("").form(&format!("publish={topic}&data=of-{topic}")).answer();
+    }
+    let body = waiter.answer().body;
+    let count = |text: &str| body.matches(text).count();
+    assert_eq!((count("of-f"), count("of-other")), (3, 3), "{body}");
+}

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use self::url::UrlPattern;
 use super::Topic;
 use crate::error::Error;
-use program::{Program, Set};
+use program::{MAX_FORKS, MAX_STEPS, Program, Set};
 
 /// The longest pattern, in bytes, as Mercure's reference hub has it.
 pub const MAX_PATTERN: usize = 4096;
@@ -111,6 +111,9 @@ impl Pattern {
         if text == "*" {
             return Ok(Self::every());
         }
+        if let Some(topic) = Topic::new(text).ok().filter(|_| !text.contains('{')) {
+            return Ok(Self::exact(topic));
+        }
         let exact = text.to_owned();
         let matcher = match template::compile(text).filter(|_| text.contains('{')) {
             Some(program) => Matcher::Template(exact, bounded(program)?),
@@ -134,6 +137,40 @@ impl Pattern {
         check_work(&compiled.programs())?;
         let source = Source::Url { text: text.to_owned(), base: base.to_owned() };
         Ok(Self { source, matcher: Matcher::Url(Box::new(compiled)) })
+    }
+
+    /// Refuses patterns that together take too much work. A request is matched against every
+    /// topic of the store.
+    ///
+    /// # Errors
+    /// 400 for too many variables, wildcards or characters in all.
+    pub fn check_together(all: &[Self]) -> Result<(), Error> {
+        let work = |(steps, forks), pattern: &Self| {
+            let (more_steps, more_forks) = pattern.work();
+            (steps + more_steps, forks + more_forks)
+        };
+        let (steps, forks) = all.iter().fold((0, 0), work);
+        match steps <= MAX_STEPS && forks <= MAX_FORKS {
+            true => Ok(()),
+            false => {
+                Err(refused("the patterns have fewer variables, wildcards or characters together"))
+            }
+        }
+    }
+
+    /// Its steps and forks. The parts of a URL are matched by one program each, so the
+    /// largest counts.
+    fn work(&self) -> (usize, usize) {
+        let of = |program: &Program| (program.len(), program.forks());
+        match &self.matcher {
+            Matcher::Every | Matcher::Exact(_) | Matcher::Prefix(_) => (0, 0),
+            Matcher::Program(program) | Matcher::Template(_, program) => of(program),
+            Matcher::Url(pattern) => {
+                let all = pattern.programs().map(of);
+                let most = |part: fn(&(usize, usize)) -> usize| all.iter().map(part).max();
+                (most(|it| it.0).unwrap_or(0), most(|it| it.1).unwrap_or(0))
+            }
+        }
     }
 
     /// Whether it selects this topic.
@@ -297,6 +334,18 @@ mod tests {
             assert_eq!(pattern.unwrap_err().status(), 400);
         }
         assert!(Pattern::template(&"x".repeat(MAX_PATTERN)).is_ok());
+    }
+
+    #[test]
+    fn costly_patterns_are_refused_together() {
+        let costly = Pattern::template(&"{a}".repeat(21)).unwrap();
+        let usual = Pattern::url("/books/:id", BASE).unwrap();
+        let segments = Pattern::segments("news/*").unwrap();
+        assert!(Pattern::check_together(std::slice::from_ref(&costly)).is_ok());
+        assert!(Pattern::check_together(&vec![usual; 64]).is_ok());
+        assert!(Pattern::check_together(&vec![segments; 100]).is_ok());
+        let refused = Pattern::check_together(&vec![costly; 2]).unwrap_err();
+        assert_eq!(refused.status(), 400);
     }
 
     #[test]

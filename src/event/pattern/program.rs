@@ -59,11 +59,11 @@ enum Step {
 pub struct Program(Vec<Step>);
 
 impl Program {
-    fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    fn forks(&self) -> usize {
+    pub fn forks(&self) -> usize {
         self.0.iter().filter(|step| matches!(step, Step::Fork(_))).count()
     }
 

@@ -126,12 +126,14 @@ pub fn topic_at(directory: &Path, name: &[u8]) -> Option<Topic> {
     }
 }
 
-/// When the file need not be found any more. The kernel's time may be behind the clock. Of
-/// a time in the future the last change of the file counts.
+/// When the file need not be found any more. The kernel's time may be behind the clock, and
+/// be whole microseconds by chance. Of a time in the future the last change of the file
+/// counts.
 fn seen(topic: Topic, found: &Stat, now: Cursor) -> Seen {
+    let is_kernels = !found.is_publisher_time || found.time == found.changed;
     let (clock, until) = match found.time {
         time if time > now => (Clock::Ahead, found.changed.after(TICK)),
-        time if !found.is_publisher_time => (Clock::Other, time.after(TICK)),
+        time if is_kernels => (Clock::Other, time.after(TICK)),
         time => (Clock::Store, time),
     };
     Seen { until, topic, clock }

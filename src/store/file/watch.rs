@@ -56,6 +56,8 @@ pub struct DirectoryWatch {
     topics: BTreeMap<PathBuf, Topic>,
     /// Whether changes of every topic are reported.
     is_of_all: bool,
+    /// The number of the directory's watch.
+    number: Option<i32>,
     known: Known,
     mechanism: Mechanism,
     bucket: Bucket,
@@ -84,20 +86,21 @@ impl DirectoryWatch {
     pub fn new(directory: PathBuf, known: Known) -> Self {
         let mechanism = Mechanism::inotify().unwrap_or_else(|_| Mechanism::dnotify());
         let (topics, bucket) = (BTreeMap::new(), Bucket::new());
-        Self { directory, topics, is_of_all: false, known, mechanism, bucket }
+        Self { directory, topics, is_of_all: false, number: None, known, mechanism, bucket }
     }
 }
 
 /// Adds the watches of `names` again, because a replaced file has another inode. The
-/// directory comes first, so that no file appears unnoticed in between.
+/// directory comes first, so that no file appears unnoticed in between. Returns the number of
+/// its watch: another directory has another.
 fn add_watches(
     queue: &OwnedFd,
     files: &mut BTreeMap<i32, PathBuf>,
     directory: (&Path, WatchFlags),
     names: Vec<PathBuf>,
-) -> Result<(), Errno> {
+) -> Result<Option<i32>, Errno> {
     let (directory, flags) = directory;
-    add_watch(queue, directory, flags)?.ok();
+    let number = add_watch(queue, directory, flags)?.ok();
     for name in names {
         match add_watch(queue, &directory.join(&name), FILE)? {
             Ok(watch) => drop(files.insert(watch, name)),
@@ -109,7 +112,7 @@ fn add_watches(
             Err(_) => {}
         }
     }
-    Ok(())
+    Ok(number)
 }
 
 /// The outer error means that `fs.inotify.max_user_watches` is used up.
@@ -137,9 +140,16 @@ impl Watch for DirectoryWatch {
         }
         if let Mechanism::Inotify { queue, files } = &mut self.mechanism {
             let flags = if self.is_of_all { DIRECTORY | ALL_FILES } else { DIRECTORY };
-            if add_watches(queue, files, (&self.directory, flags), names).is_err() {
-                self.mechanism = Mechanism::dnotify();
-                self.known.forget();
+            match add_watches(queue, files, (&self.directory, flags), names) {
+                Ok(number) if number == self.number => {}
+                Ok(number) => {
+                    self.number = number;
+                    self.known.forget();
+                }
+                Err(_) => {
+                    self.mechanism = Mechanism::dnotify();
+                    self.known.forget();
+                }
             }
         }
         if let Mechanism::Dnotify { directory, .. } = &mut self.mechanism {
