@@ -108,7 +108,7 @@ pub struct Seen {
     pub clock: Clock,
 }
 
-/// Who has set the time of a topic's last event.
+/// The source of the time of a topic's last event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Clock {
     /// The store. Such a time is a place in the order of all events.
