@@ -5,6 +5,7 @@ mod growth;
 mod held;
 mod idle;
 mod memory;
+mod patterns;
 mod redis;
 mod size;
 pub mod start;
@@ -14,12 +15,13 @@ mod together;
 pub mod wake;
 
 /// The rows by name, in the order of docs/performance.md.
-pub const ALL: [(&str, fn()); 12] = [
+pub const ALL: [(&str, fn()); 13] = [
     ("start", start::row),
     ("wake", wake::row),
     ("crowd", crowd::row),
     ("together", together::row),
     ("redis", redis::row),
+    ("patterns", patterns::row),
     ("idle", idle::row),
     ("memory", memory::row),
     ("throughput", throughput::row),

@@ -17,12 +17,12 @@ const ROUNDS: usize = 5;
 
 /// The requests to wait by a poll or by a stream, and to publish.
 pub struct Targets {
-    poll: &'static str,
-    stream: &'static str,
-    publish: &'static str,
+    pub poll: &'static str,
+    pub stream: &'static str,
+    pub publish: &'static str,
 }
 
-const OURS: Targets = Targets {
+pub const OURS: Targets = Targets {
     poll: "/comet.cgi?subscribed[a]=0",
     stream: "/comet.cgi?subscribed[a]=0&stream=1",
     publish: "/comet.cgi?publish=a&data=hello",
@@ -142,9 +142,18 @@ impl Rounds {
 }
 
 pub fn ours(server: &Server, crowd: usize, is_stream: bool) -> Vec<Duration> {
-    let waiting = wait(&OURS, server.port(), crowd, is_stream);
+    ours_by(server, &OURS, crowd, is_stream)
+}
+
+pub fn ours_by(
+    server: &Server,
+    targets: &Targets,
+    crowd: usize,
+    is_stream: bool,
+) -> Vec<Duration> {
+    let waiting = wait(targets, server.port(), crowd, is_stream);
     server.await_waiters(crowd);
-    let times = arrivals::of(waiting, || published(server.port(), OURS.publish));
+    let times = arrivals::of(waiting, || published(server.port(), targets.publish));
     assert_eq!(times.len(), crowd, "an event is lost");
     // Apache does not report that the client of a stream has disconnected.
     server.terminate_waiters();

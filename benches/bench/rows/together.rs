@@ -129,7 +129,7 @@ fn costs() {
 }
 
 /// The share of a core that the waiting processes take.
-fn busy(server: &Server, meanwhile: &dyn Fn()) -> f64 {
+pub fn busy(server: &Server, meanwhile: &dyn Fn()) -> f64 {
     let pids = running(&server.program());
     let (before, begin) = (Usage::of(&pids), Instant::now());
     while begin.elapsed() < SPAN {
