@@ -1,11 +1,11 @@
 //! Standard output, with deadlines for a slow reader.
 
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, ReadWriteFlags, pwritev2, retry_on_intr};
+use rustix::io::retry_on_intr;
 
 use crate::process::sys;
 
@@ -22,7 +22,10 @@ const SHUTDOWN_GRACE: Duration = Duration::from_millis(100);
 
 /// A pipe or socket that poll(2) calls writable takes this number of bytes without
 /// blocking (`PIPE_BUF` in pipe(7)). `O_NONBLOCK` instead would also change it for
-/// other processes that share it, such as the shell of a terminal.
+/// other processes that share it, such as the shell of a terminal. A write that does not
+/// wait (`RWF_NOWAIT`) would need no poll(2). But it fills a socket to the brim, which is
+/// then not writable before three quarters of it are read: a slow reader would seem to
+/// have stopped.
 const PIPE_BUF: usize = 4096;
 
 /// A stream that a client reads. It writes to the descriptor itself: `io::stdout`
@@ -100,35 +103,15 @@ impl<'fd> Output<'fd> {
     /// The error of write(2), EPIPE if the reader is gone.
     pub fn flush(&mut self, now: Duration) -> io::Result<bool> {
         while !self.unsent().is_empty() {
-            match self.write_now(self.unsent())? {
-                0 => return Ok(false),
-                written => self.written += written,
+            if !self.is_writable(Duration::ZERO, None) {
+                return Ok(false);
             }
-            self.progress = now;
+            let end = self.unsent.len().min(self.written + PIPE_BUF);
+            self.write_all(&self.unsent[self.written..end])?;
+            (self.written, self.progress) = (end, now);
         }
         (self.unsent, self.written) = (Vec::new(), 0);
         Ok(true)
-    }
-
-    /// Writes as much as the reader takes now. One call is enough for a pipe or a socket
-    /// since Linux 5.19. For others poll(2) comes first, and then no more than
-    /// [`PIPE_BUF`].
-    fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
-        let here = u64::MAX;
-        let some = [IoSlice::new(bytes)];
-        match retry_on_intr(|| pwritev2(self.as_fd(), &some, here, ReadWriteFlags::NOWAIT)) {
-            Ok(0) => Err(ErrorKind::WriteZero.into()),
-            Ok(written) => Ok(written),
-            Err(Errno::AGAIN) => Ok(0),
-            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::SPIPE | Errno::INVAL) => {
-                if !self.is_writable(Duration::ZERO, None) {
-                    return Ok(0);
-                }
-                let part = &bytes[..bytes.len().min(PIPE_BUF)];
-                self.write_all(part).map(|()| part.len())
-            }
-            Err(error) => Err(error.into()),
-        }
     }
 
     /// When a reader that reads nothing is cut off.
