@@ -39,6 +39,9 @@ pub struct Wish {
     pub is_strict: bool,
 }
 
+/// How many events of other programs another process learns of.
+const MAX_TOLD: usize = 32;
+
 /// How many pieces are searched for a message: some 16 MB.
 const SEARCHED: usize = 64;
 
@@ -277,6 +280,14 @@ impl Following {
         self.position = self.next.take().or(self.position);
         let now = self.position().cursor;
         self.told.retain(|_, (at, until)| *until > now || *at > now);
+    }
+
+    /// Itself for another process. A message between processes is bounded, so of very many
+    /// events of other programs some may be told again.
+    pub fn record(&self) -> Self {
+        let told = self.told.iter().take(MAX_TOLD);
+        let told = told.map(|(topic, times)| (topic.clone(), *times)).collect();
+        Self { told, ..self.clone() }
     }
 
     /// When to read again while a publisher is at work.

@@ -330,7 +330,7 @@ impl Waiter {
     pub(super) fn record(&self) -> Record {
         Record {
             subscriptions: self.subscriptions.positions(),
-            following: self.following.clone(),
+            following: self.following.as_ref().map(Following::record),
             deadline: self.deadline,
             next_piece: self.next_piece,
             client: self.client,

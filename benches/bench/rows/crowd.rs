@@ -145,12 +145,7 @@ pub fn ours(server: &Server, crowd: usize, is_stream: bool) -> Vec<Duration> {
     ours_by(server, &OURS, crowd, is_stream)
 }
 
-pub fn ours_by(
-    server: &Server,
-    targets: &Targets,
-    crowd: usize,
-    is_stream: bool,
-) -> Vec<Duration> {
+pub fn ours_by(server: &Server, targets: &Targets, crowd: usize, is_stream: bool) -> Vec<Duration> {
     let waiting = wait(targets, server.port(), crowd, is_stream);
     server.await_waiters(crowd);
     let times = arrivals::of(waiting, || published(server.port(), targets.publish));
