@@ -185,8 +185,9 @@ impl<'a, 's> Hub<'a, 's> {
     /// The same for a subscriber by pattern. Each of its events is judged when it comes.
     ///
     /// # Errors
-    /// 400 for patterns that take too much work, 401 when the token has expired, 501 if the store has no order of all topics, 503 when
-    /// the store cannot be used or slots cannot be counted.
+    /// 400 for patterns that take too much work, 401 when the token has expired, 501 if the
+    /// store has no order of all topics, 503 when the store cannot be used or slots cannot be
+    /// counted.
     pub fn follow(
         &self,
         wish: Wish,

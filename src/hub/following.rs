@@ -54,13 +54,12 @@ pub fn find(store: &dyn Store, patterns: &[Pattern], id: &str) -> Result<Option<
     let (mut after, horizon) = (Cursor::SMALLEST, store.horizon()?);
     let mut quiet = Quiet::default();
     let wants = |topic: &Topic| patterns.iter().any(|pattern| pattern.matches(topic));
-    let has_id = |one: &&&Sighting| {
+    let has_id = |one: &&Sighting| {
         one.message.as_ref().is_some_and(|it| it.extra.client_id.as_deref() == Some(id))
     };
     for _ in 0..SEARCHED {
         let sweep = Sweep::at(store, after, horizon, wants, &mut quiet)?;
-        let news: Vec<_> = sweep.events.iter().collect();
-        if let Some(found) = news.iter().find(has_id) {
+        if let Some(found) = sweep.events.iter().find(has_id) {
             return Ok(Some(Position::after(found.time)));
         }
         if sweep.is_whole {

@@ -85,8 +85,11 @@ impl Look {
         let after = following.iter().filter_map(|one| one.after()).min();
         let wants = |topic: &Topic| following.iter().any(|one| one.wants(topic));
         let sweep = horizon.map(|horizon| {
-            let horizon = horizon?;
-            Sweep::at(store, after.unwrap_or(horizon.at), horizon, wants, quiet)
+            match after {
+                Some(after) => Sweep::at(store, after, horizon?, wants, quiet),
+                // All are from now on. So a newcomer need not list the directory.
+                None => horizon.map(Sweep::nothing),
+            }
         });
         Ok(Self { found: Self::read(store, wanted)?, sweep })
     }

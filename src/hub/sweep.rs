@@ -45,6 +45,11 @@ pub struct Sweep {
 }
 
 impl Sweep {
+    /// What a subscriber from now on needs: the horizon.
+    pub fn nothing(Horizon { at, is_settled }: Horizon) -> Self {
+        Self { events: Vec::new(), standing: at, horizon: at, is_whole: true, is_settled }
+    }
+
     /// Finds the events after `after`, and up to `horizon`, in the topics that somebody
     /// `wants`.
     ///
