@@ -171,8 +171,9 @@ for (const kind of ['apache', 'lighttpd']) {
       await server.publish('news', 'from our client');
       await until(() => page.evaluate(() => window.heard.length === 2));
       await server.touch('touched');
-      await until(() => data().length === 3);
-      assert.deepEqual([...data()].sort(), ['', 'from Symfony', 'from our client']);
+      // A `touch` that creates the file sets its time twice, and may be told twice.
+      await until(() => data().includes(''));
+      assert.deepEqual([...new Set(data())], ['from Symfony', 'from our client', '']);
     });
 
     it('EventSource of a browser subscribes by the cookie', async () => {
