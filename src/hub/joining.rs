@@ -18,6 +18,10 @@ use crate::process::sys;
 /// this time, and nothing else.
 const READY_WITHIN: Duration = Duration::from_millis(100);
 
+/// The same before its first look: about as long as that look takes in a store of many
+/// topics. Until then it does not know whether there is an answer.
+const READY_AT_FIRST: Duration = Duration::from_millis(20);
+
 /// How long a standby may take to take over.
 const TAKEN_WITHIN: Duration = Duration::from_millis(250);
 
@@ -87,7 +91,7 @@ pub(super) fn join(together: &Together, own: &Waiter) -> Role {
     // The leader may end, or another newcomer become it, between two calls.
     for _ in 0..3 {
         match Peer::connect(&together.name) {
-            Ok(peer) => match enter(&peer, own, together.stays) {
+            Ok(peer) => match enter(&peer, own, together.stays, READY_WITHIN) {
                 Ok(is_first) => return Role::Standby(Standby { peer, is_first }),
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
                 Err(_) => return Role::Alone,
@@ -103,13 +107,34 @@ pub(super) fn join(together: &Together, own: &Waiter) -> Role {
     Role::Alone
 }
 
+/// What came of an attempt to join before the first look.
+pub(super) enum Early {
+    Joined(Standby),
+    /// Nobody leads.
+    Absent,
+    /// The leader has no time or no room.
+    Busy,
+}
+
+/// Joins the leader if there is one.
+pub(super) fn join_at_first(together: &Together, own: &Waiter) -> Early {
+    match Peer::connect(&together.name) {
+        Err(_) => Early::Absent,
+        Ok(_) if raise_descriptors().is_err() => Early::Absent,
+        Ok(peer) => match enter(&peer, own, together.stays, READY_AT_FIRST) {
+            Ok(is_first) => Early::Joined(Standby { peer, is_first }),
+            Err(_) => Early::Busy,
+        },
+    }
+}
+
 /// Hands its subscriber to a leader that is ready. The leader may leave it unread, and
 /// writes nothing before it has said that this process is the standby; the newcomer
 /// writes nothing after that. Returns whether it can take over.
-fn enter(peer: &Peer, own: &Waiter, stays: bool) -> io::Result<bool> {
+fn enter(peer: &Peer, own: &Waiter, stays: bool, within: Duration) -> io::Result<bool> {
     let until = monotonic() + READY_WITHIN;
     let mut buffer = Vec::new();
-    peer.hear_word(&mut buffer, READY, &[], READY_WITHIN)?;
+    peer.hear_word(&mut buffer, READY, &[], within)?;
     send_waiter(peer, own, None, stays.into())?;
     peer.hear_word(&mut buffer, STANDBY, &[], until.saturating_sub(monotonic()))
 }
@@ -313,8 +338,7 @@ impl Leader {
         None
     }
 
-    /// The process `id` of a newcomer, who is now the subscriber `waiter`, is the standby,
-    /// and relieves the one before.
+    /// The process `id` of a newcomer, who is now the subscriber `waiter`, is the standby.
     pub fn welcome(
         &mut self,
         id: Id,
@@ -326,10 +350,20 @@ impl Leader {
         // It may have come before the one that it relieves.
         clock.attend(peer.as_fd(), id, Interest::Read);
         self.add(id, Process { peer, waiter, stays });
-        match before {
-            Some((before, true)) => self.tell(before, MEMBER),
-            Some((before, false)) => self.dismiss(before, clock),
-            None => {}
+        if let Some((before, true)) = before {
+            self.tell(before, MEMBER);
+        }
+    }
+
+    /// Lets the processes end that the last one relieves. A newcomer may have its answer at
+    /// once, and then the one before it is still the standby.
+    pub fn relieve(&mut self, clock: &mut dyn Clock) {
+        let standby = self.processes.keys().next_back().copied();
+        while let Some((&first, process)) = self.processes.first_key_value()
+            && Some(first) != standby
+            && !process.stays
+        {
+            self.dismiss(first, clock);
         }
     }
 

@@ -5,7 +5,8 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use super::crowd::{Crowd, Id};
-use super::joining::{self, Duty, Leader, Role, Said, Together};
+use super::following::Following;
+use super::joining::{self, Duty, Early, Leader, Role, Said, Together};
 use super::look::{Look, Wanted};
 use super::sweep::Quiet;
 use super::waiter::{Found, Next, Waiter};
@@ -137,9 +138,11 @@ impl<'a> Shared<'a> {
         self.interval = own.interval;
         self.next_look = self.clock.now() + self.interval;
         self.own.id = self.insert(own);
+        self.join_at_first();
         while !self.is_over() {
             self.serve();
             self.clear();
+            self.relieve();
             if self.is_over() {
                 break;
             }
@@ -204,13 +207,37 @@ impl<'a> Shared<'a> {
         own.is_some_and(|own| !own.is_ending() && own.deadline > self.clock.now())
     }
 
+    /// Before the first look: one by pattern with a position joins those that wait in another
+    /// process, because that process knows the topics. This one would list the directory.
+    fn join_at_first(&mut self) {
+        let Some(together) = self.together.clone().filter(|_| self.has_time()) else { return };
+        let Some(own) = self.crowd.get(self.own.id) else { return };
+        if own.following.as_ref().and_then(Following::after).is_none() {
+            return;
+        }
+        match joining::join_at_first(&together, own) {
+            Early::Joined(standby) => self.stand_by(standby, &together),
+            Early::Absent => {}
+            Early::Busy => self.put_off_joining(),
+        }
+    }
+
+    /// Lets processes end that are not needed any more, once newcomers have been served.
+    fn relieve(&mut self) {
+        if let Some(leader) = self.leader.as_mut().filter(|_| !self.crowd.is_dirty()) {
+            leader.relieve(self.clock);
+        }
+    }
+
     /// Before the first sleep: joins those that wait in another process, or makes the
     /// watch.
     fn settle(&mut self) {
-        if self.joins() {
-            return;
+        if self.next_join == Duration::MAX {
+            if self.joins() {
+                return;
+            }
+            self.put_off_joining();
         }
-        self.put_off_joining();
         self.watch = Some(self.store.watch());
         self.plan_look();
         self.crowd.touch_all();

@@ -19,6 +19,7 @@ stories! {
     each_client_gets_its_own_answer
     crowd_outlives_its_first_subscriber
     leader_without_standby_answers_all
+    answer_at_once_leaves_the_standby
     killed_leader_ends_its_answers
     stop_answers_every_subscriber
     expiry_and_format_are_each_subscribers_own
@@ -130,6 +131,32 @@ fn leader_without_standby_answers_all(kind: Kind) {
     assert!(crowd.remove(0).reply().body.contains("first"));
     let body = crowd.remove(0).reply().body;
     assert!(body.starts_with(r#"{"s":0,"k":{"#) && body.contains(r#""t1":"#), "{body}");
+    server.await_nobody();
+    assert_eq!(server.complaints(), [""; 0]);
+}
+
+/// A subscriber by pattern with a position joins before the first look.
+fn answer_at_once_leaves_the_standby(kind: Kind) {
+    if !processes_end(kind) {
+        // Each of them is a standby.
+        return;
+    }
+    let server = server(kind);
+    let crowd = subscribers(&server, 0..2);
+    let standby = pid_of(&server, "comet: standby");
+    server.publish("news/a", "kept");
+    for _ in 0..5 {
+        let body = server.get("/comet.cgi?matching=news/*&since=earliest").body;
+        assert!(body.contains(r#""data":"kept""#), "{body}");
+        server.await_processes(2);
+        assert_eq!(pid_of(&server, "comet: standby"), standby);
+    }
+    let refused = server.get("/comet.cgi?matching=news/*&since=zzzzzzzzzzzz");
+    assert_eq!(refused.status, 400, "{}", refused.body);
+    server.publish("all", "x");
+    for exchange in crowd {
+        assert!(exchange.reply().body.contains(r#""data":"x"}"#));
+    }
     server.await_nobody();
     assert_eq!(server.complaints(), [""; 0]);
 }
