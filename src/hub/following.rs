@@ -57,7 +57,8 @@ pub fn find(store: &dyn Store, patterns: &[Pattern], id: &str) -> Result<Option<
     let has_id = |one: &&Sighting| {
         one.message.as_ref().is_some_and(|it| it.extra.client_id.as_deref() == Some(id))
     };
-    for _ in 0..SEARCHED {
+    let mut pieces = 0;
+    while pieces < SEARCHED {
         let sweep = Sweep::at(store, after, horizon, wants, &mut quiet)?;
         if let Some(found) = sweep.events.iter().find(has_id) {
             return Ok(Some(Position::after(found.time)));
@@ -65,6 +66,7 @@ pub fn find(store: &dyn Store, patterns: &[Pattern], id: &str) -> Result<Option<
         if sweep.is_whole {
             break;
         }
+        pieces += usize::from(sweep.standing > after);
         after = sweep.standing;
     }
     Ok(None)
@@ -193,7 +195,7 @@ impl Following {
             return sweep.is_whole && before.is_none();
         }
         let news: Vec<_> = sweep.events.iter().filter(|one| self.is_new(one, grant)).collect();
-        if self.is_known.is_none() {
+        if self.is_known.is_none() && (sweep.is_whole || !news.is_empty()) {
             self.is_known = Some(!news.iter().any(|one| one.gap));
             if self.is_strict && !self.is_known() {
                 self.position = Some(Position::after(sweep.horizon));

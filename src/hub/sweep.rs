@@ -1,7 +1,7 @@
 //! Events of all topics in one order, from one look at the store.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::update::{MAX_PIECE, OVERHEAD};
 use crate::error::Error;
@@ -10,6 +10,10 @@ use crate::store::{Budget, Clock, Horizon, Reading, Seen, Store};
 
 /// The most topics that the store reads at once.
 const TOPICS: usize = 64;
+
+/// How long a sweep may take, if it can be continued after this. Meanwhile the others of the
+/// process wait.
+const MAX_TIME: Duration = Duration::from_millis(50);
 
 /// An event of a topic, as it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,30 +66,33 @@ impl Sweep {
         wants: impl Fn(&Topic) -> bool,
         quiet: &mut Quiet,
     ) -> Result<Self, Error> {
+        let until = Instant::now() + MAX_TIME;
         let seen = store.survey(after)?;
         let mut topics: Vec<_> = seen.iter().filter(|seen| wants(&seen.topic)).collect();
-        topics.sort_by_cached_key(|seen| quiet.end(&seen.topic, after));
         let Horizon { at: horizon, is_settled } = horizon;
+        let is_learned = topics.len() <= TOPICS || quiet.learn(store, &topics, after, until);
+        if !is_learned {
+            let (events, standing) = (Vec::new(), after);
+            return Ok(Self { events, standing, horizon, is_whole: false, is_settled });
+        }
+        topics.sort_by_cached_key(|seen| quiet.end(&seen.topic, after));
         let (found, bytes, limit) = (BTreeMap::new(), 0, None);
         let mut merge = Merge { after, horizon, found, bytes, limit, quiet };
         for some in topics.chunks(TOPICS) {
-            if merge.is_later(some[0]) {
+            if merge.is_later(some[0]) || Instant::now() >= until && merge.ends_before(some[0]) {
                 break;
             }
             merge.read(store, some)?;
         }
         let standing = merge.limit.unwrap_or(horizon).max(after);
         let is_whole = merge.limit.is_none();
-        if is_whole {
-            merge.quiet.0.clear();
-        }
         let events = merge.found.into_values().filter(|one| one.time <= standing).collect();
         Ok(Self { events, standing, horizon, is_whole, is_settled })
     }
 }
 
-/// What earlier sweeps have found in topics that had more than a piece holds: no event is
-/// after the first time and before the second. So later pieces skip them.
+/// What is known of topics when there are many: no event is after the first time and before
+/// the second. So a piece is read from those topics only whose events are next.
 #[derive(Debug, Default)]
 pub struct Quiet(BTreeMap<Topic, (Cursor, Cursor)>);
 
@@ -94,6 +101,44 @@ impl Quiet {
     fn end(&self, topic: &Topic, after: Cursor) -> Cursor {
         let known = self.0.get(topic).filter(|(from, to)| *from <= after && after < *to);
         known.map_or(Cursor::SMALLEST, |(_, to)| *to)
+    }
+
+    /// Asks the store for the first message of each topic, until the time is over. Returns
+    /// whether that is done for all.
+    fn learn(&mut self, store: &dyn Store, all: &[&Seen], after: Cursor, until: Instant) -> bool {
+        if self.0.len() > 2 * all.len() {
+            self.0.clear();
+        }
+        let is_new = |it: &Self, seen: &Seen| !it.has_learned(&seen.topic, after);
+        let new: Vec<_> = all.iter().filter(|seen| is_new(self, seen)).collect();
+        for (number, seen) in new.into_iter().enumerate() {
+            if number > 0 && number % TOPICS == 0 && Instant::now() >= until {
+                return false;
+            }
+            let first = match (seen.clock, store.first_after(&seen.topic, after)) {
+                (Clock::Store, Some(first)) => first.min(seen.until),
+                (Clock::Other, Some(first)) if first < seen.until => first,
+                _ => after,
+            };
+            self.note(&seen.topic, after, first);
+        }
+        true
+    }
+
+    /// The store may have known nothing of it.
+    fn has_learned(&self, topic: &Topic, after: Cursor) -> bool {
+        self.0.get(topic).is_some_and(|(from, to)| *from == after || *from < after && after < *to)
+    }
+
+    fn knows(&self, topic: &Topic) -> bool {
+        self.0.contains_key(topic)
+    }
+
+    /// Two that begin at different times and end at one are one.
+    fn note(&mut self, topic: &Topic, from: Cursor, to: Cursor) {
+        let known = self.0.get(topic).filter(|(_, end)| *end == to && from < to);
+        let from = known.map_or(from, |(start, _)| from.min(*start));
+        self.0.insert(topic.clone(), (from, to));
     }
 }
 
@@ -113,6 +158,17 @@ impl Merge<'_> {
     /// piece.
     fn is_later(&self, seen: &Seen) -> bool {
         self.limit.is_some_and(|limit| self.quiet.end(&seen.topic, self.after) > limit)
+    }
+
+    /// Ends the piece before this topic, and those with a later end of their quiet, unless it
+    /// would then have nothing.
+    fn ends_before(&mut self, seen: &Seen) -> bool {
+        let end = self.quiet.end(&seen.topic, self.after).before(Duration::from_micros(1));
+        let is_later = end > self.after;
+        if is_later && end < self.horizon {
+            self.end_at(end);
+        }
+        is_later && end < self.horizon
     }
 
     /// A topic that cannot be read is left out.
@@ -139,6 +195,7 @@ impl Merge<'_> {
                 break;
             }
             left = unread;
+            left.retain(|seen| !self.is_later(seen));
         }
         Ok(())
     }
@@ -147,8 +204,8 @@ impl Merge<'_> {
     fn take(&mut self, seen: &Seen, reading: Reading) -> Option<Cursor> {
         let (mut gap, mut last, mut last_id) = (reading.gap, None, Cursor::SMALLEST);
         let first = reading.messages.first().filter(|_| seen.clock != Clock::Ahead);
-        if let Some(first) = first {
-            self.quiet.0.insert(seen.topic.clone(), (self.after, first.id));
+        if let Some(first) = first.filter(|_| self.quiet.knows(&seen.topic)) {
+            self.quiet.note(&seen.topic, self.after, first.id);
         }
         for message in reading.messages {
             let at = message.id;
@@ -212,4 +269,108 @@ impl Merge<'_> {
 
 fn size_of(sighting: &Sighting) -> usize {
     OVERHEAD + sighting.message.as_ref().map_or(0, |message| message.data.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::file::FileStore;
+    use crate::store::{Limits, Retention};
+
+    const KEPT: Retention = Retention {
+        messages: 1000,
+        bytes: 262_144,
+        age: Duration::from_secs(3600),
+        max_file_bytes: 1_000_000,
+    };
+
+    /// A directory of its own, removed at the end.
+    struct Place(std::path::PathBuf);
+
+    impl Place {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("novcomet-{name}-{}", std::process::id()));
+            std::fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+
+        fn open(&self) -> FileStore {
+            FileStore::open(self.0.clone(), KEPT, Limits::NONE).unwrap()
+        }
+    }
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    fn topic(number: usize) -> Topic {
+        Topic::new(format!("t{number}")).unwrap()
+    }
+
+    /// Publishes so many messages to 200 topics in an order by chance.
+    fn publish(store: &dyn Store, count: usize, kept: &mut Vec<(Cursor, Topic)>) {
+        for _ in 0..count {
+            let chance = (kept.len() * 119 + kept.len() / 200 * 31) % 200;
+            let data = "x".repeat(if chance % 9 == 0 { 9_000 } else { chance });
+            let at = store.publish(&topic(chance), Some(&data)).unwrap();
+            kept.push((at, topic(chance)));
+        }
+    }
+
+    /// One piece, and what it had.
+    fn piece(
+        store: &dyn Store,
+        after: &mut Cursor,
+        quiet: &mut Quiet,
+        found: &mut Vec<(Cursor, Topic)>,
+    ) -> bool {
+        let horizon = store.horizon().unwrap();
+        let sweep = Sweep::at(store, *after, horizon, |_| true, quiet).unwrap();
+        found.extend(sweep.events.iter().map(|one| (one.time, one.topic.clone())));
+        *after = sweep.standing;
+        sweep.is_whole
+    }
+
+    /// Two at different positions share what is known, and publishers go on.
+    #[test]
+    fn many_topics_come_whole_and_in_order() {
+        let place = Place::new("sweep");
+        let (store, mut kept, mut quiet) = (place.open(), Vec::new(), Quiet::default());
+        publish(&store, 1000, &mut kept);
+        let mut readers = [(Cursor::SMALLEST, Vec::new()), (kept[500].0, kept[..=500].to_vec())];
+        let mut pieces = 0;
+        loop {
+            let all =
+                readers.iter_mut().map(|(after, found)| piece(&store, after, &mut quiet, found));
+            if all.fold(true, |all, one| all & one) {
+                break;
+            }
+            pieces += 1;
+            if pieces < 8 {
+                publish(&store, 20, &mut kept);
+            }
+        }
+        assert!(pieces >= 3, "{pieces}");
+        assert!(readers.iter().all(|(_, found)| *found == kept));
+    }
+
+    #[test]
+    fn quiet_counts_between_its_times_only() {
+        let at = Cursor::from_micros;
+        let mut quiet = Quiet::default();
+        quiet.note(&topic(1), at(10), at(20));
+        for (after, end) in [(9, 0), (10, 20), (19, 20), (20, 0), (21, 0)] {
+            let end = if end == 0 { Cursor::SMALLEST } else { at(end) };
+            assert_eq!(quiet.end(&topic(1), at(after)), end, "{after}");
+            assert_eq!(quiet.end(&topic(2), at(after)), Cursor::SMALLEST);
+        }
+        quiet.note(&topic(1), at(5), at(20));
+        quiet.note(&topic(1), at(12), at(20));
+        assert_eq!(quiet.end(&topic(1), at(6)), at(20));
+        quiet.note(&topic(1), at(20), at(20));
+        assert!(quiet.has_learned(&topic(1), at(20)) && !quiet.has_learned(&topic(1), at(21)));
+        assert_eq!(quiet.end(&topic(1), at(20)), Cursor::SMALLEST);
+    }
 }

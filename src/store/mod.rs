@@ -181,6 +181,14 @@ pub trait Store {
         Ok(Vec::new())
     }
 
+    /// The first message of a topic after `after`, as far as that is known without reading
+    /// the messages: none of them is earlier. `None` if it is not known,
+    /// [`Cursor::LARGEST`] if there is none.
+    fn first_after(&self, topic: &Topic, after: Cursor) -> Option<Cursor> {
+        let _ = (topic, after);
+        None
+    }
+
     /// Makes a watch that is on no topic yet.
     fn watch(&self) -> Box<dyn Watch>;
 

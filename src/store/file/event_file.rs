@@ -171,6 +171,21 @@ impl<'a> EventFile<'a> {
         }
     }
 
+    /// The first message after `after`, from a few lines of a log that was written by this
+    /// program only; [`Cursor::LARGEST`] if there is none, `None` if it is not known.
+    pub fn first_after(&self, after: Cursor) -> Option<Cursor> {
+        let seen = self.metadata().ok()?;
+        if seen.len() == 0 {
+            return Some(Cursor::LARGEST);
+        }
+        let head = self.head(&seen).ok()?;
+        head.header.filter(|header| header.inode == seen.ino())?;
+        match head.oldest {
+            Some(oldest) if oldest > after => Some(oldest),
+            _ => log::first_after(&self.file, seen.len(), after).ok()?,
+        }
+    }
+
     /// Whether it is empty, as `touch` makes it, or begins with the header of a log.
     pub fn is_log(&self) -> Result<bool, Error> {
         let seen = self.metadata()?;

@@ -211,6 +211,64 @@ fn parts<T>(
     }
 }
 
+/// The bytes of a log that are read in one step of a search.
+const WINDOW: u64 = 4096;
+/// More bytes than the beginning of a line has, up to the end of its id.
+const ID_PART: u64 = 64;
+
+/// The first message after `after`, by a search among the beginnings of lines;
+/// [`Cursor::LARGEST`] if there is none, `None` if there are other lines. Each publisher
+/// gives a later id than the one before.
+///
+/// # Errors
+/// The error of pread(2).
+pub fn first_after(file: &File, length: u64, after: Cursor) -> io::Result<Option<Cursor>> {
+    // The first message begins at `found`, or at or after `low` and before `high`.
+    let (mut low, mut high, mut found) = (0, length, Cursor::LARGEST);
+    while high - low > WINDOW {
+        let middle = low + (high - low) / 2;
+        match line_after(file, middle, high)? {
+            None => high = middle + 1,
+            Some((_, None)) => return Ok(None),
+            Some((start, Some(id))) if id <= after => low = start,
+            Some((_, Some(id))) => (found, high) = (id, middle + 1),
+        }
+    }
+    let part = read_part(file, low, (high - low + ID_PART).min(length - low))?;
+    let mut start = 0;
+    while start < part.len() && (start as u64) < high - low {
+        let line = &part[start..];
+        match id_at_the_beginning(line) {
+            Some(id) if id > after => return Ok(Some(id)),
+            None if low > 0 || start > 0 => return Ok(None),
+            _ => {}
+        }
+        let feed = line.iter().position(|&byte| byte == b'\n');
+        start = feed.map_or(part.len(), |feed| start + feed + 1);
+    }
+    Ok(Some(found))
+}
+
+/// The first line that begins after `start` and before `end`, and its id.
+fn line_after(file: &File, mut start: u64, end: u64) -> io::Result<Option<(u64, Option<Cursor>)>> {
+    while start < end {
+        let part = read_part(file, start, WINDOW.min(end - start))?;
+        if let Some(feed) = part.iter().position(|&byte| byte == b'\n') {
+            let begin = start + feed as u64 + 1;
+            if begin >= end {
+                break;
+            }
+            let line = read_part(file, begin, ID_PART)?;
+            return Ok(Some((begin, id_at_the_beginning(&line))));
+        }
+        if part.is_empty() {
+            break;
+        }
+        start += part.len() as u64;
+    }
+    Ok(None)
+}
+
 fn read_part(file: &File, start: u64, length: u64) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
     let mut read = 0;
@@ -361,6 +419,34 @@ mod tests {
             // No protocol sends the key.
             assert_eq!(serde_json::to_string(&message).unwrap(), PLAIN);
         }
+    }
+
+    #[test]
+    fn search_finds_the_first_message_after_each_time() {
+        let path = std::env::temp_dir().join(format!("novcomet-search-{}", std::process::id()));
+        let at = |number: usize| Cursor::from_micros(1_795_415_403_000_001 + number as u64 * 10);
+        let shapes = ["1", "70000", "70000,1,1,9000,4096,1", "0,4040", &vec!["1"; 3000].join(",")];
+        for shape in shapes {
+            let sizes: Vec<_> = shape.split(',').map(|size| size.parse().unwrap()).collect();
+            let header = Header { born: at(0), inode: 1, dropped: None, topic: None };
+            let mut log = line(&header);
+            for (number, &size) in sizes.iter().enumerate() {
+                log.extend(message_line(&Message::new(at(number), "x".repeat(size))));
+            }
+            std::fs::write(&path, &log).unwrap();
+            let file = File::open(&path).unwrap();
+            let first = |after| first_after(&file, log.len() as u64, after).unwrap();
+            for number in 0..sizes.len() {
+                let before = at(number).before(std::time::Duration::from_micros(1));
+                assert_eq!(first(before), Some(at(number)), "{number} of {}", sizes.len());
+            }
+            assert_eq!(first(at(sizes.len() - 1)), Some(Cursor::LARGEST));
+            log.extend(b"echo\n");
+            std::fs::write(&path, &log).unwrap();
+            let last = first_after(&file, log.len() as u64, at(sizes.len())).unwrap();
+            assert_eq!(last, None);
+        }
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]

@@ -151,6 +151,12 @@ impl Store for FileStore {
         self.known.after(&self.path, after)
     }
 
+    fn first_after(&self, topic: &Topic, after: Cursor) -> Option<Cursor> {
+        let path = self.path.join(file_name(topic));
+        let entry = DirEntry { directory: CWD, name: &path, path: &path };
+        EventFile::open(entry, OFlags::RDONLY).ok()??.first_after(after)
+    }
+
     fn watch(&self) -> Box<dyn Watch> {
         Box::new(DirectoryWatch::new(self.path.clone(), self.known.clone()))
     }
