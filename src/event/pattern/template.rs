@@ -1,7 +1,8 @@
 //! URI Templates (RFC 6570) as Mercure 0.x matches them: a text matches if it looks like an
 //! expansion. Neither the names in it nor the lengths of prefixes are compared.
 
-use super::program::{Program, Set};
+use super::program::Program;
+use super::steps::Set;
 
 const UNRESERVED: Set =
     Set::of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~");

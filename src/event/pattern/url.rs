@@ -2,11 +2,25 @@
 //! expressions: names (`:id`), wildcards (`*`), groups (`{…}`), and the modifiers `?`, `+`
 //! and `*`. What a pattern leaves out comes from its base URL, or matches everything.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use url::Url;
 
-use super::program::{Program, Set};
+use super::program::Program;
+use super::steps::Set;
+
+/// A topic as a URL, against a base.
+struct Parsed {
+    base: Url,
+    topic: String,
+    url: Option<Url>,
+}
+
+thread_local! {
+    /// The last topic: it is matched against many patterns, most of one base.
+    static LAST: RefCell<Option<Parsed>> = const { RefCell::new(None) };
+}
 
 /// The parts of a URL that are compared, each with its program.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,12 +54,22 @@ impl UrlPattern {
 
     /// Whether `topic`, against the base URL, is such a URL.
     pub fn matches(&self, topic: &str) -> bool {
-        let Ok(url) = Url::options().base_url(Some(&self.base)).parse(topic) else { return false };
-        let port = url.port().map(|port| port.to_string());
-        self.protocol.matches(url.scheme())
+        LAST.with_borrow_mut(|last| {
+            if last.as_ref().is_none_or(|last| last.topic != topic || last.base != self.base) {
+                let url = Url::options().base_url(Some(&self.base)).parse(topic).ok();
+                *last = Some(Parsed { base: self.base.clone(), topic: topic.to_owned(), url });
+            }
+            last.as_ref().and_then(|last| last.url.as_ref()).is_some_and(|url| self.is(url))
+        })
+    }
+
+    /// The path tells most of them apart.
+    fn is(&self, url: &Url) -> bool {
+        let port = || url.port().map(|port| port.to_string()).unwrap_or_default();
+        self.pathname.matches(url.path())
+            && self.protocol.matches(url.scheme())
             && self.hostname.matches(url.host_str().unwrap_or_default())
-            && self.port.matches(&port.unwrap_or_default())
-            && self.pathname.matches(url.path())
+            && self.port.matches(&port())
             && self.search.matches(url.query().unwrap_or_default())
             && self.hash.matches(url.fragment().unwrap_or_default())
     }
