@@ -80,6 +80,22 @@ fn new_topics_touches_and_messages_wake_a_subscriber() {
     }
 }
 
+/// Also one with the same name: what is known of the topics is that of the old one.
+#[test]
+fn replaced_directory_is_watched_again() {
+    let store = examples();
+    let call = store.query("matching=news/*").variable("NOVCOMET_SLEEP", "0.1");
+    let waiter = call.variable("NOVCOMET_TRIES", "600").waiting();
+    let old = store.0.with_extension("old");
+    fs::rename(&store.0, &old).unwrap();
+    fs::create_dir(&store.0).unwrap();
+    store.query("publish=news/a&data=in the new one").answer();
+    let answer = waiter.answer();
+    fs::remove_dir_all(old).unwrap();
+    assert!(answer.body.contains(r#""data":"in the new one""#), "{}", answer.body);
+    assert!(!answer.body.contains("news/b"), "{}", answer.body);
+}
+
 #[test]
 fn events_without_a_message_are_told_from_a_position() {
     let store = examples();

@@ -1,6 +1,6 @@
 //! Subscribers by pattern receive each message of all topics once, in one order, from one
 //! position. Publishers write to many topics at once. Processes of both kinds are killed at
-//! random.
+//! random, and publishers are stopped for a while.
 //!
 //! `ORDER_MESSAGES` sets the number of messages of each publisher. `make soak` uses a large one.
 
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use novcomet::event::position::Position;
 use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
 use crate::support::binary::{Call, Store};
@@ -22,8 +23,10 @@ use crate::support::turn::MACHINE;
 
 const PUBLISHERS: usize = 4;
 const TOPICS: usize = 8;
-/// One in this number of publishes, and of polls, is killed.
+/// One in this number of publishes, and of polls, is killed, and of publishes another one is
+/// stopped, for at most some milliseconds.
 const RISK: u64 = 9;
+const MAX_STOP: u64 = 40;
 /// The time within which every subscriber has the last message.
 const PATIENCE: Duration = Duration::from_secs(60);
 const END: &str = "end";
@@ -107,15 +110,44 @@ impl Place {
     }
 }
 
-fn publish(store: &Place, topic: usize, text: &str, kill: Option<Duration>) -> bool {
+/// What happens to a publisher, and after how long.
+enum Fate {
+    Nothing,
+    Killed(Duration),
+    Stopped(Duration, Duration),
+}
+
+impl Fate {
+    fn by_chance(random: &mut Random) -> Self {
+        let after = Duration::from_micros(random.below(1500));
+        match random.below(RISK) {
+            0 => Self::Killed(after),
+            1 => Self::Stopped(after, Duration::from_millis(random.below(MAX_STOP))),
+            _ => Self::Nothing,
+        }
+    }
+}
+
+fn publish(store: &Place, topic: usize, text: &str, fate: &Fate) -> bool {
     let mut call = store.query(&format!("publish=room/{topic}&data={text}"));
     for (name, value) in KEEP {
         call = call.variable(name, value);
     }
     let mut child = call.command.stdin(Stdio::null()).spawn().unwrap();
-    if let Some(kill) = kill {
-        thread::sleep(kill);
-        let _ = child.kill();
+    match *fate {
+        Fate::Nothing => {}
+        Fate::Killed(after) => {
+            thread::sleep(after);
+            let _ = child.kill();
+        }
+        Fate::Stopped(after, time) => {
+            let pid = Pid::from_child(&child);
+            thread::sleep(after);
+            // It is not reaped before the wait, so the number is its own.
+            kill_process(pid, Signal::STOP).unwrap();
+            thread::sleep(time);
+            kill_process(pid, Signal::CONT).unwrap();
+        }
     }
     let output = child.wait_with_output().unwrap();
     output.status.success() && output.stdout.ends_with(b"true")
@@ -128,8 +160,7 @@ fn publisher(store: &Place, number: usize, messages: usize) -> Vec<String> {
     for message in 0..messages {
         let topic = usize::try_from(random.below(TOPICS as u64)).unwrap();
         let text = format!("{number}-{message}");
-        let kill = (random.below(RISK) == 0).then(|| Duration::from_micros(random.below(1500)));
-        if publish(store, topic, &text, kill) {
+        if publish(store, topic, &text, &Fate::by_chance(&mut random)) {
             acknowledged.push(text);
         }
     }
@@ -237,7 +268,7 @@ fn in_order(store: &Place) {
         let acknowledged = publishers.into_iter().flat_map(|one| one.join().unwrap());
         let acknowledged: BTreeSet<_> = acknowledged.collect();
         for topic in 0..TOPICS {
-            assert!(publish(store, topic, END, None));
+            assert!(publish(store, topic, END, &Fate::Nothing));
         }
         for subscriber in subscribers {
             let Subscriber { name, seen, .. } = subscriber.join().unwrap();

@@ -28,6 +28,11 @@ const LISTING_BUFFER: usize = 16_384;
 /// is only a hint.
 const RELIST: Duration = Duration::from_secs(5);
 
+/// And how many times as long as that took, so that many who wait alone on a busy machine do
+/// not keep it busy.
+const RELIST_RATIO: u32 = 100;
+const MAX_RELIST: Duration = Duration::from_secs(60);
+
 /// The topics that a process knows. A watch on all of them says which have changed.
 #[derive(Clone, Default)]
 pub struct Known(Rc<RefCell<Index>>);
@@ -37,8 +42,9 @@ struct Index {
     of_topic: BTreeMap<Topic, Seen>,
     by_time: BTreeSet<Seen>,
     is_watched: bool,
-    /// When the directory was listed; `None` if what is known does not count.
-    listed: Option<Instant>,
+    /// When the directory was listed, and how long what is known counts; `None` if it does
+    /// not.
+    listed: Option<(Instant, Duration)>,
     changed: BTreeSet<Topic>,
 }
 
@@ -72,7 +78,7 @@ impl Known {
 impl Index {
     fn refresh(&mut self, directory: &Path) -> io::Result<()> {
         let changed = std::mem::take(&mut self.changed);
-        if self.listed.is_some_and(|listed| self.is_watched && listed.elapsed() < RELIST) {
+        if self.listed.is_some_and(|(at, counts)| self.is_watched && at.elapsed() < counts) {
             for topic in changed {
                 self.look_at(directory, topic);
             }
@@ -84,7 +90,8 @@ impl Index {
     fn list(&mut self, directory: &Path) -> io::Result<()> {
         self.of_topic.clear();
         self.by_time.clear();
-        self.listed = Some(Instant::now());
+        let begin = Instant::now();
+        self.listed = Some((begin, RELIST));
         let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = openat(CWD, directory, how, Mode::empty())?;
         let mut buffer = [MaybeUninit::uninit(); LISTING_BUFFER];
@@ -94,6 +101,8 @@ impl Index {
                 self.look_at(directory, topic);
             }
         }
+        let counts = (begin.elapsed() * RELIST_RATIO).clamp(RELIST, MAX_RELIST);
+        self.listed = Some((begin, counts));
         Ok(())
     }
 
@@ -137,4 +146,36 @@ fn seen(topic: Topic, found: &Stat, now: Cursor) -> Seen {
         time => (Clock::Store, time),
     };
     Seen { until, topic, clock }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000;
+
+    fn at(micros: u64) -> Cursor {
+        Cursor::from_micros(1_795_415_403 * SECOND + micros)
+    }
+
+    fn seen_at(time: u64, changed: u64, is_publisher_time: bool) -> (Clock, Cursor) {
+        // Any file: its times are replaced.
+        let path = Path::new("/proc/self/stat");
+        let found = DirEntry { directory: CWD, name: path, path }.stat().unwrap().unwrap();
+        let stat = Stat { time: at(time), changed: at(changed), is_publisher_time, ..found };
+        let topic = Topic::new("a").unwrap();
+        let seen = seen(topic, &stat, at(10 * SECOND));
+        (seen.clock, seen.until)
+    }
+
+    /// One in a thousand of the kernel's times is whole microseconds. Then the time of the
+    /// change is the same, which a publisher's is only by chance.
+    #[test]
+    fn kernel_time_of_whole_microseconds_is_no_publishers() {
+        assert_eq!(seen_at(5, 7, true), (Clock::Store, at(5)));
+        assert_eq!(seen_at(5, 5, true), (Clock::Other, at(5).after(TICK)));
+        assert_eq!(seen_at(5, 7, false), (Clock::Other, at(5).after(TICK)));
+        let ahead = seen_at(11 * SECOND, 7, true);
+        assert_eq!(ahead, (Clock::Ahead, at(7).after(TICK)));
+    }
 }
