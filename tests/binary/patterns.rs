@@ -1,9 +1,11 @@
 //! Subscriptions by pattern, by the real binary and the examples of docs/protocol.md.
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
 
 use crate::support::binary::{Answer, SECOND, Store};
 use crate::support::dir::set_time;
+use crate::support::host::{is_root, not_run};
 use serde_json::Value;
 
 const PROTOCOL: &str = include_str!("../../docs/protocol.md");
@@ -105,6 +107,33 @@ fn events_without_a_message_are_told_from_a_position() {
     assert!(state.starts_with(r#"{"s":1,"k":{"news/a":"#) && !state.contains("\"m\""), "{state}");
     let (state, _) = split(&ask(&store, &format!("matching=**&since={after}&wait=0")));
     assert_eq!(state, r#"{"s":0,"k":{}"#);
+}
+
+/// Such a file has only the kernel's times, which may be behind the clock.
+#[test]
+fn messages_in_a_file_of_another_user_come_once() {
+    if !is_root() {
+        not_run("a file of another user, by pattern", "root");
+        return;
+    }
+    let store = Store::new().with("a", 1_795_415_403, 0);
+    fs::set_permissions(store.file("a"), PermissionsExt::from_mode(0o666)).unwrap();
+    chown(store.file("a"), Some(1), Some(1)).unwrap();
+    let (_, mut position) = split(&store.query("matching=*&wait=0").answer());
+    let mut found = String::new();
+    for number in 0..30 {
+        let publish = store.query(&format!("publish=a&data=<{number}>")).user(33);
+        assert_eq!(publish.answer().body, "true");
+        let query = format!("matching=*&since={position}&wait=0");
+        let (state, next) = split(&store.query(&query).answer());
+        (found, position) = (found + &state, next);
+    }
+    let (state, _) = split(&store.query(&format!("matching=*&since={position}&wait=0")).answer());
+    found += &state;
+    let places: Vec<_> = (0..30)
+        .map(|it| found.find(&format!("<{it}>")).unwrap_or_else(|| panic!("{it}")))
+        .collect();
+    assert!(places.is_sorted() && found.matches('<').count() == 30, "{found}");
 }
 
 #[test]

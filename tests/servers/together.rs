@@ -13,6 +13,7 @@ use crate::support::host::{is_root, not_run};
 use crate::support::process;
 use crate::support::server::{Exchange, Kind, Server, stories};
 use crate::support::tokens::{HS256, Keys, claims};
+use crate::support::wait::eventually;
 
 stories! {
     crowd_waits_in_two_processes
@@ -23,6 +24,7 @@ stories! {
     killed_leader_ends_its_answers
     stop_answers_every_subscriber
     expiry_and_format_are_each_subscribers_own
+    hand_over_keeps_patterns_and_what_is_private
     client_that_has_left_frees_its_slot
     other_user_can_neither_join_nor_lead
     setting_switches_it_off
@@ -232,6 +234,53 @@ fn expiry_and_format_are_each_subscribers_own(kind: Kind) {
     let reply = poll.reply();
     assert!(reply.body.contains(r#""m":{"public":[{"#), "{reply:?}");
     assert_eq!(reply.header("Content-Type"), Some("application/json; charset=utf-8"));
+}
+
+/// Before and after it, each pattern shows only what the token of its subscriber grants.
+fn hand_over_keeps_patterns_and_what_is_private(kind: Kind) {
+    let keys = Keys::new();
+    keys.give_to_the_server("hs");
+    let server = Server::setup(kind)
+        .option("NOVCOMET_PRIVATE", "secret/*")
+        .option("NOVCOMET_TOKEN_KEY", &keys.path("hs"))
+        .start();
+    let first = server.subscriber("subscribed[first]=0");
+    let token = keys.token(r#"{"subscribe":["secret/a"]}"#);
+    let header = format!("Authorization: Bearer {token}");
+    let follow = |headers: &[&str]| {
+        let mut stream = server.stream("matching=**&stream=json", headers);
+        stream.next();
+        stream
+    };
+    let (mut granted, mut anyone) = (follow(&[&header]), follow(&[]));
+    server.await_waiters(3);
+    let leader = pid_of(&server, "comet: leader");
+    let mut first = Some(first);
+    for round in 0..2 {
+        server.publish("secret/a", &format!("hidden {round}"));
+        server.publish("secret/b", &format!("nobody's {round}"));
+        server.publish("open", &format!("shown {round}"));
+        let is_last = |data: &str| data.contains(&format!("shown {round}"));
+        for (stream, is_granted) in [(&mut granted, true), (&mut anyone, false)] {
+            let mut all = String::new();
+            while !is_last(&all) {
+                all += &stream.event().unwrap().field("data").unwrap_or_default();
+            }
+            assert_eq!(all.contains(&format!("hidden {round}")), is_granted, "{round}: {all}");
+            assert!(!all.contains("nobody's"), "{all}");
+            assert_eq!(all.matches("shown").count(), 1, "{all}");
+        }
+        if round == 0 {
+            server.publish("first", "over");
+            // Its event is theirs too.
+            for stream in [&mut granted, &mut anyone] {
+                assert!(stream.event().unwrap().field("data").unwrap().contains("over"));
+            }
+            assert!(first.take().unwrap().reply().body.contains("over"));
+            let leads = || processes(&server).into_iter().find(|it| it.1 == "comet: leader");
+            eventually("another leads", || leads().is_some_and(|(pid, _)| pid != leader));
+        }
+    }
 }
 
 /// No server tells the leader, because the process of the subscriber has ended.
