@@ -91,8 +91,8 @@ impl Sweep {
     }
 }
 
-/// What is known of topics when there are many: no event is after the first time and before
-/// the second. So a piece is read from those topics only whose events are next.
+/// The times at which topics have no event, if there are many topics: none is after the first
+/// time and before the second. So a piece is read from those only whose events are next.
 #[derive(Debug, Default)]
 pub struct Quiet(BTreeMap<Topic, (Cursor, Cursor)>);
 

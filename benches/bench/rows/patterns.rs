@@ -15,7 +15,7 @@ use crate::worlds::{Talk, more_descriptors, roomy};
 
 const TOPICS: usize = 10_000;
 const CROWD: usize = 1_000;
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 const PUBLISHES: usize = 300;
 /// The time between two publishes.
 const PAUSE: Duration = Duration::from_millis(50);
