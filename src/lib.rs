@@ -196,7 +196,8 @@ impl<'s> Service<'_, 's> {
             false => None,
         };
         let about = || self.about();
-        let hub = Hub::new(&grant, &open, self.terms(), &about);
+        let together = |store: &dyn Store| self.together(store);
+        let hub = Hub::new(&grant, &open, self.terms(&together), &about);
         let response = match action.perform(&hub)? {
             Step::Answer(response) => response,
             Step::Partial(response, fault) => {
@@ -235,7 +236,7 @@ impl<'s> Service<'_, 's> {
         Some(Together { name, restore: protocol::all::restore, stays: identity::must_stay() })
     }
 
-    fn terms(&self) -> Terms<'_> {
+    fn terms<'t>(&'t self, together: &'t dyn Fn(&dyn Store) -> Option<Together>) -> Terms<'t> {
         let Config { max_waiters: most, max_waiters_per_address: most_per_address, .. } =
             self.config;
         let slots = Slots { store: &self.config.store, most, most_per_address };
@@ -246,6 +247,7 @@ impl<'s> Service<'_, 's> {
             slots: self.request.is_cgi.then_some(slots),
             address: &self.request.address,
             port: &self.request.port,
+            together,
         }
     }
 
