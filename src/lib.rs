@@ -185,7 +185,8 @@ impl<'s> Service<'_, 's> {
             self.confine(|| sandbox::limit_resources(self.may_wait_together()))?;
         }
         let hub_url = self.config.access.mercure.url.as_ref().map(HubUrl::as_str);
-        let bounds = Bounds { max_data: self.config.max_data, hub_url };
+        let subscriptions = self.config.mercure_subscriptions;
+        let bounds = Bounds { max_data: self.config.max_data, hub_url, subscriptions };
         let action = protocol::all::of(self.request).parse(self.request, &bounds)?;
         let policy = &self.config.access;
         let grant = auth::authorize(policy, self.request, &action.access(), Cursor::now())?;
