@@ -267,6 +267,15 @@ fn head_has_the_type_and_the_link_of_its_generation() {
         false => part,
     });
     quote(&first.collect::<Vec<_>>().join("\""));
+    let metadata = "/.well-known/oauth-protected-resource/.well-known/mercure";
+    let metadata = house.ask(metadata, "").body;
+    let member = r#""mercure_subscriptions":true"#;
+    assert!(PAGE.contains(member) && metadata.contains(member), "{metadata}");
+    let origin = "https://example.org";
+    let page = house.at(ALL, "", &house.second).variable("NOVCOMET_ORIGINS", origin);
+    let page = page.variable("HTTP_ORIGIN", origin).answer();
+    let exposed = "Access-Control-Expose-Headers: Retry-After, Link, ETag\r\n";
+    assert!(page.head.contains(exposed), "{page:?}");
     let etag = field(&house.first, "ETag: ");
     let joined = house.listen("topic=a", &house.first);
     assert_ne!(field(&house.first, "ETag: "), etag);

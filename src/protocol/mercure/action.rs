@@ -25,8 +25,13 @@ pub enum Command {
     Head(Subscription),
     /// To know who subscribes.
     Subscriptions(Question),
-    /// To know what the hub with this URL accepts (RFC 9728 §3.2).
-    Metadata(String),
+    /// To know what a hub accepts (RFC 9728 §3.2).
+    Metadata {
+        /// Its URL.
+        url: String,
+        /// Whether it tells who subscribes.
+        subscriptions: bool,
+    },
     /// To know the methods.
     Options,
 }
@@ -39,7 +44,7 @@ impl Action for Command {
                 Access::MercureFollow(subscription.generation)
             }
             Self::Subscriptions(question) => Access::MercureSubscriptions(&question.path),
-            Self::Metadata(_) | Self::Options => Access::None,
+            Self::Metadata { .. } | Self::Options => Access::None,
         }
     }
 
@@ -53,7 +58,9 @@ impl Action for Command {
             Self::Follow(subscription) => follow(subscription, hub),
             Self::Head(_) => Ok(Step::Answer(sse::head().body(""))),
             Self::Subscriptions(question) => subscriptions(&question, hub).map(Step::Answer),
-            Self::Metadata(url) => Ok(Step::Answer(metadata(&url))),
+            Self::Metadata { url, subscriptions } => {
+                Ok(Step::Answer(metadata(&url, subscriptions)))
+            }
             Self::Options => Ok(Step::Answer(options(METHODS, hub.is_cross_origin()))),
         }
     }
@@ -87,12 +94,15 @@ fn subscriptions(question: &Question, hub: &Hub) -> Result<Response, Error> {
     question.answer(generation, &documents, position)
 }
 
-fn metadata(url: &str) -> Response {
-    let metadata = json!({
+fn metadata(url: &str, subscriptions: bool) -> Response {
+    let mut metadata = json!({
         "resource": url,
         "authorization_details_types_supported": ["https://mercure.rocks/authorization-detail"],
         "bearer_methods_supported": ["header"],
         "mercure_cookie": "__Secure-mercure_access_token",
     });
+    if subscriptions {
+        metadata["mercure_subscriptions"] = true.into();
+    }
     Head::new(200, "application/json").body(metadata.to_string())
 }

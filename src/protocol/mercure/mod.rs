@@ -38,9 +38,10 @@ impl Protocol for Mercure {
     fn parse(&self, request: &Request, bounds: &Bounds) -> Result<Box<dyn Action>, Error> {
         Ok(Box::new(match Place::of(&request.path) {
             Some(Place::Hub) => command(request, bounds)?,
-            Some(Place::Metadata) => {
-                Command::Metadata(bounds.hub_url.ok_or(Error::NotFound)?.to_owned())
-            }
+            Some(Place::Metadata) => Command::Metadata {
+                url: bounds.hub_url.ok_or(Error::NotFound)?.to_owned(),
+                subscriptions: bounds.subscriptions,
+            },
             Some(Place::Below) => below(request, bounds)?,
             None => return Err(Error::NotFound),
         }))
