@@ -214,6 +214,11 @@ impl Waiter {
         }
     }
 
+    /// When it began to wait.
+    pub(super) fn started(&self) -> Duration {
+        self.started
+    }
+
     /// What others may learn of it.
     pub(super) fn notices(&self, presence: Presence) -> Vec<Notice> {
         self.renderer.notices(presence, &|matcher| self.grant.payload(matcher))

@@ -41,6 +41,9 @@ const MAX_JOIN_PAUSE: Duration = Duration::from_secs(16);
 /// Of how many subscribers that came or went the others learn between two sleeps.
 const AT_ONCE: usize = 32;
 
+/// Of how many that came before it a newcomer learns.
+const MAX_CAUGHT_UP: usize = 256;
+
 /// How much a client may have unread when it is told of others, in bytes.
 const MAX_UNREAD: usize = 2 * MAX_PIECE;
 
@@ -528,6 +531,17 @@ impl<'a> Shared<'a> {
         }
     }
 
+    /// Tells a newcomer of those who came before it, but after the beginning of its stream:
+    /// its client may have asked who is here since then.
+    fn catch_up(&mut self, id: Id) {
+        let Some(since) = self.crowd.get(id).map(Waiter::started) else { return };
+        let is_later = |&(other, waiter): &(Id, &Waiter)| other != id && waiter.started() >= since;
+        let later = self.crowd.after(LISTENER).filter(is_later).take(MAX_CAUGHT_UP);
+        let notices: Vec<_> =
+            later.flat_map(|(_, waiter)| waiter.notices(Presence::Here)).collect();
+        self.announce_to(id, &notices);
+    }
+
     /// Tells the others of those who came and went, of at most `count` of them.
     fn announce(&mut self, count: usize) {
         let count = count.min(self.news.len());
@@ -632,6 +646,7 @@ impl<'a> Shared<'a> {
                 let (waiter, process) = newcomer.split();
                 let waiter = self.insert(waiter);
                 self.note(waiter, Presence::Here);
+                self.catch_up(waiter);
                 self.last += 1;
                 if let Some(leader) = &mut self.leader {
                     leader.welcome(self.last, waiter, process, self.clock);

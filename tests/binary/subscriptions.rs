@@ -7,7 +7,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::support::binary::{Answer, Call, Store};
+use crate::support::binary::{Answer, Call, Store, has_inotify};
 use crate::support::tokens::{Keys, now};
 use crate::support::wait::eventually;
 
@@ -358,6 +358,20 @@ fn lost_leader_leaves_nobody_in_the_list() {
     eventually("nobody is listed", || house.list(ALL, &house.first).is_empty());
     let _back = house.listen("topic=other", &house.first);
     eventually("it is listed again", || house.list(ALL, &house.first).len() == 1);
+}
+
+/// The leader was busy when the stream of the watcher began.
+#[test]
+fn late_newcomer_hears_who_came_since_its_beginning() {
+    let house = House::new();
+    let leader = house.listen("topic=leader", &house.first);
+    crate::support::process::signal("STOP", &[leader.child.id()]);
+    let watcher = house.listen("topic=*", &house.first);
+    eventually("it waits alone", || has_inotify(watcher.child.id()));
+    crate::support::process::signal("CONT", &[leader.child.id()]);
+    let _joins = house.listen("topic=joins", &house.first);
+    watcher.hears("\"topic\":\"joins\"");
+    assert!(!watcher.text().contains("\"topic\":\"leader\""), "that was there before");
 }
 
 #[test]
