@@ -57,6 +57,9 @@ pub const MERCURE_ANONYMOUS: bool = false;
 pub const MERCURE_URL_TOKEN: bool = false;
 /// Whether a token of Mercure 0.x may be without `exp`. It would be valid for ever.
 pub const MERCURE_WITHOUT_EXP: bool = false;
+/// Whether a hub tells who subscribes: by events, and at its URLs. It costs each subscriber
+/// that comes or goes a look at all others.
+pub const MERCURE_SUBSCRIPTIONS: bool = false;
 
 /// The highest limit of waiters. When all slots are taken, a request tries every
 /// slot, and this number takes 0.1 s.
@@ -109,6 +112,8 @@ pub struct Config {
     pub stale: Duration,
     /// `NOVCOMET_TOGETHER`: whether subscribers wait in one process.
     pub together: bool,
+    /// `NOVCOMET_MERCURE_SUBSCRIPTIONS`: whether a hub tells who subscribes.
+    pub mercure_subscriptions: bool,
 }
 
 /// Whether the process drops its rights before it acts on a request.
@@ -148,6 +153,8 @@ impl Config {
             keep_free: env.percent("NOVCOMET_KEEP_FREE", KEEP_FREE)?,
             stale: env.age_or_never("NOVCOMET_STALE", STALE)?,
             together: env.word("NOVCOMET_TOGETHER", AUTO, together)?.unwrap_or(TOGETHER),
+            mercure_subscriptions: env
+                .switch("NOVCOMET_MERCURE_SUBSCRIPTIONS", MERCURE_SUBSCRIPTIONS)?,
         })
     }
 
@@ -479,6 +486,7 @@ mod tests {
             ("NOVCOMET_MERCURE_ANONYMOUS", "yes"),
             ("NOVCOMET_MERCURE_URL_TOKEN", "1"),
             ("NOVCOMET_MERCURE_EXP", "off"),
+            ("NOVCOMET_MERCURE_SUBSCRIPTIONS", "true"),
             ("NOVCOMET_MAX_WAITERS", "-1"),
             ("NOVCOMET_MAX_WAITERS", "100001"),
             ("NOVCOMET_MAX_WAITERS_PER_ADDRESS", "none"),

@@ -185,7 +185,8 @@ impl<'s> Service<'_, 's> {
             self.confine(|| sandbox::limit_resources(self.may_wait_together()))?;
         }
         let hub_url = self.config.access.mercure.url.as_ref().map(HubUrl::as_str);
-        let bounds = Bounds { max_data: self.config.max_data, hub_url };
+        let subscriptions = self.config.mercure_subscriptions;
+        let bounds = Bounds { max_data: self.config.max_data, hub_url, subscriptions };
         let action = protocol::all::of(self.request).parse(self.request, &bounds)?;
         let policy = &self.config.access;
         let grant = auth::authorize(policy, self.request, &action.access(), Cursor::now())?;
@@ -196,7 +197,8 @@ impl<'s> Service<'_, 's> {
             false => None,
         };
         let about = || self.about();
-        let hub = Hub::new(&grant, &open, self.terms(), &about);
+        let together = |store: &dyn Store| self.together(store);
+        let hub = Hub::new(&grant, &open, self.terms(&together), &about);
         let response = match action.perform(&hub)? {
             Step::Answer(response) => response,
             Step::Partial(response, fault) => {
@@ -235,7 +237,7 @@ impl<'s> Service<'_, 's> {
         Some(Together { name, restore: protocol::all::restore, stays: identity::must_stay() })
     }
 
-    fn terms(&self) -> Terms<'_> {
+    fn terms<'t>(&'t self, together: &'t dyn Fn(&dyn Store) -> Option<Together>) -> Terms<'t> {
         let Config { max_waiters: most, max_waiters_per_address: most_per_address, .. } =
             self.config;
         let slots = Slots { store: &self.config.store, most, most_per_address };
@@ -246,6 +248,7 @@ impl<'s> Service<'_, 's> {
             slots: self.request.is_cgi.then_some(slots),
             address: &self.request.address,
             port: &self.request.port,
+            together,
         }
     }
 

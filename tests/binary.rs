@@ -16,6 +16,7 @@ mod binary {
     mod process;
     mod readers;
     mod sandbox;
+    mod subscriptions;
     mod tokens;
     mod topics;
     mod waiting;

@@ -4,10 +4,10 @@
 use std::net::IpAddr;
 
 use super::access::{Origin, Policy, Publish, Subscribe, TellStore, Topics};
-use super::claims::Claims;
+use super::claims::{Claims, Generation};
 use super::credential::{Places, TokenLocation, credential};
 use super::grant::{Grant, Granted};
-use super::mercure::{self, Generation};
+use super::mercure;
 use super::token::{Key, Token};
 use crate::cgi::{FieldValue, Method, Request, Route};
 use crate::error::Error;
@@ -36,6 +36,9 @@ pub enum Access<'a> {
     MercurePublish(Vec<&'a Topic>),
     /// To follow topics as a client of this generation of Mercure.
     MercureFollow(Generation),
+    /// To know who subscribes to a hub of Mercure, at the URL with this path. It needs a token
+    /// that grants the path as a topic, whatever its generation.
+    MercureSubscriptions(&'a Topic),
 }
 
 /// Whose rules a token keeps.
@@ -70,6 +73,7 @@ pub fn authorize(
         }
         Access::Subscribe(topics) => grant.check_subscribe(topics.iter().copied(), now)?,
         Access::Follow | Access::MercureFollow(_) => grant.check_valid(now)?,
+        Access::MercureSubscriptions(topic) => grant.check_granted(topic, now)?,
     }
     Ok(grant)
 }
@@ -126,6 +130,10 @@ impl Rights<'_> {
             Access::MercurePublish(_) => (Granted::Publish, Some(self.mercure_publish(now)?)),
             Access::MercureFollow(generation) => {
                 (Granted::Follow, self.follow(Wire::Mercure(Some(*generation)), now)?)
+            }
+            Access::MercureSubscriptions(_) => {
+                self.check_subscribers()?;
+                (Granted::Follow, Some(self.claims_to_subscribe(Wire::Mercure(None), now)?))
             }
         })
     }

@@ -8,6 +8,15 @@ use super::access::Topics;
 use super::object::Object;
 use crate::event::{Cursor, Topic};
 
+/// A generation of Mercure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Generation {
+    /// 0.x.
+    V0,
+    /// 1.0.
+    V1,
+}
+
 /// The topics that a token grants, and its expiry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
@@ -16,6 +25,8 @@ pub struct Claims {
     /// The JSON that every subscription carries (0.x of Mercure).
     pub(super) payload: Option<String>,
     pub(super) expires: Cursor,
+    /// The generation of Mercure whose rules the token keeps.
+    pub(super) generation: Generation,
 }
 
 /// Topics to subscribe to.
@@ -36,7 +47,8 @@ impl Claims {
     /// The rights of a shell: it can open the event files without this program.
     pub(super) fn of_shell() -> Self {
         let subscribe = vec![Detail::of(Topics::all())];
-        Self { publish: Topics::all(), subscribe, payload: None, expires: Cursor::LARGEST }
+        let (publish, expires) = (Topics::all(), Cursor::LARGEST);
+        Self { publish, subscribe, payload: None, expires, generation: Generation::V0 }
     }
 
     /// The claims that count on our own wire, of a token that is valid at `now`. The grants
@@ -47,7 +59,8 @@ impl Claims {
         let topics =
             |name| Some(Topics::granted(texts(&mercure, name)?.iter().map(String::as_str)));
         let subscribe = vec![Detail::of(topics("subscribe")?)];
-        Some(Self { publish: topics("publish")?, subscribe, payload: None, expires })
+        let (publish, generation) = (topics("publish")?, Generation::V0);
+        Some(Self { publish, subscribe, payload: None, expires, generation })
     }
 
     /// Whether the token grants publishing to `topic`.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use url::form_urlencoded;
 
-use super::mercure::Generation;
+use super::claims::Generation;
 use crate::cgi::{Body, Request};
 use crate::error::Error;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::access::Topics;
-use super::claims::Claims;
+use super::claims::{Claims, Generation};
 use crate::cgi::FieldValue;
 use crate::error::Error;
 use crate::event::{Cursor, Message, Topic};
@@ -108,6 +108,21 @@ impl Grant {
     #[must_use]
     pub fn is_granted(&self, topic: &Topic) -> bool {
         self.claims.as_ref().is_some_and(|claims| claims.may_subscribe(topic))
+    }
+
+    /// The generation of Mercure whose rules the token keeps; `None` without a token.
+    #[must_use]
+    pub fn generation(&self) -> Option<Generation> {
+        Some(self.claims.as_ref()?.generation)
+    }
+
+    /// Whether the token itself still grants subscribing to `topic`.
+    ///
+    /// # Errors
+    /// 401 when it has expired, 403 if it does not, or if there is none.
+    pub fn check_granted(&self, topic: &Topic, now: Cursor) -> Result<(), Error> {
+        self.check_valid(now)?;
+        granted(self.is_granted(topic))
     }
 
     /// The JSON in the token for a subscription with this matcher. It may have line feeds.

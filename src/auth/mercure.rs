@@ -1,7 +1,7 @@
 //! The tokens of Mercure, of both generations.
 
 use super::access::{HubUrl, Mercure, Topics};
-use super::claims::{Claims, Detail, expiry, object, optional_expiry, texts};
+use super::claims::{Claims, Detail, Generation, expiry, object, optional_expiry, texts};
 use super::object::Object;
 use super::token::Token;
 use crate::error::Error;
@@ -19,15 +19,6 @@ const NAMESPACED: &str = "https://mercure.rocks/";
 /// The claim of 1.0 (RFC 9396 §2), and the type of its entries.
 const DETAILS: &str = "authorization_details";
 const DETAIL: &str = "https://mercure.rocks/authorization-detail";
-
-/// A generation of the protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Generation {
-    /// 0.x.
-    V0,
-    /// 1.0.
-    V1,
-}
 
 impl Generation {
     /// The generation whose rules a token must keep. A token of 1.0 cannot pass as one of
@@ -77,7 +68,8 @@ fn first_claims(claims: &Object, rules: &Mercure, now: Cursor) -> Option<Claims>
     let (publish, subscribe) =
         is_short.then_some((templates(&publish)?, templates(&subscribe)?))?;
     let payload = mercure.json("payload").filter(|json| *json != "null").map(ToOwned::to_owned);
-    Some(Claims { publish, subscribe: vec![Detail::of(subscribe)], payload, expires })
+    let (subscribe, generation) = (vec![Detail::of(subscribe)], Generation::V0);
+    Some(Claims { publish, subscribe, payload, expires, generation })
 }
 
 fn templates(texts: &[String]) -> Option<Topics> {
@@ -93,7 +85,8 @@ fn detailed_claims(claims: &Object, base: &HubUrl, now: Cursor) -> Option<Claims
     let publish = publishers.flat_map(|it| it.patterns.clone()).collect();
     let subscribers = grants.iter().filter(|it| it.has("subscribe"));
     let subscribe = subscribers.map(Grants::detail).collect();
-    Some(Claims { publish: Topics::matching(publish), subscribe, payload: None, expires })
+    let (publish, generation) = (Topics::matching(publish), Generation::V1);
+    Some(Claims { publish, subscribe, payload: None, expires, generation })
 }
 
 /// What one entry grants.

@@ -10,4 +10,4 @@ mod object;
 pub mod token;
 
 pub use authorize::{Access, allowed_origin, authorize, may_know_store};
-pub use mercure::Generation;
+pub use claims::Generation;

@@ -71,6 +71,9 @@ pub struct Request {
     pub method: Method,
     /// `SCRIPT_NAME` and `PATH_INFO`, decoded: the path of the URL (RFC 3875 §3.3).
     pub path: String,
+    /// The path of the URL as the client wrote it, by `REQUEST_URI`, which most servers set;
+    /// `path` without it. A slash in a segment is still `%2F`.
+    pub written_path: String,
     /// `QUERY_STRING`, still encoded.
     pub query: Vec<u8>,
     /// Whether the client wants an event stream (`Accept`, as `EventSource` sends it).
@@ -134,10 +137,13 @@ impl Request {
         }
         let accept = bytes("HTTP_ACCEPT");
         let path = [bytes("SCRIPT_NAME"), bytes("PATH_INFO")].concat();
+        let written = optional("REQUEST_URI").unwrap_or_else(|| path.clone());
+        let written = written.split(|&byte| byte == b'?').next().unwrap_or_default();
         Some(Self {
             is_cgi,
             method: Method::named(&method.unwrap_or_default()),
             path: String::from_utf8_lossy(&path).into_owned(),
+            written_path: String::from_utf8_lossy(written).into_owned(),
             query: query.unwrap_or_default(),
             accepts_events: accept.windows(EVENTS.len()).any(|part| part == EVENTS),
             last_event_id: bytes("HTTP_LAST_EVENT_ID"),

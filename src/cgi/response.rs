@@ -115,9 +115,11 @@ impl Response {
     pub fn with_cors(mut self, origin: Option<&FieldValue>) -> Self {
         if let Some(origin) = origin.cloned() {
             let headers = &mut self.head.headers;
-            let exposed = match headers.iter().any(|(name, _)| name.ends_with(LAST_EVENT_ID)) {
-                true => "Retry-After, Last-Event-ID, Mercure-Last-Event-ID",
-                false => "Retry-After",
+            let has = |end: &str| headers.iter().any(|(name, _)| name.ends_with(end));
+            let exposed = match () {
+                () if has(LAST_EVENT_ID) => "Retry-After, Last-Event-ID, Mercure-Last-Event-ID",
+                () if has("Link") => "Retry-After, Link, ETag",
+                () => "Retry-After",
             };
             headers.push(("Access-Control-Allow-Origin", origin));
             headers.push(("Access-Control-Allow-Credentials", "true".into()));

@@ -86,6 +86,16 @@ impl Crowd {
         self.waiters.keys().copied().collect()
     }
 
+    /// Those with a later number than this.
+    pub fn after(&self, id: Id) -> impl Iterator<Item = (Id, &Waiter)> {
+        self.waiters.range(id + 1..).map(|(&id, waiter)| (id, waiter))
+    }
+
+    /// Those who subscribe by pattern.
+    pub fn followers(&self) -> Vec<Id> {
+        self.following.iter().copied().collect()
+    }
+
     pub fn len(&self) -> usize {
         self.waiters.len()
     }

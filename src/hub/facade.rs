@@ -5,9 +5,12 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::asking::ask;
 use super::following::{Following, Start, Wish, find};
+use super::joining::Together;
 use super::subscription::Subscription;
 use super::waiter::{Renderer, Until, Wanted};
+use crate::auth::Generation;
 use crate::auth::grant::Grant;
 use crate::error::Error;
 use crate::event::pattern::Pattern;
@@ -34,6 +37,8 @@ pub struct Terms<'a> {
     pub address: &'a str,
     /// The client's port.
     pub port: &'a str,
+    /// With whom a subscriber of this store would wait, if with others.
+    pub together: &'a dyn Fn(&dyn Store) -> Option<Together>,
 }
 
 impl Terms<'_> {
@@ -243,6 +248,27 @@ impl<'a, 's> Hub<'a, 's> {
         })
     }
 
+    /// The generation of Mercure whose rules the client's token keeps; `None` without a token.
+    #[must_use]
+    pub fn generation(&self) -> Option<Generation> {
+        self.grant.generation()
+    }
+
+    /// The messages of the notices about those who wait together now, in topics that begin with
+    /// `prefix`; and a place in the order of all events before this.
+    ///
+    /// # Errors
+    /// 401 when the token has expired, 403 if it does not grant `prefix` as a topic. 503 when
+    /// the store cannot be opened, or their leader does not answer.
+    pub fn notices(&self, prefix: &Topic) -> Result<(Vec<String>, Position), Error> {
+        self.grant.check_granted(prefix, Cursor::now())?;
+        let store = (self.open)()?;
+        let position = Position::after(store.horizon()?.at);
+        let together = (self.terms.together)(store.as_ref());
+        let notices = together.map(|together| ask(&together, prefix.as_str())).transpose()?;
+        Ok((notices.unwrap_or_default(), position))
+    }
+
     /// The page whose script may read the answer asks from a configured origin.
     #[must_use]
     pub fn is_cross_origin(&self) -> bool {
@@ -326,7 +352,15 @@ mod tests {
 
     fn terms() -> Terms<'static> {
         let second = Duration::from_secs(1);
-        Terms { poll: second, stream: second, interval: second, slots: None, address: "", port: "" }
+        Terms {
+            poll: second,
+            stream: second,
+            interval: second,
+            slots: None,
+            address: "",
+            port: "",
+            together: &|_| None,
+        }
     }
 
     fn nothing() -> About {

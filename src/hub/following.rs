@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::notice::Notice;
 use super::sweep::{Quiet, Sighting, Sweep};
 use super::update::{Occurrence, UNSETTLED_LIMIT, UNSETTLED_PAUSE};
 use crate::auth::grant::Grant;
@@ -139,6 +140,11 @@ impl Following {
     /// Whether it subscribes to this topic.
     pub fn wants(&self, topic: &Topic) -> bool {
         self.patterns.iter().any(|pattern| pattern.matches(topic))
+    }
+
+    /// Whether a notice is for it, with this grant. It is private, whatever it says.
+    pub fn hears(&self, notice: &Notice, grant: &Grant) -> bool {
+        self.wants(&notice.topic) && grant.is_granted(&notice.topic)
     }
 
     /// Where it stands, once it has read the store.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::askers::{ASK, Askers};
 use super::crowd::{Crowd, Id};
 use super::waiter::{Record, Restore, Waiter};
 use crate::process::clock::{Clock, Interest, Wake, monotonic};
@@ -16,7 +17,7 @@ use crate::process::sys;
 
 /// How long a newcomer waits for the leader. A leader that is stopped or busy costs it
 /// this time, and nothing else.
-const READY_WITHIN: Duration = Duration::from_millis(100);
+pub(super) const READY_WITHIN: Duration = Duration::from_millis(100);
 
 /// The same before its first look: about as long as that look takes in a store of many
 /// topics. Until then it does not know whether there is an answer.
@@ -36,7 +37,7 @@ const RESERVED: usize = 64;
 const PENDING: Duration = Duration::from_secs(1);
 
 /// The first byte of a message. The leader is ready for the newcomer.
-const READY: u8 = b'r';
+pub(super) const READY: u8 = b'r';
 /// A part of what a subscriber has not read. The subscriber follows.
 const UNSENT: u8 = b'u';
 /// A subscriber, with its descriptors. It is the receiver's once that has answered. The
@@ -197,6 +198,8 @@ pub(super) struct Leader {
     processes: BTreeMap<Id, Process>,
     /// The process of each subscriber that has one.
     of_waiter: BTreeMap<Id, Id>,
+    /// Those that ask who waits here.
+    askers: Askers,
     buffer: Vec<u8>,
 }
 
@@ -231,6 +234,7 @@ impl Leader {
             pending: BTreeMap::new(),
             processes: BTreeMap::new(),
             of_waiter: BTreeMap::new(),
+            askers: Askers::default(),
             buffer: Vec::new(),
         }
     }
@@ -254,6 +258,7 @@ impl Leader {
         for (peer, ..) in std::mem::take(&mut self.pending).values() {
             clock.ignore(peer.as_fd());
         }
+        self.askers.clear(clock);
     }
 
     /// Tells newcomers to come, as long as there is room for their descriptors. Another
@@ -267,6 +272,7 @@ impl Leader {
             }
             !is_late
         });
+        self.askers.drop_late(clock);
         let Some(listener) = &self.listener else { return };
         for peer in listener.accept() {
             if !self.has_room(crowd) || peer.send(&[READY], &[]).is_err() {
@@ -281,17 +287,30 @@ impl Leader {
     fn has_room(&self, crowd: &Crowd) -> bool {
         let limit = sys::limit(libc::RLIMIT_NOFILE, None).map_or(0, |limit| limit.rlim_cur);
         let coming = (self.pending.len() + 1) * 4;
-        let used = crowd.descriptors() + self.processes.len() + coming + RESERVED;
+        let used =
+            crowd.descriptors() + self.processes.len() + self.askers.len() + coming + RESERVED;
         u64::try_from(used).is_ok_and(|used| used < limit)
     }
 
     /// Whether this number is that of another process.
     pub fn knows(&self, id: Id) -> bool {
-        self.pending.contains_key(&id) || self.processes.contains_key(&id)
+        self.pending.contains_key(&id)
+            || self.processes.contains_key(&id)
+            || self.askers.contains(id)
     }
 
-    /// Hears what a process says.
-    pub fn hear(&mut self, id: Id, interval: Duration, clock: &mut dyn Clock) -> Said {
+    /// Hears what a process says, or goes on to answer it.
+    pub fn hear(
+        &mut self,
+        id: Id,
+        crowd: &Crowd,
+        interval: Duration,
+        clock: &mut dyn Clock,
+    ) -> Said {
+        if self.askers.contains(id) {
+            self.askers.answer(id, crowd, clock);
+            return Said::Nothing;
+        }
         if let Some(process) = self.processes.get(&id) {
             return match process.peer.receive(&mut self.buffer) {
                 Received::Message(message, _) if message == [TERMINATE] => {
@@ -320,6 +339,10 @@ impl Leader {
             Received::Nothing => Some(None),
             Received::End => None,
             Received::Message(message, descriptors) => match message.as_slice() {
+                [ASK, prefix @ ..] => {
+                    self.askers.insert(id, peer, prefix, clock);
+                    return None;
+                }
                 [UNSENT, part @ ..] => inbox.part(part).map(|()| None),
                 [WAITER, stays, record @ ..] => inbox
                     .waiter(record, descriptors, interval, self.together.restore)

@@ -1,10 +1,13 @@
 //! Publishing and waiting; knows no wire and no disk.
 
+mod askers;
+mod asking;
 mod crowd;
 mod facade;
 mod following;
 mod joining;
 mod look;
+mod notice;
 mod subscription;
 mod subscriptions;
 mod sweep;
@@ -15,6 +18,7 @@ mod waiting_loop;
 pub use facade::{About, Hub, NewUpdate, Publication, Terms};
 pub use following::{Start, Wish};
 pub use joining::Together;
+pub use notice::{Notice, Payload, Presence};
 pub use subscription::Subscription;
 pub use update::{Occurrence, Piece, Update};
 pub use waiter::{Renderer, Restore, Until, Waiter, Wanted};

@@ -8,12 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use super::following::Following;
 use super::look::Look;
+use super::notice::{Notice, Payload, Presence};
 use super::subscription::Subscription;
 use super::subscriptions::Subscriptions;
 use super::update::{MAX_PIECE, Piece};
 use crate::auth::grant::Grant;
 use crate::cgi::{Head, Response};
 use crate::error::Error;
+use crate::event::position::Position;
 use crate::event::{Cursor, Message, Topic};
 use crate::process::output::{ANSWER, Output, READ_TIMEOUT};
 use crate::process::slots::Slot;
@@ -42,6 +44,16 @@ pub trait Renderer {
 
     /// The size of a message in a piece, in bytes. It is never less than that of its text.
     fn size(&self, topic: &Topic, message: &Message) -> usize;
+
+    /// The bytes of notices of other subscribers, in a part of a stream of their own.
+    fn render_notices(&self, _: &[Notice], _: Position) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// What others may learn of this subscriber, whose token has this `payload`.
+    fn notices(&self, _: Presence, _payload: Payload) -> Vec<Notice> {
+        Vec::new()
+    }
 
     /// Whether a stream ends here, and its client is to reconnect.
     fn is_done(&self) -> bool {
@@ -200,6 +212,30 @@ impl Waiter {
                 self.subscriptions.next_read(now).unwrap_or(next)
             }
         }
+    }
+
+    /// When it began to wait.
+    pub(super) fn started(&self) -> Duration {
+        self.started
+    }
+
+    /// What others may learn of it.
+    pub(super) fn notices(&self, presence: Presence) -> Vec<Notice> {
+        self.renderer.notices(presence, &|matcher| self.grant.payload(matcher))
+    }
+
+    /// The bytes of those notices of others that it may receive. None comes before the
+    /// beginning of its stream.
+    pub(super) fn hear(&self, notices: &[Notice]) -> Vec<u8> {
+        let Some(following) = self.following.as_ref().filter(|_| self.has_begun) else {
+            return Vec::new();
+        };
+        if self.is_ending() || self.grant.check_valid(Cursor::now()).is_err() {
+            return Vec::new();
+        }
+        let mine = notices.iter().filter(|notice| following.hears(notice, &self.grant));
+        let mine: Vec<_> = mine.cloned().collect();
+        self.renderer.render_notices(&mine, following.position())
     }
 
     /// Whether its client has not read all that there is for it.

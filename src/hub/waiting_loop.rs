@@ -1,6 +1,7 @@
 //! The waiting loop of polls and streams, for one subscriber or a crowd: arm the watch,
 //! read, deliver, sleep.
 
+use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -8,7 +9,9 @@ use super::crowd::{Crowd, Id};
 use super::following::Following;
 use super::joining::{self, Duty, Early, Leader, Role, Said, Together};
 use super::look::{Look, Wanted};
+use super::notice::{Notice, Presence};
 use super::sweep::Quiet;
+use super::update::MAX_PIECE;
 use super::waiter::{Found, Next, Waiter};
 use crate::error::Error;
 use crate::process::clock::{Clock, Interest, Wake};
@@ -35,6 +38,15 @@ const ROLL_CALL: Duration = Duration::from_secs(5);
 /// others; each time twice as long, up to the second time.
 const JOIN_PAUSE: Duration = Duration::from_secs(1);
 const MAX_JOIN_PAUSE: Duration = Duration::from_secs(16);
+
+/// Of how many subscribers that came or went the others learn between two sleeps.
+const AT_ONCE: usize = 32;
+
+/// Of how many that came before it a newcomer learns.
+const MAX_CAUGHT_UP: usize = 256;
+
+/// How much a client may have unread when it is told of others, in bytes.
+const MAX_UNREAD: usize = 2 * MAX_PIECE;
 
 /// The number of the listening socket among those that a sleep attends to.
 const LISTENER: Id = 0;
@@ -63,6 +75,8 @@ pub struct Shared<'a> {
     is_in_vain: bool,
     together: Option<Together>,
     leader: Option<Box<Leader>>,
+    /// The notices of those who came and went, which they themselves do not hear.
+    news: VecDeque<(Id, Vec<Notice>)>,
     /// Those whose answers have ended: to close them takes longer than to answer.
     finished: Vec<Id>,
     own: Own,
@@ -127,6 +141,7 @@ impl<'a> Shared<'a> {
             is_in_vain: false,
             together,
             leader: None,
+            news: VecDeque::new(),
             finished: Vec::new(),
             own,
         }
@@ -143,6 +158,7 @@ impl<'a> Shared<'a> {
             self.serve();
             self.clear();
             self.relieve();
+            self.announce(AT_ONCE);
             if self.is_over() {
                 break;
             }
@@ -178,6 +194,10 @@ impl<'a> Shared<'a> {
             return true;
         }
         if self.own.closes.is_none() {
+            // The next leader does not know of it.
+            while self.has_standby() && !self.news.is_empty() {
+                self.announce(AT_ONCE);
+            }
             if self.leader.as_mut().is_some_and(|it| it.hand_over(&self.crowd, self.clock)) {
                 return true;
             }
@@ -257,6 +277,7 @@ impl<'a> Shared<'a> {
             Role::Alone => false,
             Role::Leader(leader) => {
                 self.lead(leader);
+                self.note(self.own.id, Presence::Here);
                 false
             }
             Role::Standby(standby) => {
@@ -509,6 +530,7 @@ impl<'a> Shared<'a> {
 
     /// Lets a subscriber go, with what is left to be written.
     fn remove(&mut self, id: Id, answer: Vec<u8>) {
+        self.note(id, Presence::Gone);
         let Some((waiter, abandoned)) = self.crowd.remove(id) else { return };
         self.clock.ignore(waiter.output.as_fd());
         if let Some(watch) = &mut self.watch {
@@ -522,6 +544,59 @@ impl<'a> Shared<'a> {
         if id == self.own.id {
             let ended = Ended { answer, is_refused: self.own.is_refused, watch: None };
             self.own.ended = Some((self.clock.now(), ended));
+        }
+    }
+
+    /// A subscriber has come or goes. The others learn it soon, unless all end here.
+    fn note(&mut self, id: Id, presence: Presence) {
+        if self.leader.is_none() || self.own.closes.is_some() {
+            return;
+        }
+        let notices = self.crowd.get(id).map(|waiter| waiter.notices(presence));
+        if let Some(notices) = notices.filter(|notices| !notices.is_empty()) {
+            self.news.push_back((id, notices));
+        }
+    }
+
+    /// Tells a newcomer of those who came before it, but after the beginning of its stream:
+    /// its client may have asked who is here since then.
+    fn catch_up(&mut self, id: Id) {
+        let Some(since) = self.crowd.get(id).map(Waiter::started) else { return };
+        let is_later = |&(other, waiter): &(Id, &Waiter)| other != id && waiter.started() >= since;
+        let later = self.crowd.after(LISTENER).filter(is_later).take(MAX_CAUGHT_UP);
+        let notices: Vec<_> =
+            later.flat_map(|(_, waiter)| waiter.notices(Presence::Here)).collect();
+        self.announce_to(id, &notices);
+    }
+
+    /// Tells the others of those who came and went, of at most `count` of them.
+    fn announce(&mut self, count: usize) {
+        let count = count.min(self.news.len());
+        for (about, notices) in self.news.drain(..count).collect::<Vec<_>>() {
+            for id in self.crowd.followers() {
+                if id != about {
+                    self.announce_to(id, &notices);
+                }
+            }
+        }
+    }
+
+    /// A client that has left too much unread comes back.
+    fn announce_to(&mut self, id: Id, notices: &[Notice]) {
+        let now = self.clock.now();
+        let Some(waiter) = self.crowd.get_mut(id) else { return };
+        let bytes = waiter.hear(notices);
+        if bytes.is_empty() {
+            return;
+        }
+        if waiter.output.unsent().len() + bytes.len() > MAX_UNREAD {
+            return self.remove(id, Vec::new());
+        }
+        let is_slow = waiter.is_unsent();
+        waiter.output.push(bytes, now);
+        // What a slow one has unread is written when it reads.
+        if !is_slow {
+            self.flush(id);
         }
     }
 
@@ -555,7 +630,7 @@ impl<'a> Shared<'a> {
 
     /// When to wake though nothing happens.
     fn until(&self, now: Duration) -> Duration {
-        if self.crowd.is_dirty() {
+        if self.crowd.is_dirty() || !self.news.is_empty() {
             return now;
         }
         let due = self.crowd.next_due().unwrap_or(Duration::MAX);
@@ -591,12 +666,14 @@ impl<'a> Shared<'a> {
     /// A process has said something.
     fn hear(&mut self, id: Id) {
         let Some(leader) = &mut self.leader else { return };
-        match leader.hear(id, self.interval, self.clock) {
+        match leader.hear(id, &self.crowd, self.interval, self.clock) {
             Said::Nothing => {}
             Said::Terminated(waiter) => self.terminate(waiter),
             Said::Joins(newcomer) => {
                 let (waiter, process) = newcomer.split();
                 let waiter = self.insert(waiter);
+                self.note(waiter, Presence::Here);
+                self.catch_up(waiter);
                 self.last += 1;
                 if let Some(leader) = &mut self.leader {
                     leader.welcome(self.last, waiter, process, self.clock);
@@ -610,11 +687,14 @@ impl<'a> Shared<'a> {
         self.own.is_terminated = true;
         if self.own.ended.is_none() {
             self.terminate(self.own.id);
-            let standby = self.leader.as_ref().is_some_and(|leader| leader.has_standby());
-            if !standby && self.crowd.len() > 0 {
+            if !self.has_standby() && self.crowd.len() > 0 {
                 self.close();
             }
         }
+    }
+
+    fn has_standby(&self) -> bool {
+        self.leader.as_ref().is_some_and(|leader| leader.has_standby())
     }
 
     /// Looks after those whose time has come.

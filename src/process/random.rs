@@ -19,10 +19,33 @@ impl Random {
     /// A number below `count`, which must not be 0 (`SplitMix64`).
     pub fn below(&mut self, count: u32) -> u32 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        u32::try_from((mixed ^ mixed >> 31) % u64::from(count)).unwrap_or(0)
+        u32::try_from(mix(self.0) % u64::from(count)).unwrap_or(0)
     }
+}
+
+/// An identifier that nobody else makes (RFC 9562 §5.8): of the time, the process, and a
+/// pseudo-random number.
+#[must_use]
+pub fn uuid() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let nanoseconds = now.as_secs().wrapping_mul(1_000_000_000) + u64::from(now.subsec_nanos());
+    let number = u64::from(process::id()) << 32 | u64::from(Random::new().below(u32::MAX));
+    let (high, low) = (mix(nanoseconds), mix(number ^ nanoseconds.rotate_left(32)));
+    let version = 0x8000 | high & 0xfff;
+    let variant = 0x8000 | low >> 48 & 0x3fff;
+    format!(
+        "{:08x}-{:04x}-{version:04x}-{variant:04x}-{:012x}",
+        high >> 32,
+        high >> 16 & 0xffff,
+        low & 0xffff_ffff_ffff
+    )
+}
+
+/// Spreads a number over all bits; different numbers stay different (`SplitMix64`).
+fn mix(number: u64) -> u64 {
+    let mixed = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
 }
 
 impl Default for Random {
@@ -34,6 +57,16 @@ impl Default for Random {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn identifiers_differ() {
+        let mut all: Vec<_> = (0..1_000).map(|_| uuid()).collect();
+        let is_whole = |id: &String| id.len() == 36 && id[14..].starts_with('8');
+        assert!(all.iter().all(is_whole), "{}", all[0]);
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 1_000);
+    }
 
     #[test]
     fn numbers_are_evenly_distributed() {

@@ -19,6 +19,8 @@ pub struct Bounds<'a> {
     pub max_data: usize,
     /// The public URL of the hub, if it is configured.
     pub hub_url: Option<&'a str>,
+    /// Whether a hub tells who subscribes.
+    pub subscriptions: bool,
 }
 
 /// A protocol between a client and a server.

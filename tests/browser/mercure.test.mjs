@@ -211,6 +211,38 @@ for (const kind of ['apache', 'lighttpd']) {
       assert.deepEqual(await page.evaluate(() => window.heard), [['kind', 'one\ntwo']]);
     });
 
+    it('EventSource hears who comes and goes, and the list has them', async () => {
+      const told = await Server.start(kind, {NOVCOMET_TOKEN_KEY: `${keys}/key`, NOVCOMET_MERCURE_URL: URL_OF_HUB, NOVCOMET_MERCURE_SUBSCRIPTIONS: 'on'});
+      try {
+        const base = `${told.url}${HUB}`, path = `${HUB}/subscriptions`;
+        const bearer = {Authorization: `Bearer ${first(secret, {...all, payload: {name: 'Ann'}})}`};
+        const open = topic => new EventSource(`${base}?${new URLSearchParams({topic})}`, {
+          fetch: (input, init) => fetch(input, {...init, headers: {...init.headers, ...bearer}}),
+        });
+        const watcher = open(`${path}/{topic}/{subscriber}`), heard = [];
+        sources.push(watcher);
+        watcher.onmessage = ({data}) => heard.push(JSON.parse(data));
+        await until(() => watcher.readyState === 1);
+        const topic = 'https://example.com/books/{id}', joined = open(topic);
+        sources.push(joined);
+        await until(() => heard.length);
+        const {id, subscriber, active, payload} = heard[0];
+        assert.equal(id, `${path}/${encodeURIComponent(topic)}/${encodeURIComponent(subscriber)}`);
+        assert.deepEqual([active, payload], [true, {name: 'Ann'}]);
+        const list = await fetch(`${base}/subscriptions/${encodeURIComponent(topic)}`, {headers: bearer});
+        assert.equal(list.headers.get('Content-Type'), 'application/ld+json');
+        assert.deepEqual((await list.json()).subscriptions.map(one => one.id), [id]);
+        joined.close();
+        await until(() => heard.length === 2);
+        assert.deepEqual([heard[1].id, heard[1].active], [id, false]);
+        const gone = await fetch(`${told.url}${id}`, {headers: bearer});
+        assert.equal(gone.status, 404);
+      } finally {
+        for (const source of sources) source.close();
+        await told.close();
+      }
+    });
+
     it('curl publishes and subscribes', async () => {
       const bearer = `Authorization: Bearer ${first(secret, all)}`;
       const url = `${server.url}${HUB}`;

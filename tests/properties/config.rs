@@ -11,7 +11,7 @@ use novcomet::store::{self, Limits, Retention};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const LARGEST: usize = 1 << 30;
-const NAMES: [&str; 27] = [
+const NAMES: [&str; 28] = [
     "NOVCOMET_STORE",
     "NOVCOMET_TRIES",
     "NOVCOMET_SLEEP",
@@ -39,6 +39,7 @@ const NAMES: [&str; 27] = [
     "NOVCOMET_MERCURE_ANONYMOUS",
     "NOVCOMET_MERCURE_URL_TOKEN",
     "NOVCOMET_MERCURE_EXP",
+    "NOVCOMET_MERCURE_SUBSCRIPTIONS",
 ];
 /// Other settings make it necessary.
 const KEY: &str = "NOVCOMET_TOKEN_KEY";

@@ -28,7 +28,7 @@ pub fn holds(input: &[u8]) {
             Err(error) => is_clients_fault(&error),
         }
     }
-    let bounds = Bounds { max_data: MAX_DATA, hub_url: Some(HUB) };
+    let bounds = Bounds { max_data: MAX_DATA, hub_url: Some(HUB), subscriptions: true };
     if let Err(error) = Mercure.parse(&request(input), &bounds) {
         is_clients_fault(&error);
     }

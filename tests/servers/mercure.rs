@@ -12,6 +12,7 @@ stories! {
     refusal_has_its_challenge
     hub_describes_itself
     methods_reach_the_hub
+    subscribers_are_told_and_listed
 }
 
 const HUB: &str = "/.well-known/mercure";
@@ -113,4 +114,42 @@ fn methods_reach_the_hub(kind: Kind) {
         Kind::Lighttpd => assert!([400, 501].contains(&query.status), "{query:?}"),
         _ => assert!(detail(&query).contains("use one of them"), "{query:?}"),
     }
+}
+
+/// A slash in a topic stays one in the path, and a client that goes is told of.
+fn subscribers_are_told_and_listed(kind: Kind) {
+    let keys = Keys::new();
+    keys.give_to_the_server("hs");
+    let server = Server::setup(kind)
+        .option("NOVCOMET_TOKEN_KEY", &keys.path("hs"))
+        .option("NOVCOMET_MERCURE_SUBSCRIPTIONS", "on")
+        .start();
+    let bearer = format!("Authorization: Bearer {}", keys.token(r#"{"subscribe":["*"]}"#));
+    let get =
+        |path: &str| Exchange::send(server.port(), &format!("GET {HUB}{path}"), &[&bearer], b"");
+    let document = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+    let mut watcher = Stream::of(get("?topic=*"));
+    assert_eq!(watcher.bytes(2), b":\n");
+    let mut one = Stream::of(get("?topic=https%3A%2F%2Fexample.com%2F..%2Fa"));
+    assert_eq!(one.bytes(2), b":\n");
+    let joined = document(&watcher.event().unwrap().field("data").unwrap());
+    assert_eq!(
+        (&joined["topic"], &joined["active"]),
+        (&"https://example.com/../a".into(), &true.into())
+    );
+    let list = get("/subscriptions/https%3A%2F%2Fexample.com%2F..%2Fa").reply();
+    let list = document(&list.body);
+    assert_eq!(list["subscriptions"].as_array().unwrap().len(), 1, "{list}");
+    let id = joined["id"].as_str().unwrap().strip_prefix(HUB).unwrap();
+    let single = get(id).reply();
+    assert_eq!((single.status, single.header("Content-Type")), (200, Some("application/ld+json")));
+    assert_eq!(document(&single.body)["id"], joined["id"]);
+    let all = document(&get("/subscriptions").reply().body);
+    assert_eq!(all["subscriptions"].as_array().unwrap().len(), 2, "{all}");
+    drop(one);
+    let gone = document(&watcher.event().unwrap().field("data").unwrap());
+    assert_eq!((&gone["id"], &gone["active"]), (&joined["id"], &false.into()));
+    assert_eq!(get(id).reply().status, 404);
+    assert_eq!(server.get("/.well-known/mercure/subscriptions").status, 401);
+    assert_eq!(server.complaints(), [""; 0]);
 }

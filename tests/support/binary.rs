@@ -193,15 +193,20 @@ impl Waiter {
     }
 
     pub fn has_inotify(&self) -> bool {
-        let fds = fs::read_dir(format!("/proc/{}/fd", self.0.id())).unwrap().flatten();
-        let mut links = fds.filter_map(|fd| fs::read_link(fd.path()).ok());
-        links.any(|link| link.ends_with("anon_inode:inotify"))
+        has_inotify(self.0.id())
     }
 
     pub fn signal(&self, name: &str) {
         let script = format!("kill -s {name} {}", self.0.id());
         assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
     }
+}
+
+/// Whether a process watches the store itself.
+pub fn has_inotify(pid: u32) -> bool {
+    let fds = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let mut links = fds.filter_map(|fd| fs::read_link(fd.path()).ok());
+    links.any(|link| link.ends_with("anon_inode:inotify"))
 }
 
 /// Whether a process waits, as [`Waiter::await_sleep`] says.

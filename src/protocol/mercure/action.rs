@@ -5,7 +5,9 @@ use serde_json::json;
 use super::refusal::METHODS;
 use super::stream::UpdateStream;
 use super::subscribe::Subscription;
-use crate::auth::Access;
+use super::subscriber::Subscriber;
+use super::subscriptions::Question;
+use crate::auth::{Access, Generation};
 use crate::cgi::{Head, Response};
 use crate::error::Error;
 use crate::event::Topic;
@@ -21,8 +23,15 @@ pub enum Command {
     Follow(Subscription),
     /// To receive the head of the answer to the same.
     Head(Subscription),
-    /// To know what the hub with this URL accepts (RFC 9728 §3.2).
-    Metadata(String),
+    /// To know who subscribes.
+    Subscriptions(Question),
+    /// To know what a hub accepts (RFC 9728 §3.2).
+    Metadata {
+        /// Its URL.
+        url: String,
+        /// Whether it tells who subscribes.
+        subscriptions: bool,
+    },
     /// To know the methods.
     Options,
 }
@@ -34,7 +43,8 @@ impl Action for Command {
             Self::Follow(subscription) | Self::Head(subscription) => {
                 Access::MercureFollow(subscription.generation)
             }
-            Self::Metadata(_) | Self::Options => Access::None,
+            Self::Subscriptions(question) => Access::MercureSubscriptions(&question.path),
+            Self::Metadata { .. } | Self::Options => Access::None,
         }
     }
 
@@ -47,7 +57,10 @@ impl Action for Command {
             Self::Publish(update) => publish(update, hub).map(Step::Answer),
             Self::Follow(subscription) => follow(subscription, hub),
             Self::Head(_) => Ok(Step::Answer(sse::head().body(""))),
-            Self::Metadata(url) => Ok(Step::Answer(metadata(&url))),
+            Self::Subscriptions(question) => subscriptions(&question, hub).map(Step::Answer),
+            Self::Metadata { url, subscriptions } => {
+                Ok(Step::Answer(metadata(&url, subscriptions)))
+            }
             Self::Options => Ok(Step::Answer(options(METHODS, hub.is_cross_origin()))),
         }
     }
@@ -67,18 +80,29 @@ fn publish(update: NewUpdate, hub: &Hub) -> Result<Response, Error> {
 
 fn follow(subscription: Subscription, hub: &Hub) -> Result<Step, Error> {
     let (start, preceding) = subscription.start();
-    let Subscription { generation, patterns, .. } = subscription;
-    let stream = Box::new(UpdateStream::new(generation, preceding));
+    let Subscription { generation, patterns, matchers, hub: path, .. } = subscription;
+    let subscriber = (!matchers.is_empty()).then(|| Subscriber::new(&path, matchers));
+    let stream = Box::new(UpdateStream::new(generation, preceding).by(subscriber));
     let wish = Wish { patterns, start, is_strict: true };
     hub.follow(wish, Until::Deadline, None, stream).map(|wanted| Step::Wait(Box::new(wanted)))
 }
 
-fn metadata(url: &str) -> Response {
-    let metadata = json!({
+fn subscriptions(question: &Question, hub: &Hub) -> Result<Response, Error> {
+    let (documents, position) = hub.notices(&question.path)?;
+    // A shell has no token.
+    let generation = hub.generation().unwrap_or(Generation::V0);
+    question.answer(generation, &documents, position)
+}
+
+fn metadata(url: &str, subscriptions: bool) -> Response {
+    let mut metadata = json!({
         "resource": url,
         "authorization_details_types_supported": ["https://mercure.rocks/authorization-detail"],
         "bearer_methods_supported": ["header"],
         "mercure_cookie": "__Secure-mercure_access_token",
     });
+    if subscriptions {
+        metadata["mercure_subscriptions"] = true.into();
+    }
     Head::new(200, "application/json").body(metadata.to_string())
 }

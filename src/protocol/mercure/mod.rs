@@ -7,6 +7,8 @@ mod publish;
 mod refusal;
 mod stream;
 mod subscribe;
+mod subscriber;
+mod subscriptions;
 
 pub use publish::{MAX_FIELD, MAX_TOPICS, parse as parse_update};
 pub use stream::UpdateStream;
@@ -19,6 +21,7 @@ use crate::hub::Renderer;
 use action::Command;
 use place::Place;
 use refusal::refusal;
+use subscriptions::Question;
 
 /// The protocol.
 pub struct Mercure;
@@ -35,10 +38,12 @@ impl Protocol for Mercure {
     fn parse(&self, request: &Request, bounds: &Bounds) -> Result<Box<dyn Action>, Error> {
         Ok(Box::new(match Place::of(&request.path) {
             Some(Place::Hub) => command(request, bounds)?,
-            Some(Place::Metadata) => {
-                Command::Metadata(bounds.hub_url.ok_or(Error::NotFound)?.to_owned())
-            }
-            _ => return Err(Error::NotFound),
+            Some(Place::Metadata) => Command::Metadata {
+                url: bounds.hub_url.ok_or(Error::NotFound)?.to_owned(),
+                subscriptions: bounds.subscriptions,
+            },
+            Some(Place::Below) => below(request, bounds)?,
+            None => return Err(Error::NotFound),
         }))
     }
 
@@ -58,11 +63,32 @@ fn command(request: &Request, bounds: &Bounds) -> Result<Command, Error> {
         Body::Form(form) => form,
         Body::Text(_) => return Err(Error::UnsupportedBody),
     };
-    let hub = || place::hub_url(request, bounds.hub_url);
+    let hub = || place::hub_url(request, &request.path, bounds.hub_url);
+    let subscription = || {
+        let mut subscription = subscribe::parse(request, form, &hub())?;
+        if !bounds.subscriptions {
+            subscription.matchers.clear();
+        }
+        Ok(subscription)
+    };
     match request.method {
         Method::Options => Ok(Command::Options),
         Method::Post => publish::parse(form, &hub(), bounds.max_data).map(Command::Publish),
-        Method::Head => subscribe::parse(request, form, &hub()).map(Command::Head),
-        _ => subscribe::parse(request, form, &hub()).map(Command::Follow),
+        Method::Head => subscription().map(Command::Head),
+        _ => subscription().map(Command::Follow),
+    }
+}
+
+/// The command of a request to what tells who subscribes, if that is configured.
+fn below(request: &Request, bounds: &Bounds) -> Result<Command, Error> {
+    if !bounds.subscriptions {
+        return Err(Error::NotFound);
+    }
+    match request.method {
+        Method::Options => Ok(Command::Options),
+        Method::Get | Method::Head => {
+            Question::parse(request, bounds.hub_url).map(Command::Subscriptions)
+        }
+        _ => Err(Error::MethodNotAllowed),
     }
 }

@@ -20,7 +20,7 @@ pub enum Place {
     Hub,
     /// The description of the hub for OAuth 2.0.
     Metadata,
-    /// Nothing yet: the hub's own resources.
+    /// The hub's own resources: the lists of subscribers.
     Below,
 }
 
@@ -36,12 +36,19 @@ impl Place {
     }
 }
 
-/// The URL of the hub: the base of relative topics and patterns. It is as configured, or
-/// as the client called it.
+/// The path of the hub, and what comes below; `None` if it is no path of a hub.
 #[must_use]
-pub fn hub_url(request: &Request, configured: Option<&str>) -> Url {
+pub fn split(path: &str) -> Option<(&str, &str)> {
+    let start = path.find(HUB)?;
+    Some(path.split_at(start + HUB.len()))
+}
+
+/// The URL of the hub: the base of relative topics and patterns. It is as configured, or
+/// as the client called it, at `path`.
+#[must_use]
+pub fn hub_url(request: &Request, path: &str, configured: Option<&str>) -> Url {
     let host = String::from_utf8_lossy(&request.host);
-    let called = || format!("{}://{host}{}", request.scheme, request.path);
+    let called = || format!("{}://{host}{path}", request.scheme);
     let url = configured.map_or_else(called, str::to_owned);
     Url::parse(&url).or_else(|_| Url::parse(NO_HOST)).unwrap_or_else(|_| unreachable!("it is one"))
 }

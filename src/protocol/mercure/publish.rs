@@ -5,6 +5,7 @@ use url::Url;
 use super::fields::{bad, check, fields};
 use super::place::is_reserved;
 use super::subscribe::EARLIEST;
+use super::subscriber::HUB_TYPE;
 use crate::cgi::FieldValue;
 use crate::error::Error;
 use crate::event::{Draft, Extra, MAX_TOPIC, Topic};
@@ -15,9 +16,6 @@ pub const MAX_TOPICS: usize = 64;
 
 /// The longest `id` and the longest `type`, in bytes.
 pub const MAX_FIELD: usize = 1_024;
-
-/// The type of the events that the hub itself publishes.
-const HUB_TYPE: &str = "mercure";
 
 /// Reads the form of a publisher.
 ///

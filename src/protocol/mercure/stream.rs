@@ -4,12 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use super::refusal::refusal;
 use super::subscribe::EARLIEST;
+use super::subscriber::Subscriber;
 use crate::auth::Generation;
 use crate::cgi::{FieldValue, Head, Response};
 use crate::error::Error;
 use crate::event::position::Position;
 use crate::event::{Message, Topic};
-use crate::hub::{Occurrence, Piece, Renderer};
+use crate::hub::{Notice, Occurrence, Payload, Piece, Presence, Renderer};
 use crate::protocol::sse;
 
 /// It begins a stream, and keeps it open. An empty line after it would be an event without
@@ -23,6 +24,9 @@ pub struct UpdateStream {
     /// The id before the first event, if the client has named one.
     #[serde(rename = "mercure")]
     preceding: Option<(Field, FieldValue)>,
+    /// What others may learn of it, if the hub tells that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    subscriber: Option<Subscriber>,
 }
 
 /// The header for that.
@@ -53,7 +57,13 @@ impl UpdateStream {
     /// has named one.
     #[must_use]
     pub fn new(generation: Generation, preceding: Option<FieldValue>) -> Self {
-        Self { preceding: preceding.map(|id| (Field::of(generation), id)) }
+        Self { preceding: preceding.map(|id| (Field::of(generation), id)), subscriber: None }
+    }
+
+    /// The stream of a subscriber that others may learn of.
+    #[must_use]
+    pub(super) fn by(self, subscriber: Option<Subscriber>) -> Self {
+        Self { subscriber, ..self }
     }
 
     /// What [`save`](Renderer::save) has returned; `None` for another text.
@@ -122,6 +132,24 @@ impl Renderer for UpdateStream {
 
     fn render(&mut self, piece: &Piece) -> Vec<u8> {
         self.text(piece).into_bytes()
+    }
+
+    /// The id begins with the place of the subscriber, for no store keeps the notice: a client
+    /// that comes back with it misses nothing.
+    fn render_notices(&self, notices: &[Notice], position: Position) -> Vec<u8> {
+        let mut text = String::new();
+        for Notice { message, .. } in notices {
+            let own = message.extra.client_id.as_deref().unwrap_or_default();
+            let id = format!("{}/{own}", own_id(position));
+            let kind = message.extra.kind.as_deref();
+            sse::event(&mut text, kind, Some(&id), Some(&message.data));
+        }
+        text.into_bytes()
+    }
+
+    fn notices(&self, presence: Presence, payload: Payload) -> Vec<Notice> {
+        let subscriber = self.subscriber.as_ref();
+        subscriber.map_or(Vec::new(), |subscriber| subscriber.notices(presence, payload))
     }
 
     fn size(&self, _: &Topic, message: &Message) -> usize {

@@ -3,6 +3,7 @@
 use url::Url;
 
 use super::fields::{bad, check, fields};
+use super::subscriber::{Kind, Matcher};
 use crate::auth::Generation;
 use crate::cgi::{FieldValue, Request};
 use crate::error::Error;
@@ -31,6 +32,10 @@ pub struct Subscription {
     pub generation: Generation,
     /// The topics.
     pub patterns: Vec<Pattern>,
+    /// The same, as the client wrote them.
+    pub matchers: Vec<Matcher>,
+    /// The path of the hub.
+    pub hub: String,
     /// The last id that the client has seen, or `earliest`, if it says so.
     pub last_id: Option<String>,
 }
@@ -44,7 +49,9 @@ impl Subscription {
         let start = match (last.strip_prefix('#'), FieldValue::new(last.as_str())) {
             _ if last == EARLIEST => Some((Start::Earliest, EARLIEST.into())),
             (Some(text), Some(value)) => {
-                Position::parse(text).map(|position| (Start::After(position), value))
+                // A notice has an identifier of its own after the place.
+                let place = text.split('/').next().unwrap_or_default();
+                Position::parse(place).map(|position| (Start::After(position), value))
             }
             (None, Some(value)) if !last.is_empty() => Some((Start::AfterId(last.clone()), value)),
             _ => None,
@@ -67,18 +74,20 @@ pub fn parse(request: &Request, form: &str, hub: &Url) -> Result<Subscription, E
     }
     let header = String::from_utf8_lossy(&request.last_event_id).into_owned();
     let header = Some(header).filter(|header| !header.is_empty());
-    let [newest, newer, old] = parameters.last_ids;
+    let [newest, newer, old] = std::mem::take(&mut parameters.last_ids);
     let Some(generation) = parameters.generation else {
         return bad("say what: match, match_urlpattern (1.0) or topic (0.x)");
     };
     let last_id = header.or(newest).or(newer).or(old);
-    Ok(Subscription { generation, patterns: parameters.patterns, last_id })
+    let Parameters { patterns, matchers, .. } = parameters;
+    Ok(Subscription { generation, patterns, matchers, hub: hub.path().to_owned(), last_id })
 }
 
 #[derive(Default)]
 struct Parameters {
     generation: Option<Generation>,
     patterns: Vec<Pattern>,
+    matchers: Vec<Matcher>,
     last_ids: [Option<String>; LAST_EVENT_ID.len()],
 }
 
@@ -86,14 +95,14 @@ impl Parameters {
     /// Adds one parameter; other names are ignored.
     fn add(&mut self, name: &str, value: &str, hub: &Url) -> Result<(), Error> {
         match name {
-            "topic" => self.add_pattern(Generation::V0, value, Pattern::template),
-            "match" | "match_exact" => self.add_pattern(Generation::V1, value, exact),
+            "topic" => self.add_pattern(Kind::Topic, value, Pattern::template),
+            "match" | "match_exact" => self.add_pattern(Kind::Exact, value, exact),
             "match_urlpattern" => {
                 let pattern = |text: &str| match text {
                     "*" => Ok(Pattern::every()),
                     _ => Pattern::url(text, hub.as_str()),
                 };
-                self.add_pattern(Generation::V1, value, pattern)
+                self.add_pattern(Kind::UrlPattern, value, pattern)
             }
             _ if is_reserved(name) => bad("the matchers are match, match_exact, match_urlpattern"),
             _ => {
@@ -107,11 +116,12 @@ impl Parameters {
 
     fn add_pattern(
         &mut self,
-        generation: Generation,
+        kind: Kind,
         value: &str,
         pattern: impl Fn(&str) -> Result<Pattern, Error>,
     ) -> Result<(), Error> {
         check("a matcher", value)?;
+        let generation = kind.generation();
         if self.generation.replace(generation).is_some_and(|other| other != generation) {
             return bad("topic is of Mercure 0.x and match of 1.0: use one of them");
         }
@@ -122,6 +132,7 @@ impl Parameters {
             return bad(format!("a request has at most {MAX_MATCHERS} matchers"));
         }
         self.patterns.push(pattern(value)?);
+        self.matchers.push(Matcher { kind, text: value.to_owned() });
         Ok(())
     }
 }

@@ -1,0 +1,73 @@
+//! A process asks the leader who waits here.
+
+use std::io;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::askers::{ASK, END, ONE};
+use super::joining::{READY, READY_WITHIN, Together};
+use crate::error::Error;
+use crate::process::clock::monotonic;
+use crate::process::peer::{Peer, Received};
+
+/// How long the whole answer may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// The longest answer, in bytes. The rest is left out.
+const MAX_ANSWER: usize = 16 << 20;
+
+/// The messages of the notices in topics that begin with `prefix`, about those who wait
+/// together.
+///
+/// # Errors
+/// 503 if their leader is stopped or busy, or ends three times.
+pub fn ask(together: &Together, prefix: &str) -> Result<Vec<String>, Error> {
+    // The leader may end, and another follow it.
+    for _ in 0..3 {
+        let peer = match Peer::connect(&together.name) {
+            Ok(peer) => peer,
+            Err(Errno::CONNREFUSED) => return Ok(Vec::new()),
+            Err(_) => break,
+        };
+        match hear_all(&peer, prefix) {
+            Ok(all) => return Ok(all),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            Err(_) => break,
+        }
+    }
+    Err(busy())
+}
+
+fn hear_all(peer: &Peer, prefix: &str) -> io::Result<Vec<String>> {
+    let until = monotonic() + ANSWER_WITHIN;
+    let mut buffer = Vec::new();
+    peer.hear_word(&mut buffer, READY, &[], READY_WITHIN)?;
+    peer.send(&[&[ASK], prefix.as_bytes()].concat(), &[])?;
+    let (mut all, mut size) = (Vec::new(), 0);
+    while size < MAX_ANSWER {
+        let left = until.saturating_sub(monotonic());
+        match peer.receive_within(&mut buffer, left) {
+            Received::Message(message, _) => match message.as_slice() {
+                [ONE, text @ ..] => {
+                    size += text.len();
+                    all.push(String::from_utf8_lossy(text).into_owned());
+                }
+                [END] => break,
+                _ => return Err(io::ErrorKind::InvalidData.into()),
+            },
+            Received::Nothing if left.is_zero() => return Err(io::ErrorKind::TimedOut.into()),
+            Received::Nothing => {}
+            Received::End => return Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+    Ok(all)
+}
+
+fn busy() -> Error {
+    Error::unavailable(
+        "those who wait here cannot be asked now",
+        "the process in which subscribers wait together did not answer",
+        "it is stopped or very busy; the client may ask again",
+    )
+}
