@@ -382,11 +382,11 @@ impl Leader {
     /// once, and then the one before it is still the standby.
     pub fn relieve(&mut self, clock: &mut dyn Clock) {
         let standby = self.processes.keys().next_back().copied();
-        while let Some((&first, process)) = self.processes.first_key_value()
-            && Some(first) != standby
-            && !process.stays
-        {
-            self.dismiss(first, clock);
+        let is_relieved = |(id, process): &(&Id, &Process)| Some(**id) != standby && !process.stays;
+        let relieved: Vec<_> =
+            self.processes.iter().take_while(is_relieved).map(|(&id, _)| id).collect();
+        for id in relieved {
+            self.dismiss(id, clock);
         }
     }
 
