@@ -305,8 +305,10 @@ fn stopped_publisher_delays_others_2_seconds() {
     store.query("publish=a&data=one").answer();
     let stopped = injected("--inject=pwrite64:signal=STOP");
     let frozen = store.query("publish=a&data=two").by("strace", &stopped).start();
+    // strace stops it for a moment at each system call, too.
     eventually("the publisher is stopped", || {
-        words(&frozen, "status", "State:")[0].eq_ignore_ascii_case("T")
+        fs::read_to_string(store.file("a")).unwrap().contains("two")
+            && words(&frozen, "status", "State:")[0].eq_ignore_ascii_case("T")
     });
     let begin = Instant::now();
     let waiter = store.query("subscribed[b]=0").waiting();
