@@ -1,7 +1,7 @@
 //! What a program has learned from the texts before: an automaton with one state for all
 //! places that a text can be at, made as far as it was needed.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
@@ -13,6 +13,14 @@ use super::steps::{Places, Step, run};
 /// text that leads to a further one is matched place by place.
 const MAX_STATES: usize = 256;
 const MAX_PLACES: usize = 16_384;
+
+/// The most bytes of all automata of a process. Many subscribers wait in one.
+const MAX_HELD: usize = 16 << 20;
+
+thread_local! {
+    /// The bytes of all automata.
+    static HELD: Cell<usize> = const { Cell::new(0) };
+}
 
 /// Of a state and a class of bytes that no text had so far.
 const UNKNOWN: u16 = u16::MAX;
@@ -78,6 +86,8 @@ pub struct Automaton {
     number: BTreeMap<Rc<[usize]>, u16>,
     /// How many places all states have.
     held: usize,
+    /// The bytes of all states.
+    bytes: usize,
     /// The state after each state and class.
     next: Vec<u16>,
 }
@@ -86,7 +96,8 @@ impl Automaton {
     fn new(steps: &[Step]) -> Self {
         let (class, classes) = classes(steps);
         let (states, is_end, number) = (Vec::new(), Vec::new(), BTreeMap::new());
-        let mut new = Self { class, classes, states, is_end, number, held: 0, next: Vec::new() };
+        let mut new =
+            Self { class, classes, states, is_end, number, held: 0, bytes: 0, next: Vec::new() };
         new.state(Places::start(steps).now, steps);
         new
     }
@@ -99,7 +110,8 @@ impl Automaton {
         }
         let new = u16::try_from(self.states.len()).ok()?;
         let held = self.held + places.len();
-        if self.states.len() >= MAX_STATES || held > MAX_PLACES {
+        let bytes = self.classes * size_of::<u16>() + places.len() * size_of::<usize>();
+        if self.states.len() >= MAX_STATES || held > MAX_PLACES || !self.take(bytes) {
             return None;
         }
         self.held = held;
@@ -109,6 +121,17 @@ impl Automaton {
         self.states.push(places);
         self.next.resize(self.states.len() * self.classes, UNKNOWN);
         Some(new)
+    }
+
+    /// Takes so many bytes of those that a process has. The first state is always there.
+    fn take(&mut self, bytes: usize) -> bool {
+        let all = HELD.get() + bytes;
+        let may = all <= MAX_HELD || self.states.is_empty();
+        if may {
+            HELD.set(all);
+            self.bytes += bytes;
+        }
+        may
     }
 
     /// Whether this is the whole text.
@@ -130,6 +153,12 @@ impl Automaton {
             }
         }
         self.is_end[usize::from(at)]
+    }
+}
+
+impl Drop for Automaton {
+    fn drop(&mut self) {
+        HELD.set(HELD.get() - self.bytes);
     }
 }
 
@@ -160,6 +189,23 @@ mod tests {
 
     fn text(text: &str) -> impl Iterator<Item = Step> + use<'_> {
         text.bytes().map(Step::Byte)
+    }
+
+    /// One that may hold nothing more matches all the same, and what is dropped is free again.
+    #[test]
+    fn process_holds_so_many_bytes() {
+        let steps: Vec<_> = text("abc").collect();
+        let before = HELD.get();
+        let mut automaton = Automaton::new(&steps);
+        assert!(automaton.matches(&steps, b"abc") && HELD.get() > before);
+        HELD.set(HELD.get() + MAX_HELD);
+        let other = &mut Automaton::new(&steps);
+        let first = HELD.get();
+        assert!(other.matches(&steps, b"abc") && !other.matches(&steps, b"ab"));
+        assert_eq!((other.states.len(), HELD.get()), (1, first));
+        HELD.set(HELD.get() - MAX_HELD);
+        drop(automaton);
+        assert_eq!(HELD.get(), before + other.bytes);
     }
 
     #[test]
