@@ -91,6 +91,11 @@ impl Crowd {
         self.waiters.range(id + 1..).map(|(&id, waiter)| (id, waiter))
     }
 
+    /// Those who subscribe by pattern, the last one first.
+    pub fn latest_followers(&self) -> impl Iterator<Item = (Id, &Waiter)> {
+        self.following.iter().rev().filter_map(|&id| Some((id, self.waiters.get(&id)?)))
+    }
+
     /// Those who subscribe by pattern.
     pub fn followers(&self) -> Vec<Id> {
         self.following.iter().copied().collect()

@@ -42,7 +42,7 @@ const MAX_JOIN_PAUSE: Duration = Duration::from_secs(16);
 /// Of how many subscribers that came or went the others learn between two sleeps.
 const AT_ONCE: usize = 32;
 
-/// Of how many that came before it a newcomer learns.
+/// How many that came before it are looked at for a newcomer.
 const MAX_CAUGHT_UP: usize = 256;
 
 /// How much a client may have unread when it is told of others, in bytes.
@@ -559,14 +559,20 @@ impl<'a> Shared<'a> {
     }
 
     /// Tells a newcomer of those who came before it, but after the beginning of its stream:
-    /// its client may have asked who is here since then.
+    /// its client may have asked who is here since then. Only followers are told of others.
     fn catch_up(&mut self, id: Id) {
-        let Some(since) = self.crowd.get(id).map(Waiter::started) else { return };
-        let is_later = |&(other, waiter): &(Id, &Waiter)| other != id && waiter.started() >= since;
-        let later = self.crowd.after(LISTENER).filter(is_later).take(MAX_CAUGHT_UP);
+        let Some(waiter) = self.crowd.get(id) else { return };
+        if waiter.following.is_none() {
+            return;
+        }
+        let since = waiter.started();
+        let others = self.crowd.latest_followers().take(MAX_CAUGHT_UP);
+        let later = others.filter(|(other, waiter)| *other != id && waiter.started() >= since);
         let notices: Vec<_> =
             later.flat_map(|(_, waiter)| waiter.notices(Presence::Here)).collect();
-        self.announce_to(id, &notices);
+        if !notices.is_empty() {
+            self.announce_to(id, &notices);
+        }
     }
 
     /// Tells the others of those who came and went, of at most `count` of them.
