@@ -148,3 +148,79 @@ enum Said {
     /// It has gone, or this is too long.
     Never,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::BorrowedFd;
+
+    use super::*;
+    use crate::event::Cursor;
+    use crate::process::clock::Wake;
+    use crate::process::peer::{Listener, Received};
+
+    struct At(Duration);
+
+    impl Clock for At {
+        fn now(&self) -> Duration {
+            self.0
+        }
+
+        fn wall(&self) -> Cursor {
+            unreachable!("nobody asks for the time of day")
+        }
+
+        fn sleep(&mut self, _: Option<BorrowedFd<'_>>, _: Duration) -> Vec<Wake> {
+            unreachable!("nobody sleeps")
+        }
+
+        fn attend(&mut self, _: BorrowedFd<'_>, _: Id, _: Interest) {}
+
+        fn ignore(&mut self, _: BorrowedFd<'_>) {}
+    }
+
+    /// Both ends of the connection of a process that asks.
+    fn pair(listener: &Listener, name: &str) -> (Peer, Peer) {
+        let asker = Peer::connect(name).unwrap();
+        (listener.accept().next().unwrap(), asker)
+    }
+
+    fn listener(name: &str) -> (Listener, String) {
+        let name = format!("novcomet-askers-{name}-{}", std::process::id());
+        (Listener::bind(&name).unwrap(), name)
+    }
+
+    #[test]
+    fn process_that_reads_nothing_is_dropped() {
+        let (listener, name) = listener("late");
+        let (peer, asker) = pair(&listener, &name);
+        let (mut askers, mut clock, mut buffer) = (Askers::default(), At(PATIENCE), Vec::new());
+        askers.insert(1, peer, b"/a", &mut clock);
+        clock.0 += PATIENCE;
+        askers.drop_late(&mut clock);
+        assert!(askers.contains(1), "it still has time");
+        clock.0 += Duration::from_millis(1);
+        askers.drop_late(&mut clock);
+        assert!(!askers.contains(1));
+        assert!(matches!(asker.receive(&mut buffer), Received::End));
+    }
+
+    #[test]
+    fn so_many_ask_at_once() {
+        let (listener, name) = listener("many");
+        let (mut askers, mut clock, mut ends) = (Askers::default(), At(PATIENCE), Vec::new());
+        for id in 0..=MAX_ASKERS as Id {
+            let (peer, asker) = pair(&listener, &name);
+            askers.insert(id, peer, b"", &mut clock);
+            ends.push(asker);
+        }
+        assert_eq!(askers.len(), MAX_ASKERS);
+        let mut buffer = Vec::new();
+        assert!(matches!(ends[MAX_ASKERS].receive(&mut buffer), Received::End));
+        assert!(matches!(ends[0].receive(&mut buffer), Received::Nothing));
+        askers.answer(0, &Crowd::default(), &mut clock);
+        assert!(
+            matches!(ends[0].receive(&mut buffer), Received::Message(said, _) if said == [END])
+        );
+        assert!(!askers.contains(0), "that was all");
+    }
+}
