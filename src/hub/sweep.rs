@@ -203,6 +203,7 @@ impl Merge<'_> {
     /// Returns the place of the last message.
     fn take(&mut self, seen: &Seen, reading: Reading) -> Option<Cursor> {
         let (mut gap, mut last, mut last_id) = (reading.gap, None, Cursor::SMALLEST);
+        let is_unsettled = reading.pending.is_some();
         let first = reading.messages.first().filter(|_| seen.clock != Clock::Ahead);
         if let Some(first) = first.filter(|_| self.quiet.knows(&seen.topic)) {
             self.quiet.note(&seen.topic, self.after, first.id);
@@ -220,6 +221,8 @@ impl Merge<'_> {
         let is_told = match seen.clock {
             // A later one than the survey has found comes next.
             Clock::Store => at == seen.until && at > self.after,
+            // A publisher is at work: the time is that of its first step, and it is found again.
+            Clock::Other if is_unsettled && seen.until > self.horizon => false,
             Clock::Other | Clock::Ahead => at > Cursor::SMALLEST,
         };
         if at > last_id && is_told {
@@ -372,5 +375,23 @@ mod tests {
         quiet.note(&topic(1), at(20), at(20));
         assert!(quiet.has_learned(&topic(1), at(20)) && !quiet.has_learned(&topic(1), at(21)));
         assert_eq!(quiet.end(&topic(1), at(20)), Cursor::SMALLEST);
+    }
+
+    /// The first step of a publisher changes the time of the file, before the message is there.
+    #[test]
+    fn publisher_at_work_is_no_event_yet() {
+        let at = |micros: u64| Cursor::from_micros(1_795_415_403_000_001 + micros);
+        let found = |until, pending: Option<Cursor>| {
+            let mut quiet = Quiet::default();
+            let (after, horizon, found) = (at(1), at(5), BTreeMap::new());
+            let mut merge =
+                Merge { after, horizon, found, bytes: 0, limit: None, quiet: &mut quiet };
+            let seen = Seen { until, topic: topic(1), clock: Clock::Other };
+            merge.take(&seen, Reading { pending, ..Reading::quiet(at(0)) });
+            merge.found.len()
+        };
+        assert_eq!(found(at(6), Some(at(4))), 0, "it is found again");
+        assert_eq!(found(at(5), Some(at(4))), 1, "it would not be found again");
+        assert_eq!(found(at(6), None), 1, "a touch");
     }
 }

@@ -33,6 +33,9 @@ const RELIST: Duration = Duration::from_secs(5);
 const RELIST_RATIO: u32 = 100;
 const MAX_RELIST: Duration = Duration::from_secs(60);
 
+/// How much of the end of a log is read for its last message.
+const LONGEST_END: u64 = 1 << 20;
+
 /// The topics that a process knows. A watch on all of them says which have changed.
 #[derive(Clone, Default)]
 pub struct Known(Rc<RefCell<Index>>);
@@ -114,7 +117,8 @@ impl Index {
         let path = directory.join(file_name(&topic));
         let entry = DirEntry { directory: CWD, name: &path, path: &path };
         if let Ok(Some(found)) = entry.stat() {
-            let seen = seen(topic.clone(), &found, Cursor::now());
+            let is_message = || is_last_message(entry, found.time);
+            let seen = seen(topic.clone(), &found, Cursor::now(), is_message);
             self.by_time.insert(seen.clone());
             self.of_topic.insert(topic, seen);
         }
@@ -136,16 +140,26 @@ pub fn topic_at(directory: &Path, name: &[u8]) -> Option<Topic> {
 }
 
 /// When the file need not be found any more. The kernel's time may be behind the clock, and
-/// be whole microseconds by chance. Of a time in the future the last change of the file
-/// counts.
-fn seen(topic: Topic, found: &Stat, now: Cursor) -> Seen {
-    let is_kernels = !found.is_publisher_time || found.time == found.changed;
+/// be whole microseconds by chance. A publisher may take its time in the microsecond of the
+/// kernel's tick: then it is that of its message. Of a time in the future the last change of the
+/// file counts.
+fn seen(topic: Topic, found: &Stat, now: Cursor, is_message: impl FnOnce() -> bool) -> Seen {
+    let is_kernels = !found.is_publisher_time || found.time == found.changed && !is_message();
     let (clock, until) = match found.time {
         time if time > now => (Clock::Ahead, found.changed.after(TICK)),
         time if is_kernels => (Clock::Other, time.after(TICK)),
         time => (Clock::Store, time),
     };
     Seen { until, topic, clock }
+}
+
+/// Whether the last message of a log has this time.
+fn is_last_message(entry: DirEntry, time: Cursor) -> bool {
+    let last = || {
+        let file = EventFile::open(entry, OFlags::RDONLY).ok()??;
+        Some(file.end(&file.metadata().ok()?, LONGEST_END).ok()?.last)
+    };
+    last() == Some(time)
 }
 
 #[cfg(test)]
@@ -159,12 +173,21 @@ mod tests {
     }
 
     fn seen_at(time: u64, changed: u64, is_publisher_time: bool) -> (Clock, Cursor) {
+        seen_with(time, changed, is_publisher_time, false)
+    }
+
+    fn seen_with(
+        time: u64,
+        changed: u64,
+        is_publisher_time: bool,
+        is_message: bool,
+    ) -> (Clock, Cursor) {
         // Any file: its times are replaced.
         let path = Path::new("/proc/self/stat");
         let found = DirEntry { directory: CWD, name: path, path }.stat().unwrap().unwrap();
         let stat = Stat { time: at(time), changed: at(changed), is_publisher_time, ..found };
         let topic = Topic::new("a").unwrap();
-        let seen = seen(topic, &stat, at(10 * SECOND));
+        let seen = seen(topic, &stat, at(10 * SECOND), || is_message);
         (seen.clock, seen.until)
     }
 
@@ -174,6 +197,7 @@ mod tests {
     fn kernel_time_of_whole_microseconds_is_no_publishers() {
         assert_eq!(seen_at(5, 7, true), (Clock::Store, at(5)));
         assert_eq!(seen_at(5, 5, true), (Clock::Other, at(5).after(TICK)));
+        assert_eq!(seen_with(5, 5, true, true), (Clock::Store, at(5)));
         assert_eq!(seen_at(5, 7, false), (Clock::Other, at(5).after(TICK)));
         let ahead = seen_at(11 * SECOND, 7, true);
         assert_eq!(ahead, (Clock::Ahead, at(7).after(TICK)));
