@@ -23,8 +23,6 @@ pub enum Error {
     NotFound,
     /// The server does not answer this method (405, RFC 9110 §15.5.6).
     MethodNotAllowed,
-    /// The body has no `Content-Length` (411, RFC 3875 §4.1.2 needs it).
-    LengthRequired,
     /// The body was not complete at its deadline (408, RFC 9110 §15.5.9).
     BodyTooSlow,
     /// The body is longer than this number of bytes (413).
@@ -101,7 +99,6 @@ impl Error {
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::BodyTooSlow => 408,
-            Self::LengthRequired => 411,
             Self::BodyTooLong(_) | Self::TooLarge(_) | Self::MessageTooLong(_) => 413,
             Self::QueryTooLong(_) => 414,
             Self::UnsupportedBody => 415,
@@ -149,8 +146,7 @@ impl fmt::Display for Error {
             | Self::Full { detail, .. } => detail,
             Self::Unauthorized | Self::InvalidToken => "this needs a valid token",
             Self::NotFound => "there is nothing at this URL",
-            Self::MethodNotAllowed => "use GET, HEAD, POST or OPTIONS",
-            Self::LengthRequired => "send the body with a Content-Length",
+            Self::MethodNotAllowed => "this method cannot be used here",
             Self::BodyTooSlow => "the body did not come in time",
             Self::BodyTooLong(limit) => return write!(f, "a body has at most {limit} bytes"),
             Self::MessageTooLong(limit) => return write!(f, "a message has at most {limit} bytes"),
@@ -179,7 +175,6 @@ mod tests {
             Error::NotFound,
             Error::TooLarge("no".into()),
             Error::MethodNotAllowed,
-            Error::LengthRequired,
             Error::BodyTooSlow,
             Error::BodyTooLong(1),
             Error::QueryTooLong(1),

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::access::{Origin, Policy, Publish, Subscribe, TellStore, Topics};
 use super::claims::{Claims, Generation};
 use super::credential::{Places, TokenLocation, credential};
-use super::grant::{Grant, Granted};
+use super::grant::{Grant, Granted, Publishes};
 use super::mercure;
 use super::token::{Key, Token};
 use crate::cgi::{FieldValue, Method, Request, Route};
@@ -39,6 +39,9 @@ pub enum Access<'a> {
     /// To know who subscribes to a hub of Mercure, at the URL with this path. It needs a token
     /// that grants the path as a topic, whatever its generation.
     MercureSubscriptions(&'a Topic),
+    /// To do what a session does, with the token of its first message, if that has one. Each
+    /// part is judged for itself.
+    Session(Option<&'a str>),
 }
 
 /// Whose rules a token keeps.
@@ -63,11 +66,12 @@ pub fn authorize(
     let rights = Rights { policy, request };
     let origin = allowed_origin(&policy.origins, request).cloned();
     let (action, claims) = rights.claims_for(access, now)?;
-    let is_judged_later = action == Granted::Follow || claims.is_some();
+    let is_judged_later =
+        matches!(action, Granted::Follow | Granted::Session { .. }) || claims.is_some();
     let private = if is_judged_later { policy.private.clone() } else { Topics::default() };
     let grant = Grant::new(action, private, claims, rights.is_foreign(), origin);
     match access {
-        Access::None => {}
+        Access::None | Access::Session(_) => {}
         Access::Publish(topics) | Access::MercurePublish(topics) => {
             grant.check_publish(topics.iter().copied())?;
         }
@@ -131,6 +135,7 @@ impl Rights<'_> {
             Access::MercureFollow(generation) => {
                 (Granted::Follow, self.follow(Wire::Mercure(Some(*generation)), now)?)
             }
+            Access::Session(token) => self.session(*token, now)?,
             Access::MercureSubscriptions(_) => {
                 self.check_subscribers()?;
                 (Granted::Follow, Some(self.claims_to_subscribe(Wire::Mercure(None), now)?))
@@ -196,6 +201,41 @@ impl Rights<'_> {
             return Ok(None);
         }
         self.claims_to_subscribe(wire, now).map(Some)
+    }
+
+    /// What a session may do, and its claims. A token counts where none is needed, because
+    /// private messages may come.
+    fn session(
+        &self,
+        token: Option<&str>,
+        now: Cursor,
+    ) -> Result<(Granted, Option<Claims>), Error> {
+        if !self.request.is_cgi {
+            let all = Granted::Session { publishes: Publishes::Anywhere, subscribes: true };
+            return Ok((all, Some(Claims::of_shell())));
+        }
+        let claims = match token {
+            Some(token) => Some(self.claims_of(token.as_bytes(), now)?),
+            None if matches!(credential(self.request, Places::OWN), Ok(None)) => None,
+            None => Some(self.claims_to_publish(Wire::Own, now)?),
+        };
+        let publishes = match self.policy.publish {
+            Publish::Token => Publishes::AsGranted,
+            Publish::Any => Publishes::Anywhere,
+            Publish::Post | Publish::SameSite if self.site() != Site::Foreign => {
+                Publishes::Anywhere
+            }
+            Publish::Post | Publish::SameSite | Publish::None => Publishes::Nowhere,
+        };
+        let subscribes = self.policy.subscribe != Subscribe::None;
+        Ok((Granted::Session { publishes, subscribes }, claims))
+    }
+
+    /// The claims of a token in a message.
+    fn claims_of(&self, token: &[u8], now: Cursor) -> Result<Claims, Error> {
+        let key = Key::read(self.policy.token.as_ref().ok_or(Error::InvalidToken)?)?;
+        let token = key.open(token).ok_or(Error::InvalidToken)?;
+        Claims::of_own_wire(&token.claims, now).ok_or(Error::InvalidToken)
     }
 
     fn check_subscribers(&self) -> Result<(), Error> {

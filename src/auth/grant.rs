@@ -17,6 +17,21 @@ pub(super) enum Granted {
     Publish,
     Subscribe,
     Follow,
+    /// Everything that a session does, each part for itself.
+    Session {
+        publishes: Publishes,
+        subscribes: bool,
+    },
+}
+
+/// Whether a client with a session publishes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Publishes {
+    /// To every topic.
+    Anywhere,
+    /// To the topics that its token grants.
+    AsGranted,
+    Nowhere,
 }
 
 /// The rights of one request, and their expiry. Only [`authorize`](super::authorize) grants
@@ -65,8 +80,43 @@ impl Grant {
         &self,
         topics: impl IntoIterator<Item = &'t Topic>,
     ) -> Result<(), Error> {
-        let may = |topic| self.claims.as_ref().is_none_or(|claims| claims.may_publish(topic));
-        granted(self.action == Granted::Publish && topics.into_iter().all(may))
+        let is_granted = |without: bool| {
+            let claims = self.claims.as_ref();
+            move |topic| claims.map_or(without, |claims| claims.may_publish(topic))
+        };
+        let mut topics = topics.into_iter();
+        granted(match self.action {
+            Granted::Publish => topics.all(is_granted(true)),
+            Granted::Session { publishes: Publishes::AsGranted, .. } => {
+                topics.all(is_granted(false))
+            }
+            Granted::Session { publishes, .. } => publishes == Publishes::Anywhere,
+            _ => false,
+        })
+    }
+
+    /// Whether a session may follow these topics from now on. A pattern is always allowed,
+    /// because each of its messages is judged by its topic.
+    ///
+    /// # Errors
+    /// 401 when the token has expired, 403 for a topic that is not granted.
+    pub fn check_follow(&self, topic: Option<&Topic>, now: Cursor) -> Result<(), Error> {
+        self.check_valid(now)?;
+        granted(topic.is_none_or(|topic| !self.private.contains(topic) || self.is_granted(topic)))
+    }
+
+    /// The same rights for a later request of a session, with the claims that it began with. A
+    /// request with a token of its own has only that.
+    #[must_use]
+    pub fn of_session(&self, claims: Option<&Claims>) -> Self {
+        let claims = self.claims.as_ref().or(claims).cloned();
+        Self { claims, ..self.clone() }
+    }
+
+    /// The claims that a session keeps.
+    #[must_use]
+    pub fn claims(&self) -> Option<&Claims> {
+        self.claims.as_ref()
     }
 
     /// Whether the request may still receive events of `topics`.
@@ -132,7 +182,11 @@ impl Grant {
     }
 
     fn may_receive_some(&self) -> bool {
-        matches!(self.action, Granted::Subscribe | Granted::Follow)
+        match self.action {
+            Granted::Subscribe | Granted::Follow => true,
+            Granted::Session { subscribes, .. } => subscribes,
+            Granted::Nothing | Granted::Publish => false,
+        }
     }
 
     fn check_expiry(&self, now: Cursor) -> Result<(), Error> {

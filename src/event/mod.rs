@@ -3,6 +3,7 @@
 
 pub mod pattern;
 pub mod position;
+pub mod session;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -10,9 +11,13 @@ use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::Error;
+use session::SessionId;
 
 /// The longest topic, in bytes. It is an IRI with room for a query.
 pub const MAX_TOPIC: usize = 1024;
+
+/// The beginning of the topic of a session.
+const SESSION: &str = "\u{1}session/";
 
 const MICROS: u64 = 1_000_000;
 
@@ -25,8 +30,12 @@ pub struct Topic(String);
 impl TryFrom<String> for Topic {
     type Error = Error;
 
+    /// Another process may hand over the topic of a session.
     fn try_from(name: String) -> Result<Self, Error> {
-        Self::new(name)
+        match Self(name) {
+            own if own.session().is_some() => Ok(own),
+            other => Self::new(other.0),
+        }
     }
 }
 
@@ -44,6 +53,19 @@ impl Topic {
             1..=MAX_TOPIC => Ok(Self(name)),
             long => refuse(format!("a topic has at most {MAX_TOPIC} bytes, not {long}")),
         }
+    }
+
+    /// The topic that tells of the changes of a session. No client can name it, because it has
+    /// a control character.
+    #[must_use]
+    pub fn of_session(id: &SessionId) -> Self {
+        Self([SESSION, id.as_str()].concat())
+    }
+
+    /// The session of whose changes this topic tells.
+    #[must_use]
+    pub fn session(&self) -> Option<SessionId> {
+        SessionId::parse(self.0.strip_prefix(SESSION)?)
     }
 
     /// The name, as it was published.

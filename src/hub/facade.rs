@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::asking::ask;
 use super::following::{Following, Start, Wish, find};
 use super::joining::Together;
+use super::session::SessionTerms;
 use super::subscription::Subscription;
 use super::waiter::{Renderer, Until, Wanted};
 use crate::auth::Generation;
@@ -39,6 +40,8 @@ pub struct Terms<'a> {
     pub port: &'a str,
     /// With whom a subscriber of this store would wait, if with others.
     pub together: &'a dyn Fn(&dyn Store) -> Option<Together>,
+    /// The sessions of clients.
+    pub sessions: SessionTerms,
 }
 
 impl Terms<'_> {
@@ -184,7 +187,7 @@ impl<'a, 's> Hub<'a, 's> {
     ) -> Result<Wanted, Error> {
         let topics = subscriptions.iter().map(|each| &each.topic);
         self.grant.check_subscribe(topics, Cursor::now())?;
-        self.admit((subscriptions, None), until, wait, renderer)
+        self.admit((subscriptions, None), until, wait, |_| renderer)
     }
 
     /// The same for a subscriber by pattern. Each of its events is judged when it comes.
@@ -211,15 +214,43 @@ impl<'a, 's> Hub<'a, 's> {
             known => Some(known),
         };
         let following = Following::new(patterns, start.as_ref(), is_strict);
-        self.admit((Vec::new(), Some(following)), until, wait, renderer)
+        self.admit((Vec::new(), Some(following)), until, wait, |_| renderer)
     }
 
-    fn admit(
+    pub(super) fn open(&self) -> Result<Box<dyn Store + 's>, Error> {
+        (self.open)()
+    }
+
+    /// How long a request of a session is held.
+    #[must_use]
+    pub fn held(&self) -> Duration {
+        self.terms.sessions.held
+    }
+
+    pub(super) fn grant(&self) -> &Grant {
+        self.grant
+    }
+
+    pub(super) fn session_terms(&self) -> &SessionTerms {
+        &self.terms.sessions
+    }
+
+    pub(super) fn address(&self) -> &str {
+        self.terms.address
+    }
+
+    /// The slot of the one page of a browser that waits; `None` if another has it.
+    pub(super) fn take_page(&self, browser: &str) -> Result<Option<Slot>, Error> {
+        let Some(slots) = &self.terms.slots else { return Ok(Some(Slot::from(Vec::new()))) };
+        Slots { most: 0, most_per_address: 1, ..*slots }.take(&format!("browser {browser}"))
+    }
+
+    pub(super) fn admit(
         &self,
         (subscriptions, following): (Vec<Subscription>, Option<Following>),
         until: Until,
         wait: Option<Duration>,
-        renderer: Box<dyn Renderer>,
+        renderer: impl FnOnce(Option<u32>) -> Box<dyn Renderer>,
     ) -> Result<Wanted, Error> {
         let now = Cursor::now();
         let longest = match until {
@@ -233,7 +264,7 @@ impl<'a, 's> Hub<'a, 's> {
             Admission::Slot(slot) => (timeout, None, Some(slot)),
         };
         let (interval, grant) = (self.terms.interval, self.grant.clone());
-        let client = self.terms.client();
+        let (client, renderer) = (self.terms.client(), renderer(retry_after));
         Ok(Wanted {
             subscriptions,
             following,
@@ -245,6 +276,7 @@ impl<'a, 's> Hub<'a, 's> {
             renderer,
             client,
             slot,
+            bookmark: None,
         })
     }
 
@@ -360,6 +392,7 @@ mod tests {
             address: "",
             port: "",
             together: &|_| None,
+            sessions: SessionTerms { held: second, lasts: second, most: 1, most_per_address: 1 },
         }
     }
 

@@ -286,7 +286,7 @@ impl Leader {
 
     fn has_room(&self, crowd: &Crowd) -> bool {
         let limit = sys::limit(libc::RLIMIT_NOFILE, None).map_or(0, |limit| limit.rlim_cur);
-        let coming = (self.pending.len() + 1) * 4;
+        let coming = (self.pending.len() + 1) * 6;
         let used =
             crowd.descriptors() + self.processes.len() + self.askers.len() + coming + RESERVED;
         u64::try_from(used).is_ok_and(|used| used < limit)

@@ -2,12 +2,15 @@
 
 mod askers;
 mod asking;
+mod bookmark;
 mod crowd;
 mod facade;
 mod following;
 mod joining;
 mod look;
 mod notice;
+mod session;
+mod sessions;
 mod subscription;
 mod subscriptions;
 mod sweep;
@@ -19,6 +22,8 @@ pub use facade::{About, Hub, NewUpdate, Publication, Terms};
 pub use following::{Start, Wish};
 pub use joining::Together;
 pub use notice::{Notice, Payload, Presence};
+pub use session::{MAX_PATTERNS, Session, SessionTerms};
+pub use sessions::{Attendance, Attended, HeldBack, Sessions};
 pub use subscription::Subscription;
 pub use update::{Occurrence, Piece, Update};
 pub use waiter::{Renderer, Restore, Until, Waiter, Wanted};

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::bookmark::{Bookmark, Mark};
 use super::following::Following;
 use super::look::Look;
 use super::notice::{Notice, Payload, Presence};
@@ -87,6 +88,8 @@ pub struct Wanted {
     /// Held while the subscriber waits, and no longer: a client that has its
     /// answer may come back before this process has ended.
     pub(super) slot: Option<Slot>,
+    /// Of a request of a session.
+    pub(super) bookmark: Option<Bookmark>,
 }
 
 /// One subscriber, its output and what it has received.
@@ -113,6 +116,7 @@ pub struct Waiter {
     /// Whether the output ends with what is unsent, and when at the latest.
     ends: Option<Duration>,
     slot: Option<Slot>,
+    bookmark: Option<Bookmark>,
 }
 
 /// What became of one subscriber.
@@ -137,8 +141,18 @@ impl Waiter {
     /// reads from `output`.
     #[must_use]
     pub fn new(wanted: Wanted, output: Output<'static>, now: Duration, wall: Cursor) -> Self {
-        let Wanted { until, timeout, interval, retry_after, grant, renderer, client, slot, .. } =
-            wanted;
+        let Wanted {
+            until,
+            timeout,
+            interval,
+            retry_after,
+            grant,
+            renderer,
+            client,
+            slot,
+            bookmark,
+            ..
+        } = wanted;
         let deadline = now.saturating_add(timeout);
         Self {
             subscriptions: Subscriptions::new(wanted.subscriptions, wall),
@@ -157,10 +171,14 @@ impl Waiter {
             has_begun: false,
             ends: None,
             slot,
+            bookmark,
         }
     }
 
     /// Takes what was found, as much as one piece holds. Returns whether that is all.
+    ///
+    /// A request of a session takes no event that was found before it knew whether the session
+    /// has changed: the client may have subscribed to more in between.
     pub(super) fn take(
         &mut self,
         look: &Look,
@@ -171,6 +189,9 @@ impl Waiter {
         let budget = Budget::new(MAX_PIECE, &size);
         let may = |topic: &Topic, message: &Message| self.grant.may_receive(topic, Some(message));
         let is_whole = self.subscriptions.take(look, now, budget, (&may, report))?;
+        if self.bookmark.is_some() && (!is_whole || self.subscriptions.has_updates()) {
+            return Ok(is_whole);
+        }
         let Some(following) = &mut self.following else { return Ok(is_whole) };
         match look.sweep() {
             Some(sweep) => Ok(following.take(sweep?, &self.grant, now, budget) && is_whole),
@@ -271,6 +292,9 @@ impl Waiter {
 
     fn take_updates(&mut self) -> Piece {
         match &mut self.following {
+            Some(following) if self.bookmark.is_some() && self.subscriptions.has_updates() => {
+                Piece::Idle(following.position())
+            }
             Some(following) => {
                 let events = following.take_updates();
                 Piece::Events { events, position: following.position() }
@@ -338,7 +362,9 @@ impl Waiter {
     /// The answer to a request that cannot be served any longer. A stream only ends: its
     /// client reconnects, and learns it then.
     pub(super) fn refuse(&self, error: &Error) -> Vec<u8> {
-        match self.has_begun {
+        // A poll that has its answer may not have sent it.
+        let is_sent = matches!(self.until, Until::Deadline) || self.is_ending();
+        match self.has_begun && is_sent {
             true => Vec::new(),
             false => self.renderer.refuse(error).with_cors(self.grant.allowed_origin()).bytes(),
         }
@@ -359,7 +385,15 @@ impl Waiter {
     /// How many descriptors another process gets with it.
     pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let slot = self.slot.iter().flat_map(|slot| slot.names().iter().map(AsFd::as_fd));
-        [self.output.as_fd()].into_iter().chain(slot).collect()
+        let bookmark = self.bookmark.as_ref().and_then(Bookmark::descriptor).map(AsFd::as_fd);
+        [self.output.as_fd()].into_iter().chain(bookmark).chain(slot).collect()
+    }
+
+    /// The bookmark of a session, and where its client stands; `None` if the session has
+    /// changed. Then the client is told nothing, and another entry would be one more change.
+    pub(super) fn bookmark(&self) -> Option<(&Bookmark, Position)> {
+        let told = self.following.as_ref().filter(|_| !self.subscriptions.has_updates());
+        Some((self.bookmark.as_ref()?, told?.position()))
     }
 
     /// Itself for another process, besides its descriptors and what is unsent.
@@ -377,6 +411,7 @@ impl Waiter {
             renderer: self.renderer.save(),
             has_begun: self.has_begun,
             ends: self.ends,
+            bookmark: self.bookmark.as_ref().map(|bookmark| bookmark.mark().clone()),
         }
     }
 }
@@ -397,6 +432,8 @@ pub(super) struct Record {
     renderer: String,
     has_begun: bool,
     ends: Option<Duration>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bookmark: Option<Mark>,
 }
 
 impl Record {
@@ -404,19 +441,24 @@ impl Record {
     /// or its protocol is not known here.
     pub(super) fn waiter(
         self,
-        mut descriptors: Vec<OwnedFd>,
+        descriptors: Vec<OwnedFd>,
         unsent: Vec<u8>,
         interval: Duration,
         now: Duration,
         restore: Restore,
     ) -> Option<Waiter> {
-        if descriptors.is_empty() {
-            return None;
-        }
-        let mut output = Output::from(descriptors.remove(0));
+        let mut descriptors = descriptors.into_iter();
+        let mut output = Output::from(descriptors.next()?);
         if !unsent.is_empty() {
             output.push(unsent, now);
         }
+        let bookmark = match self.bookmark {
+            Some(mark) if mark.has_descriptor => {
+                Some(Bookmark::new(mark, Some(descriptors.next()?)))
+            }
+            mark => mark.map(|mark| Bookmark::new(mark, None)),
+        };
+        let names: Vec<_> = descriptors.collect();
         Some(Waiter {
             subscriptions: Subscriptions::new(self.subscriptions, Cursor::now()),
             following: self.following,
@@ -432,7 +474,8 @@ impl Record {
             renderer: restore(&self.renderer)?,
             has_begun: self.has_begun,
             ends: self.ends,
-            slot: (!descriptors.is_empty()).then(|| Slot::from(descriptors)),
+            slot: (!names.is_empty()).then(|| Slot::from(names)),
+            bookmark,
         })
     }
 }

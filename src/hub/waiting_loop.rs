@@ -444,9 +444,25 @@ impl<'a> Shared<'a> {
                     self.crowd.touch(id);
                 }
             }
-            Ok(Next::End(bytes)) => self.finish(id, bytes),
+            Ok(Next::End(bytes)) => match self.keep_place(id) {
+                Ok(()) => self.finish(id, bytes),
+                Err(error) => self.refuse(id, &error),
+            },
             Err(error) => self.refuse(id, &error),
         }
+    }
+
+    /// The log of a session says what its client is told before that is told: after a kill in
+    /// between it comes again only to a client that says what it has received. Without a place
+    /// in the log it would come again to everybody.
+    fn keep_place(&mut self, id: Id) -> Result<(), Error> {
+        let Some(waiter) = self.crowd.get(id) else { return Ok(()) };
+        let Some((bookmark, told)) = waiter.bookmark() else { return Ok(()) };
+        // The connection to a server may be in use for the watch.
+        if let Some(watch) = &mut self.watch {
+            watch.arm(&[]);
+        }
+        bookmark.note(self.store, told).inspect_err(|error| (self.report)(error))
     }
 
     fn refuse(&mut self, id: Id, error: &Error) {
@@ -929,6 +945,7 @@ mod tests {
             renderer: Box::new(Recorder { pieces: Rc::clone(&pieces), enough }),
             client: None,
             slot: None,
+            bookmark: None,
         };
         let null: &'static File =
             Box::leak(Box::new(File::options().write(true).open("/dev/null").unwrap()));

@@ -1,5 +1,6 @@
-//! Pseudo-random numbers, so that processes do not act in step.
+//! Pseudo-random numbers, so that processes do not act in step, and secrets.
 
+use std::io;
 use std::process;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -46,6 +47,17 @@ fn mix(number: u64) -> u64 {
     let mixed = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^ mixed >> 31
+}
+
+/// Random bytes that nobody can guess (getrandom(2)).
+///
+/// # Errors
+/// That of the system call.
+pub fn secret<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    // The kernel gives up to 256 bytes at once.
+    let count = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    if count == N { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
 impl Default for Random {

@@ -42,6 +42,13 @@ impl Slot {
     pub fn names(&self) -> &[OwnedFd] {
         &self.names
     }
+
+    /// Both.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.names.extend(other.names);
+        self
+    }
 }
 
 impl From<Vec<OwnedFd>> for Slot {
@@ -69,6 +76,13 @@ impl Slots<'_> {
         }
         Ok(Some(Slot { names }))
     }
+}
+
+/// The hash of an address, the same for all addresses that count as one client.
+#[must_use]
+pub fn address_hash(address: &str) -> u32 {
+    let hash = u64::from_str_radix(&hash(&[&address_group(address)]), 16).unwrap_or(0);
+    u32::try_from(hash & u64::from(u32::MAX)).unwrap_or(0)
 }
 
 /// The beginning of the names of a store's slots. Then comes the number of a slot, or the

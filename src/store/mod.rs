@@ -7,11 +7,13 @@ pub mod file;
 mod memcached;
 pub mod open;
 mod redis;
+mod sessions;
 
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 pub use budget::{Budget, Size};
+pub use sessions::{Allowance, SessionLog, Sessions};
 
 use crate::error::Error;
 use crate::event::{Cursor, Draft, Message, Since, Topic};
@@ -36,7 +38,7 @@ pub struct Retention {
 const OVERHEAD: usize = 42;
 
 /// Of a store without an order of all topics.
-const NO_ORDER: &str = "patterns and Mercure need a store of files, or one Redis server";
+const NO_ORDER: &str = "patterns, Mercure and Bayeux need a store of files, or one Redis server";
 
 /// The limits for the space that a store takes from other programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,6 +189,14 @@ pub trait Store {
     fn first_after(&self, topic: &Topic, after: Cursor) -> Option<Cursor> {
         let _ = (topic, after);
         None
+    }
+
+    /// The sessions that the store keeps.
+    ///
+    /// # Errors
+    /// 501 if it keeps none.
+    fn sessions(&self) -> Result<&dyn Sessions, Error> {
+        Err(Error::NotImplemented(NO_ORDER))
     }
 
     /// Makes a watch that is on no topic yet.

@@ -318,4 +318,8 @@ fn all_topics_are_on_any_of(kind: Kind, encrypted: &str) {
     }
     // The nodes have no common order.
     assert_eq!(call(&nodes[0].0.url(), "matching=t*").answer().status(), 501);
+    let handshake = r#"{"channel":"/meta/handshake","supportedConnectionTypes":["long-polling"]}"#;
+    let bayeux = call(&nodes[0].0.url(), "").variable("SCRIPT_NAME", "/bayeux").form(handshake);
+    let answer = bayeux.variable("CONTENT_TYPE", "application/json").answer();
+    assert!(answer.body.contains("501::patterns, Mercure and Bayeux need a store"), "{answer:?}");
 }

@@ -10,6 +10,7 @@ mod name;
 mod order;
 mod publisher;
 mod quota;
+mod sessions;
 mod survey;
 mod watch;
 
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, Mode, OFlags, open};
 
-use super::{Budget, Horizon, Limits, Reading, Readings, Retention, Seen, Store, Watch};
+use super::{Budget, Horizon, Limits, Reading, Readings, Retention, Seen, Sessions, Store, Watch};
 use crate::error::Error;
 use crate::event::{Cursor, Draft, Since, Topic};
 use dir_entry::DirEntry;
@@ -93,6 +94,9 @@ impl FileStore {
         budget: &mut Budget,
     ) -> Result<Option<Reading>, Error> {
         let path = self.path.join(file_name(topic));
+        if topic.session().is_some() {
+            return sessions::read_session(&path, since).map(Some);
+        }
         let entry = DirEntry { directory: CWD, name: &path, path: &path };
         while !budget.is_spent() {
             let Some(found) = entry.stat()? else {
@@ -155,6 +159,10 @@ impl Store for FileStore {
         let path = self.path.join(file_name(topic));
         let entry = DirEntry { directory: CWD, name: &path, path: &path };
         EventFile::open(entry, OFlags::RDONLY).ok()??.first_after(after)
+    }
+
+    fn sessions(&self) -> Result<&dyn Sessions, Error> {
+        Ok(self)
     }
 
     fn watch(&self) -> Box<dyn Watch> {

@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use sha2::{Digest, Sha256};
 
 use crate::event::Topic;
+use crate::event::session::SessionId;
 
 /// The longest file name that Linux takes, in bytes (`NAME_MAX`).
 const NAME_MAX: usize = 255;
 
 const SUFFIX: &str = ".comet";
+const SESSION_SUFFIX: &str = ".session";
 
 /// The beginning of a shortened name. In any other name, `25` or `2F` follows each `%`.
 const SHORTENED: &str = "%~";
@@ -39,12 +41,27 @@ pub enum Named {
 /// shortened: its beginning, and a hash of the topic.
 #[must_use]
 pub fn file_name(topic: &Topic) -> PathBuf {
+    if let Some(id) = topic.session() {
+        return session_name(&id);
+    }
     let encoded = encoded(topic);
     let name = match fits(&encoded) {
         true => encoded + SUFFIX,
         false => shortened(topic, &encoded),
     };
     name.into()
+}
+
+/// The name of the log of a session. No topic has such a file.
+#[must_use]
+pub fn session_name(id: &SessionId) -> PathBuf {
+    format!("{}{SESSION_SUFFIX}", id.as_str()).into()
+}
+
+/// The session whose log has this name.
+#[must_use]
+pub fn session_of(name: &[u8]) -> Option<SessionId> {
+    SessionId::parse(std::str::from_utf8(name).ok()?.strip_suffix(SESSION_SUFFIX)?)
 }
 
 /// Whether its file has a shortened name, and the topic is in the header.

@@ -23,7 +23,7 @@ use crate::process::sys;
 use crate::store::Retention;
 
 /// The pause between two attempts to take the lock.
-const LOCK_PAUSE: Duration = Duration::from_micros(100);
+pub const LOCK_PAUSE: Duration = Duration::from_micros(100);
 
 /// The beginning of a temporary file's name. The process id of its creator and a hyphen
 /// follow.
@@ -281,7 +281,7 @@ impl Publisher<'_> {
 
 /// A file that is written under a temporary name and then renamed, so that it appears
 /// whole. Without the rename it is removed.
-struct TempFile<'a> {
+pub struct TempFile<'a> {
     name: PathBuf,
     file: File,
     /// The name that it will get.
@@ -289,7 +289,7 @@ struct TempFile<'a> {
 }
 
 impl<'a> TempFile<'a> {
-    fn create(entry: DirEntry<'a>, mode: u32) -> io::Result<Self> {
+    pub fn create(entry: DirEntry<'a>, mode: u32) -> io::Result<Self> {
         loop {
             let name = format!("{TEMP_PREFIX}{}-{}", std::process::id(), Cursor::now());
             let name = entry.name.with_file_name(name);
@@ -334,6 +334,11 @@ impl<'a> TempFile<'a> {
         self.file.set_permissions(PermissionsExt::from_mode(mode))
     }
 
+    /// Writes its content.
+    pub fn write(&self, content: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(content, 0)
+    }
+
     /// Writes the content for the file's inode, and sets the time.
     fn fill(&self, content: impl FnOnce(u64) -> Vec<u8>, time: Cursor) -> io::Result<()> {
         let content = content(self.file.metadata()?.ino());
@@ -341,7 +346,8 @@ impl<'a> TempFile<'a> {
         set_time(&self.file, time)
     }
 
-    fn place(&self, flags: RenameFlags) -> io::Result<()> {
+    /// Gives it its name.
+    pub fn place(&self, flags: RenameFlags) -> io::Result<()> {
         self.here().rename(self.entry, flags)
     }
 
@@ -364,7 +370,7 @@ fn without_group(mode: u32) -> u32 {
 }
 
 /// Read and write for the owner.
-const OWNER_RW: u32 = 0o600;
+pub const OWNER_RW: u32 = 0o600;
 /// Read and write for the group.
 const GROUP_RW: u32 = 0o060;
 /// Read and write for all users.

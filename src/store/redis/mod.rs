@@ -6,6 +6,7 @@
 mod cluster;
 mod connection;
 mod reply;
+mod sessions;
 mod url;
 mod watch;
 
@@ -16,7 +17,9 @@ use std::time::Duration;
 
 use redis_protocol::resp2::types::OwnedFrame;
 
-use super::{Budget, Clock, Horizon, NO_ORDER, Reading, Readings, Retention, Seen, Store, Watch};
+use super::{
+    Budget, Clock, Horizon, NO_ORDER, Reading, Readings, Retention, Seen, Sessions, Store, Watch,
+};
 use crate::error::Error;
 use crate::event::{Cursor, Draft, Extra, Message, Since, Topic};
 use crate::net::stream::{MAX_REPLY_BYTES, invalid_reply};
@@ -249,6 +252,10 @@ impl Store for RedisStore {
 
     fn look(&self, wanted: &[(&Topic, Since)], budget: &mut Budget) -> Result<Readings, Error> {
         self.look_at(wanted, budget).map_err(self.failed())
+    }
+
+    fn sessions(&self) -> Result<&dyn Sessions, Error> {
+        Ok(self)
     }
 
     fn watch(&self) -> Box<dyn Watch> {
