@@ -171,9 +171,12 @@ impl Request {
     /// memory.
     ///
     /// # Errors
-    /// The fault of the request as HTTP: 400, 405, 408, 411, 413, 414, 415.
+    /// The fault of the request as HTTP: 400, 405, 408, 413, 414, 415.
     pub fn receive(&mut self, stdin: impl Read, max_body: usize) -> Result<(), Error> {
-        let declared = content_length(&self.length, max_body).unwrap_or(MAX_DISCARD);
+        let declared = match self.has_length() {
+            true => content_length(&self.length, max_body).unwrap_or(MAX_DISCARD),
+            false => max_body + MAX_DISCARD,
+        };
         let mut stdin = stdin.take(declared as u64);
         let body = self.checked_body(&mut stdin, max_body);
         // Under mod_cgid stdin and stdout are one socket: a part of the body that
@@ -192,14 +195,21 @@ impl Request {
         }
     }
 
+    /// Whether the server says how long the body is. Apache does not for one that came in
+    /// chunks, and ends standard input after it.
+    fn has_length(&self) -> bool {
+        !self.is_chunked || !self.length.is_empty()
+    }
+
     /// Reads as much as `CONTENT_LENGTH` promises (RFC 3875 §4.2), which is
     /// checked before anything is read.
     fn read_body(&self, stdin: impl Read, limit: usize) -> Result<Body, Error> {
-        if self.length.is_empty() && self.is_chunked {
-            return Err(Error::LengthRequired);
-        }
         let length = content_length(&self.length, limit)?;
-        if length == 0 {
+        let body = match self.has_length() {
+            true => read_exactly(stdin, length)?,
+            false => read_to_end(stdin, limit)?,
+        };
+        if body.is_empty() {
             return Ok(Body::Empty);
         }
         let essence = self.content_type.split(|&byte| byte == b';').next().unwrap_or_default();
@@ -207,8 +217,7 @@ impl Request {
         if essence.starts_with(b"multipart/") {
             return Err(Error::UnsupportedBody);
         }
-        let text = String::from_utf8(read_exactly(stdin, length)?);
-        let text = text.map_err(|_| Error::UnsupportedBody)?;
+        let text = String::from_utf8(body).map_err(|_| Error::UnsupportedBody)?;
         Ok(match essence.as_slice() {
             b"" | b"application/x-www-form-urlencoded" => Body::Form(text),
             _ => Body::Text(text),
@@ -235,6 +244,16 @@ fn read_exactly(mut stdin: impl Read, length: usize) -> Result<Vec<u8>, Error> {
         Ok(read) if read == length => Ok(body),
         Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(Error::BodyTooSlow),
         _ => Err(Error::BadRequest("the body ended before its Content-Length".into())),
+    }
+}
+
+fn read_to_end(stdin: impl Read, limit: usize) -> Result<Vec<u8>, Error> {
+    let mut body = Vec::new();
+    match stdin.take(limit as u64 + 1).read_to_end(&mut body) {
+        Ok(read) if read > limit => Err(Error::BodyTooLong(limit)),
+        Ok(_) => Ok(body),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(Error::BodyTooSlow),
+        Err(_) => Err(Error::BadRequest("the body ended before its last chunk".into())),
     }
 }
 
@@ -341,11 +360,19 @@ mod tests {
             (&[("CONTENT_LENGTH", "3 ")], 400),
             (&[("CONTENT_LENGTH", "100")], 413),
             (&[("CONTENT_LENGTH", "99999999999999999999999")], 413),
-            (&[("HTTP_TRANSFER_ENCODING", "chunked")], 411),
             (&[("CONTENT_LENGTH", "3"), ("CONTENT_TYPE", "Multipart/form-data; boundary=x")], 415),
         ] {
             assert_eq!(post(extra, "a=b").unwrap_err().status(), status, "{extra:?}");
         }
+    }
+
+    #[test]
+    fn body_in_chunks_ends_with_the_input() {
+        let chunked = [("HTTP_TRANSFER_ENCODING", "chunked")];
+        assert_eq!(post(&chunked, "a=b").unwrap(), Body::Form("a=b".into()));
+        assert_eq!(post(&chunked, "").unwrap(), Body::Empty);
+        assert!(post(&chunked, &"x".repeat(99)).is_ok());
+        assert_eq!(post(&chunked, &"x".repeat(100)).unwrap_err().status(), 413);
     }
 
     #[test]

@@ -164,7 +164,6 @@ pub fn status_line(status: u16) -> &'static str {
         404 => "404 Not Found",
         405 => "405 Method Not Allowed",
         408 => "408 Request Timeout",
-        411 => "411 Length Required",
         413 => "413 Content Too Large",
         414 => "414 URI Too Long",
         415 => "415 Unsupported Media Type",
