@@ -8,6 +8,7 @@ use crate::auth::access::{
     Algorithm, HubUrl, KeyFile, Mercure, Origin, Policy, Publish, Subscribe, TellStore, Topics,
 };
 use crate::error::Error;
+use crate::hub::SessionTerms;
 
 /// The store: the directory of the PHP version of 2011.
 pub const STORE: &str = "file:///dev/shm";
@@ -61,6 +62,15 @@ pub const MERCURE_WITHOUT_EXP: bool = false;
 /// that comes or goes a look at all others.
 pub const MERCURE_SUBSCRIPTIONS: bool = false;
 
+/// How long a connect of Bayeux is held, as in `CometD`.
+pub const BAYEUX_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a session of Bayeux lasts after the answer to its last connect, as in `CometD`.
+pub const BAYEUX_MAX_INTERVAL: Duration = Duration::from_secs(10);
+/// How many sessions of Bayeux there are. Each has a small file.
+pub const BAYEUX_MAX_SESSIONS: usize = 10_000;
+/// How many sessions of Bayeux there are of one address.
+pub const BAYEUX_MAX_SESSIONS_PER_ADDRESS: usize = 100;
+
 /// The highest limit of waiters. When all slots are taken, a request tries every
 /// slot, and this number takes 0.1 s.
 const MOST_WAITERS: u32 = 100_000;
@@ -110,6 +120,8 @@ pub struct Config {
     /// `NOVCOMET_STALE`: seconds that a topic without an event keeps its file, 0 for
     /// ever.
     pub stale: Duration,
+    /// `NOVCOMET_BAYEUX_…`: the sessions of Bayeux.
+    pub bayeux: SessionTerms,
     /// `NOVCOMET_TOGETHER`: whether subscribers wait in one process.
     pub together: bool,
     /// `NOVCOMET_MERCURE_SUBSCRIPTIONS`: whether a hub tells who subscribes.
@@ -152,6 +164,7 @@ impl Config {
             max_topics: env.count("NOVCOMET_MAX_TOPICS", MAX_TOPICS)?,
             keep_free: env.percent("NOVCOMET_KEEP_FREE", KEEP_FREE)?,
             stale: env.age_or_never("NOVCOMET_STALE", STALE)?,
+            bayeux: bayeux(&env)?,
             together: env.word("NOVCOMET_TOGETHER", AUTO, together)?.unwrap_or(TOGETHER),
             mercure_subscriptions: env
                 .switch("NOVCOMET_MERCURE_SUBSCRIPTIONS", MERCURE_SUBSCRIPTIONS)?,
@@ -171,6 +184,12 @@ impl Config {
     #[must_use]
     pub fn max_file(&self) -> u64 {
         self.keep_bytes * 4 + self.max_data as u64 * 6 + 4_096
+    }
+
+    /// The sessions of clients. None is held for longer than a request waits.
+    #[must_use]
+    pub fn sessions(&self) -> SessionTerms {
+        SessionTerms { held: self.bayeux.held.min(self.wait()), ..self.bayeux }
     }
 
     /// The longest wait of a request.
@@ -337,6 +356,16 @@ fn mercure(env: &Env) -> Result<Mercure, Error> {
         anonymous: env.switch("NOVCOMET_MERCURE_ANONYMOUS", MERCURE_ANONYMOUS)?,
         url_token: env.switch("NOVCOMET_MERCURE_URL_TOKEN", MERCURE_URL_TOKEN)?,
         without_exp: without_exp.unwrap_or(MERCURE_WITHOUT_EXP),
+    })
+}
+
+fn bayeux(env: &Env) -> Result<SessionTerms, Error> {
+    Ok(SessionTerms {
+        held: env.seconds("NOVCOMET_BAYEUX_TIMEOUT", BAYEUX_TIMEOUT)?,
+        lasts: env.seconds("NOVCOMET_BAYEUX_MAX_INTERVAL", BAYEUX_MAX_INTERVAL)?,
+        most: env.count("NOVCOMET_BAYEUX_MAX_SESSIONS", BAYEUX_MAX_SESSIONS)?,
+        most_per_address: env
+            .count("NOVCOMET_BAYEUX_MAX_SESSIONS_PER_ADDRESS", BAYEUX_MAX_SESSIONS_PER_ADDRESS)?,
     })
 }
 

@@ -40,7 +40,7 @@ use process::output::Output;
 use process::sandbox::{self, FileSizeLimit};
 use process::slots::Slots;
 use process::streams::Streams;
-use protocol::{Bounds, Step};
+use protocol::{Action, Bounds, Step};
 use store::check::CheckStore;
 use store::{Limits, Retention, Store};
 
@@ -189,7 +189,11 @@ impl<'s> Service<'_, 's> {
         let bounds = Bounds { max_data: self.config.max_data, hub_url, subscriptions };
         let action = protocol::all::of(self.request).parse(self.request, &bounds)?;
         let policy = &self.config.access;
-        let grant = auth::authorize(policy, self.request, &action.access(), Cursor::now())?;
+        let granted = auth::authorize(policy, self.request, &action.access(), Cursor::now());
+        let grant = match granted {
+            Ok(grant) => grant,
+            Err(error) => return self.forbid(action.as_ref(), error),
+        };
         let writes = action.writes();
         let open = || self.open(writes);
         let _limit = match writes {
@@ -209,6 +213,13 @@ impl<'s> Service<'_, 's> {
         };
         let bytes = response.with_cors(grant.allowed_origin()).bytes();
         Ok(Answer { bytes, is_refused: false })
+    }
+
+    /// A protocol may have its own answer to a client without the rights.
+    fn forbid(&self, action: &dyn Action, error: Error) -> Result<Answer, Error> {
+        let Some(response) = action.forbid(&error) else { return Err(error) };
+        let origin = auth::allowed_origin(&self.config.access.origins, self.request);
+        Ok(Answer { bytes: response.with_cors(origin).bytes(), is_refused: true })
     }
 
     fn wait(&self, wanted: Wanted, streams: &mut Streams) -> Result<Answer, Error> {
@@ -249,6 +260,7 @@ impl<'s> Service<'_, 's> {
             address: &self.request.address,
             port: &self.request.port,
             together,
+            sessions: self.config.sessions(),
         }
     }
 

@@ -1,11 +1,11 @@
 //! Every protocol.
 
-use super::{Protocol, mercure, novcomet};
+use super::{Protocol, bayeux, mercure, novcomet};
 use crate::cgi::Request;
 use crate::hub::Renderer;
 
 /// The last one speaks everything that the others do not.
-static ALL: [&(dyn Protocol + Sync); 2] = [&mercure::Mercure, &novcomet::NovComet];
+static ALL: [&(dyn Protocol + Sync); 3] = [&bayeux::Bayeux, &mercure::Mercure, &novcomet::NovComet];
 
 /// The protocol of `request`.
 #[must_use]

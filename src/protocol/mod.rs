@@ -1,6 +1,7 @@
 //! The protocols: one folder and one line in `all.rs` each.
 
 pub mod all;
+pub mod bayeux;
 pub mod mercure;
 pub mod novcomet;
 mod options;
@@ -57,6 +58,12 @@ pub trait Action {
     /// # Errors
     /// Those of the hub and the store.
     fn perform(self: Box<Self>, hub: &Hub) -> Result<Step, Error>;
+
+    /// The answer if the client has not the rights, unless it is that of [`Protocol::refuse`].
+    fn forbid(&self, error: &Error) -> Option<Response> {
+        let _ = error;
+        None
+    }
 }
 
 /// The next step after an action.

@@ -27,20 +27,25 @@ pub fn challenged(
 ) -> Response {
     let status = error.status();
     let mut head = Head::new(status, PROBLEM);
+    let mut detail = error.to_string();
     if *error == Error::MethodNotAllowed {
         head = head.header("Allow", methods);
+        detail = format!("use {methods}");
     }
     if let Some(challenge) = challenge {
         head = head.header("WWW-Authenticate", FieldValue::from(challenge));
     }
     let retry_after = (status >= 500).then_some(RETRY_AFTER);
-    head.retry_after(retry_after).body(details(error))
+    head.retry_after(retry_after).body(json(status, &detail))
 }
 
 /// The JSON of `error` (RFC 9457 §3.1).
 #[must_use]
 pub fn details(error: &Error) -> String {
-    let status = error.status();
+    json(error.status(), &error.to_string())
+}
+
+fn json(status: u16, detail: &str) -> String {
     let title = status_line(status).split_once(' ').map(|(_, phrase)| phrase);
-    json!({"title": title, "status": status, "detail": error.to_string()}).to_string()
+    json!({"title": title, "status": status, "detail": detail}).to_string()
 }

@@ -11,12 +11,12 @@ fn quote(example: &str) -> String {
 }
 
 fn brief() -> String {
-    quote(r#"{"version":"0.1.0","protocols":["mercure","novcomet"]}"#)
+    quote(r#"{"version":"0.1.0","protocols":["bayeux","mercure","novcomet"]}"#)
 }
 
 fn whole(store: &Store) -> String {
     let whole = quote(
-        r#"{"version":"0.1.0","protocols":["mercure","novcomet"],"store":"file:///dev/shm"}"#,
+        r#"{"version":"0.1.0","protocols":["bayeux","mercure","novcomet"],"store":"file:///dev/shm"}"#,
     );
     whole.replace("/dev/shm", store.0.to_str().unwrap())
 }

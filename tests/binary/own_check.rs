@@ -56,7 +56,7 @@ fn every_protocol_is_available() {
         assert_eq!(quiet, format!(r#"{{"s":0,"k":{{"a.comet":1795415403.000005,"b":{b}}}}}"#));
     }
     let about = call(&mailboxes, "about=1").variable("NOVCOMET_TELL_STORE", "on").answer().body;
-    assert!(about.ends_with(r#""protocols":["mercure","novcomet"]}"#), "{about}");
+    assert!(about.ends_with(r#""protocols":["bayeux","mercure","novcomet"]}"#), "{about}");
     call(&mailboxes, "subscribed[a.comet]=x").answer().assert_problem(400);
     call(&mailboxes, "publish=a.comet").answer().assert_problem(400);
 }

@@ -58,7 +58,10 @@ fn local_client_learns_the_directory(kind: Kind) {
     assert!(ask(&[]).ends_with(&directory), "{}", ask(&[]));
     for header in ["X-Forwarded-For: 127.0.0.1", "Via: 1.1 a", "Forwarded: for=_a", "X-Real-IP: a"]
     {
-        assert!(ask(&[header]).ends_with(r#""protocols":["mercure","novcomet"]}"#), "{header}");
+        assert!(
+            ask(&[header]).ends_with(r#""protocols":["bayeux","mercure","novcomet"]}"#),
+            "{header}"
+        );
     }
 }
 
