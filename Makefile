@@ -5,11 +5,13 @@
 # without its service. Servers whose package has one are unpacked, not installed.
 DEMO_PACKAGES = gcc libc6-dev apache2-bin curl
 TEST_PACKAGES = $(DEMO_PACKAGES) redis-tools ca-certificates openssl strace acl $(BROWSER_PACKAGES) \
-    $(NODE_PACKAGES) $(SERVER_LIBRARIES) $(RECIPE_PACKAGES)
+    $(NODE_PACKAGES) $(SERVER_LIBRARIES) $(RECIPE_PACKAGES) $(PYTHON_PACKAGES)
 # WebKitGTK's MiniBrowser needs a display: Xvfb has one in memory.
 BROWSER_PACKAGES = chromium $(DBUS_PACKAGE) firefox-esr webkit2gtk-driver xvfb
 # The languages of docs/recipes.md.
 RECIPE_PACKAGES = php-cli python3 ruby
+# The environment of what tests/requirements.txt lists.
+PYTHON_PACKAGES = python3-venv
 SERVERS = lighttpd memcached nginx
 SERVER_LIBRARIES = libnettle8 libpcre2-8-0 libxxhash0 libevent-2.1-7 libsasl2-2 libssl3
 # The session bus that Chromium depends on; the other choice brings systemd.
@@ -76,7 +78,7 @@ help:                     ## lists what make can do
 demo: toolchain packages-demo all   ## serves the demo page on a port of loopback, until Ctrl-C
 	demo/run
 
-test: toolchain packages-test all tests/node_modules  ## runs all tests; as root also those that need root
+test: toolchain packages-test all tests/node_modules target/python  ## runs all tests; as root also those that need root
 	exec tests/run sh -ec '$(STATIC) cargo test $(CARGO_TESTS); \
 	    node --test tests/js/*.test.mjs; \
 	    node --test --test-concurrency=1 tests/browser/*.test.mjs'
@@ -123,6 +125,12 @@ $(TOOLS)/bin/cargo-fuzz:
 
 tests/node_modules: tests/package-lock.json
 	npm ci --prefix tests --no-audit --no-fund
+	touch $@
+
+# A client of Bayeux for Python.
+target/python: tests/requirements.txt
+	python3 -m venv $@
+	$@/bin/pip install -q --disable-pip-version-check --no-deps -r $<
 	touch $@
 
 # The file is in the repository, so that `make install` and a page need no Node.js.

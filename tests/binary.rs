@@ -6,6 +6,10 @@ mod binary {
     mod about;
     mod answers;
     mod batch;
+    mod bayeux;
+    mod bayeux_faults;
+    mod bayeux_hostile;
+    mod bayeux_rights;
     mod cgi;
     mod crash;
     mod full;

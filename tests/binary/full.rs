@@ -14,7 +14,7 @@ const LONG: usize = 3_000;
 
 /// A small tmpfs. It is mounted in its own namespace. A process holds the namespace until its
 /// standard input is closed.
-struct Small {
+pub(super) struct Small {
     holder: Child,
     /// The mount point. Only processes in the namespace see it.
     mount: Store,
@@ -22,7 +22,7 @@ struct Small {
 
 impl Small {
     /// Mounts a file system of this size.
-    fn new(bytes: u32) -> Option<Self> {
+    pub fn new(bytes: u32) -> Option<Self> {
         Self::with(&format!("size={bytes}"))
     }
 
@@ -47,12 +47,12 @@ impl Small {
     }
 
     /// The path to the file system from outside the namespace (proc(5)).
-    fn path(&self) -> PathBuf {
+    pub fn path(&self) -> PathBuf {
         let inside = self.mount.0.strip_prefix("/").unwrap();
         PathBuf::from(format!("/proc/{}/root", self.holder.id())).join(inside)
     }
 
-    fn call(&self, query: &str) -> Call {
+    pub fn call(&self, query: &str) -> Call {
         let url = format!("file://{}", self.mount.0.display());
         let call = Call::new().variable("NOVCOMET_STORE", &url).variable("QUERY_STRING", query);
         // The command runs inside, because Landlock would refuse `path`, which leads through a
@@ -97,7 +97,7 @@ impl Small {
     }
 
     /// A file that takes all the space that is left.
-    fn stuff(&self) -> PathBuf {
+    pub fn stuff(&self) -> PathBuf {
         let path = self.path().join("stuff");
         let mut file = File::create(&path).unwrap();
         while file.write_all(&[b'x'; 4096]).is_ok() {}

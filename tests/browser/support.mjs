@@ -1,6 +1,7 @@
 // Real servers with the shipped configuration, a proxy that causes faults, and Chromium.
 import assert from 'node:assert/strict';
 import {execFile, spawn} from 'node:child_process';
+import {createHmac, randomBytes} from 'node:crypto';
 import {once} from 'node:events';
 import {existsSync, readFileSync} from 'node:fs';
 import fs from 'node:fs/promises';
@@ -19,8 +20,8 @@ const PATIENCE = 30e3;
 export const run = promisify(execFile);
 
 // As in tests/support/host.rs: a program, where Debian installs it or tests/packages unpacks it, and shared memory.
-export const program = name => ['/usr/sbin', '/usr/bin', `${SOURCE}/target/packages/usr/sbin`]
-  .map(folder => `${folder}/${name}`).find(existsSync) ?? name;
+export const program = name => ['', `${SOURCE}/target/packages`]
+  .flatMap(root => ['sbin', 'bin'].map(folder => `${root}/usr/${folder}/${name}`)).find(existsSync) ?? name;
 const SHARED_MEMORY = process.env.TESTS_SHM ?? '/dev/shm';
 
 /** Calls `look` until it returns a true value. */
@@ -144,7 +145,8 @@ export class Server {
 
   /** The same without the web server, by its user. */
   async publishBeside(id, data) {
-    const env = {NOVCOMET_STORE: `file://${this.store}`, QUERY_STRING: `${new URLSearchParams({publish: id, data})}`};
+    const {NOVCOMET_STORE = `file://${this.store}`} = this.options;
+    const env = {NOVCOMET_STORE, QUERY_STRING: `${new URLSearchParams({publish: id, data})}`};
     const user = process.getuid() === 0 ? ['--reuid', 'www-data', '--regid', 'www-data', '--clear-groups'] : [];
     await run('setpriv', [...user, `${this.root}/${CGI}`], {env: {...process.env, ...env}});
   }
@@ -197,6 +199,65 @@ function proc(pid, file) {
   } catch {
     return '';      // the process has ended
   }
+}
+
+/** A Redis that keeps nothing, on a socket that every user can reach. */
+export class Redis {
+  static async start() {
+    const redis = new Redis();
+    redis.root = await fs.mkdtemp(`${os.tmpdir()}/novcomet-redis.`);
+    await fs.chmod(redis.root, 0o755);
+    const options = {port: 0, save: '', dir: redis.root, unixsocket: redis.socket, unixsocketperm: 777};
+    const args = Object.entries(options).flatMap(([name, value]) => [`--${name}`, `${value}`]);
+    redis.child = spawn('setpriv', ['--pdeathsig', 'KILL', program('redis-server'), ...args], {stdio: 'ignore'});
+    await until(() => redis.#answers(), 'Redis answers');
+    return redis;
+  }
+
+  get socket() { return `${this.root}/socket`; }
+
+  /** The value of NOVCOMET_STORE. */
+  get url() { return `unix://${this.socket}`; }
+
+  async #answers() {
+    const client = net.connect(this.socket);
+    const event = await Promise.race(['connect', 'error'].map(name => once(client, name).then(() => name, () => 'error')));
+    client.destroy();
+    return event === 'connect';
+  }
+
+  async close() {
+    const ended = once(this.child, 'exit');
+    this.child.kill();
+    await ended;
+    await fs.rm(this.root, {recursive: true});
+  }
+}
+
+/** A key of tokens that the server's user may read. */
+export class Key {
+  static async make() {
+    const key = new Key();
+    key.root = await fs.mkdtemp(`${os.tmpdir()}/novcomet-key.`);
+    await fs.chmod(key.root, 0o755);
+    key.secret = randomBytes(32).toString('hex');
+    await fs.writeFile(key.file, key.secret, {mode: 0o640});
+    if (process.getuid() === 0) await run('chgrp', ['www-data', key.file]);
+    return key;
+  }
+
+  /** The value of NOVCOMET_TOKEN_KEY. */
+  get file() { return `${this.root}/key`; }
+
+  /** A token that is valid for ten minutes. */
+  token(mercure) {
+    const exp = Math.floor(Date.now() / 1e3) + 600;
+    const text = [{alg: 'HS256', typ: 'JWT'}, {exp, mercure}]
+      .map(part => Buffer.from(JSON.stringify(part)).toString('base64url')).join('.');
+    return `${text}.${createHmac('sha256', this.secret).update(text).digest('base64url')}`;
+  }
+
+  async close() { await fs.rm(this.root, {recursive: true}); }
 }
 
 /** A proxy before a server. It forwards everything unless `trouble` answers a request for comet.cgi. */

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use arbitrary::{Result, Unstructured};
 
-use crate::properties::{config, cursor, log, mercure, query, stream, token, topic};
+use crate::properties::{bayeux, config, cursor, log, mercure, query, stream, token, topic};
 
 #[test]
 fn query_holds() {
@@ -37,6 +37,11 @@ fn stream_holds() {
 #[test]
 fn mercure_holds() {
     try_all("mercure", 50_000, mercure::holds, mercure::case);
+}
+
+#[test]
+fn bayeux_holds() {
+    try_all("bayeux", 3_000, bayeux::holds, bayeux::case);
 }
 
 #[test]

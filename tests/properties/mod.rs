@@ -2,6 +2,7 @@
 //! property is violated, with cases that resemble real inputs. tests/house/properties.rs runs
 //! thousands of them, and fuzz/ passes them to libFuzzer.
 
+pub mod bayeux;
 pub mod config;
 pub mod cursor;
 pub mod log;

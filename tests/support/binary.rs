@@ -252,6 +252,11 @@ impl Answer {
         line.strip_prefix("Status: ").unwrap()[..3].parse().unwrap()
     }
 
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut pairs = self.head.lines().filter_map(|line| line.split_once(": "));
+        pairs.find(|(found, _)| *found == name).map(|(_, value)| value)
+    }
+
     /// `s`, and the cursor of `topic` as the text that was sent.
     pub fn cursor(&self, topic: &str) -> (char, String) {
         let s = self.body.chars().nth(5).unwrap();

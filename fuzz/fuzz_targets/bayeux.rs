@@ -1,0 +1,3 @@
+#![no_main]
+
+novcomet_fuzz::target!(bayeux);
