@@ -4,6 +4,7 @@ mod budget;
 pub mod check;
 mod fault;
 pub mod file;
+mod inquiry;
 mod memcached;
 pub mod open;
 mod redis;
@@ -12,6 +13,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 pub use budget::{Budget, Size};
+pub use inquiry::{Kept, Stock};
 
 use crate::error::Error;
 use crate::event::{Cursor, Draft, Message, Since, Topic};
@@ -34,6 +36,9 @@ pub struct Retention {
 /// The bytes that a stored message takes in addition to its text: about those of a
 /// line of the log.
 const OVERHEAD: usize = 42;
+
+/// More bytes than a topic keeps: all of its messages are read.
+const MOST_KEPT: usize = 1 << 40;
 
 /// Of a store without an order of all topics.
 const NO_ORDER: &str = "patterns and Mercure need a store of files, or one Redis server";
@@ -187,6 +192,31 @@ pub trait Store {
     fn first_after(&self, topic: &Topic, after: Cursor) -> Option<Cursor> {
         let _ = (topic, after);
         None
+    }
+
+    /// Whether a publish would work now. It changes no topic.
+    ///
+    /// # Errors
+    /// 503 or 507 if not.
+    fn try_out(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// How much it holds.
+    ///
+    /// # Errors
+    /// 503 if the store cannot be used.
+    fn stock(&self) -> Result<Stock, Error> {
+        Ok(Stock::default())
+    }
+
+    /// What it keeps of a topic.
+    ///
+    /// # Errors
+    /// 501 if the store keeps nothing, 503 if the topic or the store cannot be used.
+    fn kept(&self, topic: &Topic) -> Result<Kept, Error> {
+        let reading = self.read(topic, Since::Earliest, MOST_KEPT)?;
+        Ok(Kept::of(&reading.messages, reading.standing))
     }
 
     /// Makes a watch that is on no topic yet.

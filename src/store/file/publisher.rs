@@ -281,7 +281,7 @@ impl Publisher<'_> {
 
 /// A file that is written under a temporary name and then renamed, so that it appears
 /// whole. Without the rename it is removed.
-struct TempFile<'a> {
+pub struct TempFile<'a> {
     name: PathBuf,
     file: File,
     /// The name that it will get.
@@ -289,7 +289,7 @@ struct TempFile<'a> {
 }
 
 impl<'a> TempFile<'a> {
-    fn create(entry: DirEntry<'a>, mode: u32) -> io::Result<Self> {
+    pub fn create(entry: DirEntry<'a>, mode: u32) -> io::Result<Self> {
         loop {
             let name = format!("{TEMP_PREFIX}{}-{}", std::process::id(), Cursor::now());
             let name = entry.name.with_file_name(name);
@@ -339,6 +339,10 @@ impl<'a> TempFile<'a> {
         let content = content(self.file.metadata()?.ino());
         self.file.write_all_at(&content, 0)?;
         set_time(&self.file, time)
+    }
+
+    pub fn write(&self, content: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(content, 0)
     }
 
     fn place(&self, flags: RenameFlags) -> io::Result<()> {
