@@ -2,12 +2,15 @@
 
 mod askers;
 mod asking;
+mod counting;
 mod crowd;
 mod facade;
 mod following;
+mod inquiry;
 mod joining;
 mod look;
 mod notice;
+mod numbers;
 mod subscription;
 mod subscriptions;
 mod sweep;
@@ -15,10 +18,13 @@ mod update;
 mod waiter;
 mod waiting_loop;
 
+pub use crate::store::Kept;
 pub use facade::{About, Hub, NewUpdate, Publication, Terms};
 pub use following::{Start, Wish};
+pub use inquiry::{Figures, Listed};
 pub use joining::Together;
 pub use notice::{Notice, Payload, Presence};
+pub use numbers::Waiters;
 pub use subscription::Subscription;
 pub use update::{Occurrence, Piece, Update};
 pub use waiter::{Renderer, Restore, Until, Waiter, Wanted};

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::counting::count;
 use super::following::Following;
 use super::look::Look;
 use super::notice::{Notice, Payload, Presence};
@@ -214,6 +215,16 @@ impl Waiter {
         }
     }
 
+    /// When its wait ends, besides SIGTERM and a client that has gone.
+    pub(super) fn until(&self) -> Until {
+        self.until
+    }
+
+    /// Whether it got no slot, so that its client polls.
+    pub(super) fn lacks_slot(&self) -> bool {
+        self.retry_after.is_some()
+    }
+
     /// When it began to wait.
     pub(super) fn started(&self) -> Duration {
         self.started
@@ -256,7 +267,7 @@ impl Waiter {
         match (self.until, found) {
             (Until::Deadline, _) => self.stream(found, now),
             (Until::FirstUpdate, Found::Updates) => {
-                let updates = self.take_updates();
+                let updates = self.take_updates(now);
                 self.render(&updates).map(Next::End)
             }
             (Until::FirstUpdate, Found::Nothing | Found::Terminated) => {
@@ -269,14 +280,16 @@ impl Waiter {
         }
     }
 
-    fn take_updates(&mut self) -> Piece {
-        match &mut self.following {
+    fn take_updates(&mut self, now: Duration) -> Piece {
+        let piece = match &mut self.following {
             Some(following) => {
                 let events = following.take_updates();
                 Piece::Events { events, position: following.position() }
             }
             None => Piece::Updates(self.subscriptions.take_updates()),
-        }
+        };
+        count(&piece, now.saturating_sub(self.started));
+        piece
     }
 
     fn stream(&mut self, found: Found, now: Duration) -> Result<Next, Error> {
@@ -287,7 +300,7 @@ impl Waiter {
         }
         match found {
             Found::Updates if goes_on => {
-                let updates = self.take_updates();
+                let updates = self.take_updates(now);
                 bytes.extend(self.render(&updates)?);
             }
             Found::Nothing if !is_start && now >= self.started + HEARTBEAT => {
