@@ -37,10 +37,19 @@ pub fn challenged(
     head.retry_after(retry_after).body(details(error))
 }
 
+/// A problem with this text, of a server that may work again soon.
+#[must_use]
+pub fn problem_with(status: u16, detail: &str) -> Response {
+    Head::new(status, PROBLEM).retry_after(Some(RETRY_AFTER)).body(object(status, detail))
+}
+
 /// The JSON of `error` (RFC 9457 §3.1).
 #[must_use]
 pub fn details(error: &Error) -> String {
-    let status = error.status();
+    object(error.status(), &error.to_string())
+}
+
+fn object(status: u16, detail: &str) -> String {
     let title = status_line(status).split_once(' ').map(|(_, phrase)| phrase);
-    json!({"title": title, "status": status, "detail": error.to_string()}).to_string()
+    json!({"title": title, "status": status, "detail": detail}).to_string()
 }
