@@ -8,7 +8,10 @@ mod binary {
     mod batch;
     mod cgi;
     mod crash;
+    mod figures;
     mod full;
+    mod health;
+    mod inquiry;
     mod mercure;
     mod neighbours;
     mod own_check;

@@ -3,6 +3,7 @@
 mod support;
 
 mod servers {
+    mod figures;
     mod hostile;
     mod limits;
     mod mercure;
