@@ -19,6 +19,8 @@ use crate::support::wait::eventually;
 const PAGE: &str = include_str!("../../docs/metrics.md");
 /// As long as the file, and longer.
 static ZEROS: &[u8] = &[0; 65_536];
+/// The bytes of a slot.
+const SLOT: i64 = 96 * 8;
 const PUBLISHES: &str = "novcomet_publishes_total";
 
 /// A call as of a browser on the server's own machine.
@@ -118,6 +120,24 @@ fn publishes_of_many_processes_are_counted_exactly() {
     assert_eq!(value(&text, PUBLISHES), 2 * 8 * EACH);
     assert_eq!(value(&text, "novcomet_topics"), 9);
     assert_eq!(value(&text, "novcomet_store_errors_total"), 0);
+}
+
+/// Two publishers write at the same time, and two slots are free. Without a lock the second
+/// would write over the number of the first.
+#[test]
+fn simultaneous_counts_do_not_overwrite_each_other() {
+    let store = counted();
+    let held = File::options().read(true).write(true).open(file(&store)).unwrap();
+    assert!(try_lock_bytes(&held, 0..62 * SLOT).unwrap());
+    let slow = |query: &str| {
+        let inject = "inject=pwrite64:delay_enter=300000";
+        store.query(query).by("strace", &["-o", "/dev/null", "-e", inject]).start()
+    };
+    let both = [slow("publish=a"), slow("publish=b")];
+    for publisher in both {
+        assert_eq!(publisher.answer().body, "true");
+    }
+    assert_eq!(value(&scrape(&store), PUBLISHES), 2);
 }
 
 /// The messages that the topic keeps: all that were published.
@@ -404,7 +424,6 @@ fn each_user_has_a_file() {
 /// Other processes hold the locks of all slots but one, and then of all. No publish waits.
 #[test]
 fn held_slots_delay_no_publish() {
-    const SLOT: i64 = 96 * 8;
     let store = counted();
     let held = File::options().read(true).write(true).open(file(&store)).unwrap();
     let publish = || {
