@@ -266,10 +266,7 @@ impl Waiter {
     pub(super) fn deliver(&mut self, found: Found, now: Duration) -> Result<Next, Error> {
         match (self.until, found) {
             (Until::Deadline, _) => self.stream(found, now),
-            (Until::FirstUpdate, Found::Updates) => {
-                let updates = self.take_updates(now);
-                self.render(&updates).map(Next::End)
-            }
+            (Until::FirstUpdate, Found::Updates) => self.render_updates(now).map(Next::End),
             (Until::FirstUpdate, Found::Nothing | Found::Terminated) => {
                 let end = match &self.following {
                     Some(following) => Piece::Idle(following.position()),
@@ -280,16 +277,22 @@ impl Waiter {
         }
     }
 
-    fn take_updates(&mut self, now: Duration) -> Piece {
-        let piece = match &mut self.following {
+    /// They count as delivered.
+    fn render_updates(&mut self, now: Duration) -> Result<Vec<u8>, Error> {
+        let updates = self.take_updates();
+        let bytes = self.render(&updates)?;
+        count(&updates, now.saturating_sub(self.started));
+        Ok(bytes)
+    }
+
+    fn take_updates(&mut self) -> Piece {
+        match &mut self.following {
             Some(following) => {
                 let events = following.take_updates();
                 Piece::Events { events, position: following.position() }
             }
             None => Piece::Updates(self.subscriptions.take_updates()),
-        };
-        count(&piece, now.saturating_sub(self.started));
-        piece
+        }
     }
 
     fn stream(&mut self, found: Found, now: Duration) -> Result<Next, Error> {
@@ -300,8 +303,7 @@ impl Waiter {
         }
         match found {
             Found::Updates if goes_on => {
-                let updates = self.take_updates(now);
-                bytes.extend(self.render(&updates)?);
+                bytes.extend(self.render_updates(now)?);
             }
             Found::Nothing if !is_start && now >= self.started + HEARTBEAT => {
                 bytes.extend(self.render(&Piece::Heartbeat)?);
