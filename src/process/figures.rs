@@ -148,7 +148,9 @@ fn write_to(file: &File, start: u64) -> io::Result<()> {
     for (sum, number) in sums.0.iter_mut().zip(&PENDING) {
         *sum = sum.wrapping_add(number.load(Relaxed));
     }
-    let bytes: Vec<u8> = sums.0.iter().flat_map(|number| number.to_ne_bytes()).collect();
+    for (bytes, sum) in bytes.chunks_exact_mut(size_of::<u64>()).zip(sums.0) {
+        bytes.copy_from_slice(&sum.to_ne_bytes());
+    }
     file.write_all_at(&bytes, start)?;
     for number in &PENDING {
         number.store(0, Relaxed);
@@ -156,14 +158,17 @@ fn write_to(file: &File, start: u64) -> io::Result<()> {
     Ok(())
 }
 
-fn numbers(bytes: &[u8]) -> Vec<u64> {
-    let number = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_ne_bytes);
-    bytes.chunks_exact(size_of::<u64>()).map(number).collect()
+fn numbers(bytes: &[u8]) -> [u64; NUMBERS] {
+    let mut numbers = [0; NUMBERS];
+    for (number, bytes) in numbers.iter_mut().zip(bytes.chunks_exact(size_of::<u64>())) {
+        *number = bytes.try_into().map_or(0, u64::from_ne_bytes);
+    }
+    numbers
 }
 
 /// The sums at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sums(Vec<u64>);
+pub struct Sums([u64; NUMBERS]);
 
 impl Sums {
     /// Reads the figures of this process's user in `directory`; `None` if nothing is counted.
@@ -172,7 +177,7 @@ impl Sums {
         let (file, _) = existing(directory, OFlags::empty())?;
         let mut bytes = vec![0; SLOTS * SLOT];
         file.read_exact_at(&mut bytes, 0).ok()?;
-        let mut sums = vec![0_u64; NUMBERS];
+        let mut sums = [0_u64; NUMBERS];
         for slot in bytes.chunks_exact(SLOT) {
             for (sum, number) in sums.iter_mut().zip(numbers(slot)) {
                 *sum = sum.wrapping_add(number);
