@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::auth::access::{
-    Algorithm, HubUrl, KeyFile, Mercure, Origin, Policy, Publish, Subscribe, TellStore, Topics,
+    Algorithm, HubUrl, KeyFile, Mercure, Metrics, Origin, Policy, Publish, Subscribe, TellStore,
+    Topics,
 };
 use crate::error::Error;
 use crate::hub::SessionTerms;
@@ -330,6 +331,7 @@ fn access(env: &Env) -> Result<Policy, Error> {
     let private = env.word("NOVCOMET_PRIVATE", TOPICS, Topics::parse)?.unwrap_or_default();
     let origins = env.word("NOVCOMET_ORIGINS", ORIGINS, Origin::parse_list)?;
     let tell_store = env.word("NOVCOMET_TELL_STORE", TELL_STORE, TellStore::parse)?;
+    let metrics = env.word("NOVCOMET_METRICS", METRICS, Metrics::parse)?;
     let access = Policy {
         publish: publish.unwrap_or(Publish::SameSite),
         private: if subscribe == Subscribe::Token { Topics::all() } else { private },
@@ -337,9 +339,12 @@ fn access(env: &Env) -> Result<Policy, Error> {
         origins: origins.unwrap_or_default(),
         token: key_file(env)?,
         tell_store: tell_store.unwrap_or(TellStore::Auto),
+        metrics: metrics.unwrap_or(Metrics::Loopback),
         mercure: mercure(env)?,
     };
-    let needs_key = access.publish == Publish::Token || !access.private.is_empty();
+    let needs_key = access.publish == Publish::Token
+        || access.metrics == Metrics::Token
+        || !access.private.is_empty();
     match access.token {
         // Without a key no request could satisfy the rule.
         None if needs_key => Err(Error::setting(TOKEN_KEY, "", NEEDS_KEY)),
@@ -395,12 +400,13 @@ const HIDDEN: &str = "(not shown)";
 const SECONDS: &str = "a number of seconds above 0";
 const WAITERS: &str = "a number from 1 to 100000, or 0 for any number of waiters";
 const AUTO: &str = "auto or off";
+const METRICS: &str = "loopback, token, all or off";
 const TELL_STORE: &str = "auto, on or off";
 const SANDBOX: &str = "off, on or require";
 const PUBLISH: &str = "any, same-site, post, token or none";
 const SUBSCRIBE: &str = "any, token or none";
-const NEEDS_KEY: &str =
-    "set, and NOVCOMET_PUBLISH=token, NOVCOMET_SUBSCRIBE=token or NOVCOMET_PRIVATE needs it";
+const NEEDS_KEY: &str = "set, and NOVCOMET_PUBLISH=token, NOVCOMET_SUBSCRIBE=token, NOVCOMET_PRIVATE or \
+     NOVCOMET_METRICS=token needs it";
 const TOPICS: &str = "a list of names that topics can have, or prefixes followed by *, \
                       with white space, commas, quotes and % written as in a URL (%20)";
 const ORIGINS: &str = "a list of origins such as https://intranet.example:8443, \
@@ -451,6 +457,7 @@ mod tests {
             ("NOVCOMET_PUBLISH", "token"),
             ("NOVCOMET_SUBSCRIBE", "token"),
             ("NOVCOMET_PRIVATE", "a"),
+            ("NOVCOMET_METRICS", "token"),
         ] {
             let line = with(name, value).unwrap_err().log_line().unwrap();
             assert!(line.starts_with("NOVCOMET_TOKEN_KEY="), "{line}");
@@ -504,6 +511,7 @@ mod tests {
             ("NOVCOMET_TOKEN_ALGORITHM", "none"),
             ("NOVCOMET_TOKEN_ALGORITHM", "hs256"),
             ("NOVCOMET_TELL_STORE", "yes"),
+            ("NOVCOMET_METRICS", "on"),
             ("NOVCOMET_MERCURE_URL", "/.well-known/mercure"),
             ("NOVCOMET_MERCURE_URL", "https://a.example"),
             ("NOVCOMET_MERCURE_URL", "https://A.example/"),

@@ -28,13 +28,14 @@ use std::env;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use auth::access::HubUrl;
+use auth::access::{HubUrl, Metrics};
 use cgi::Request;
 use config::{Config, Sandbox};
 use error::Error;
 use event::Cursor;
 use hub::{About, Hub, Shared, Terms, Together, Waiter, Wanted};
 use process::clock::{Clock, ProcessClock};
+use process::figures;
 use process::identity;
 use process::output::Output;
 use process::sandbox::{self, FileSizeLimit};
@@ -131,15 +132,17 @@ fn run(variable: impl Fn(&str) -> Option<OsString> + Copy, own: Own) -> Option<u
     let origins = config.as_ref().map_or(&[][..], |config| &config.access.origins);
     let origin = auth::allowed_origin(origins, &request).cloned();
     let answered = config.and_then(|config| {
-        received?;
         let source = Source::find(&config, own)?;
-        Service { config, request: &request, source }.answer(&mut streams)
+        let service = Service { config, request: &request, source };
+        let answered = received.and_then(|()| service.answer(&mut streams));
+        answered.inspect_err(|error| service.count_refusal(error))
     });
     let answer = answered.unwrap_or_else(|error| {
         streams.log.report(&error);
         let answer = protocol::all::of(&request).refuse(&error).with_cors(origin.as_ref());
         Answer { bytes: answer.bytes(), is_refused: true }
     });
+    figures::flush();
     streams.finish(&answer.bytes);
     // A web server takes an exit status for a crash; a shell script needs one.
     Some(if answer.is_refused && !request.is_cgi { FAILURE } else { SUCCESS })
@@ -222,6 +225,17 @@ impl<'s> Service<'_, 's> {
         Ok(Answer { bytes: response.with_cors(origin).bytes(), is_refused: true })
     }
 
+    fn count_refusal(&self, error: &Error) {
+        if let (Source::Named(place), true) = (&self.source, self.counts()) {
+            place.with_directory(figures::count_in);
+        }
+        figures::refused(error.status());
+    }
+
+    fn counts(&self) -> bool {
+        self.config.access.metrics != Metrics::Off
+    }
+
     fn wait(&self, wanted: Wanted, streams: &mut Streams) -> Result<Answer, Error> {
         let mut clock = ProcessClock::start(self.request.is_cgi);
         let store = self.open(false)?;
@@ -282,6 +296,9 @@ impl<'s> Service<'_, 's> {
             Source::Own(own) => own(),
             Source::Named(place) => place.open(retention, Limits { topics, free, stale }, poll)?,
         };
+        if let Some(directory) = store.directory().filter(|_| self.counts()) {
+            figures::count_in(directory);
+        }
         let directory = if writes { store.directory() } else { None };
         self.confine(|| sandbox::write_only_below(directory))?;
         Ok(store)

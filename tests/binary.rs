@@ -12,7 +12,10 @@ mod binary {
     mod bayeux_rights;
     mod cgi;
     mod crash;
+    mod figures;
     mod full;
+    mod health;
+    mod inquiry;
     mod mercure;
     mod neighbours;
     mod own_check;

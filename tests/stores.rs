@@ -7,6 +7,7 @@ mod stores {
     mod store_file;
     mod stores_faults;
     mod stores_hostile;
+    mod stores_inquiry;
     mod stores_order;
     mod stores_servers;
     mod stores_sessions;

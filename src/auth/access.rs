@@ -27,6 +27,8 @@ pub struct Policy {
     pub token: Option<KeyFile>,
     /// `NOVCOMET_TELL_STORE`: the clients that learn the directory of the events.
     pub tell_store: TellStore,
+    /// `NOVCOMET_METRICS`: the clients that learn the figures.
+    pub metrics: Metrics,
     /// `NOVCOMET_MERCURE_…`: the rules of the hub.
     pub mercure: Mercure,
 }
@@ -86,6 +88,36 @@ impl TellStore {
         match word {
             "auto" => Some(Self::Auto),
             "on" => Some(Self::On),
+            "off" => Some(Self::Off),
+            _ => None,
+        }
+    }
+}
+
+/// The clients that learn the figures (`NOVCOMET_METRICS`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Metrics {
+    /// A client on the server's own machine.
+    Loopback,
+    /// The holder of a token that grants subscribing to [`Metrics::TOPIC`].
+    Token,
+    /// Every client.
+    All,
+    /// No client, and nothing is counted.
+    Off,
+}
+
+impl Metrics {
+    /// The name that a token grants.
+    pub const TOPIC: &str = "novcomet/metrics";
+
+    /// `None` for an unknown word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        match word {
+            "loopback" => Some(Self::Loopback),
+            "token" => Some(Self::Token),
+            "all" => Some(Self::All),
             "off" => Some(Self::Off),
             _ => None,
         }

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::access::{Origin, Policy, Publish, Subscribe, TellStore, Topics};
+use super::access::{Metrics, Origin, Policy, Publish, Subscribe, TellStore, Topics};
 use super::claims::{Claims, Generation};
 use super::credential::{Places, TokenLocation, credential};
 use super::grant::{Grant, Granted, Publishes};
@@ -13,6 +13,8 @@ use crate::cgi::{FieldValue, Method, Request, Route};
 use crate::error::Error;
 use crate::event::{Cursor, Topic};
 
+const NOT_FROM_HERE: &str = "the figures are for clients on the server's own machine; \
+    NOVCOMET_METRICS says for whom else";
 const FOREIGN: &str = "the request comes from a foreign site";
 // A browser sends the cookie with a request that any site causes.
 const NO_CONSENT_TO_PUBLISH: &str = "the token in the cookie publishes from pages of this site: \
@@ -36,6 +38,8 @@ pub enum Access<'a> {
     MercurePublish(Vec<&'a Topic>),
     /// To follow topics as a client of this generation of Mercure.
     MercureFollow(Generation),
+    /// To know the figures.
+    Metrics,
     /// To know who subscribes to a hub of Mercure, at the URL with this path. It needs a token
     /// that grants the path as a topic, whatever its generation.
     MercureSubscriptions(&'a Topic),
@@ -66,12 +70,16 @@ pub fn authorize(
     let rights = Rights { policy, request };
     let origin = allowed_origin(&policy.origins, request).cloned();
     let (action, claims) = rights.claims_for(access, now)?;
+    let claims_metrics = claims.is_some();
     let is_judged_later =
         matches!(action, Granted::Follow | Granted::Session { .. }) || claims.is_some();
     let private = if is_judged_later { policy.private.clone() } else { Topics::default() };
     let grant = Grant::new(action, private, claims, rights.is_foreign(), origin);
     match access {
-        Access::None | Access::Session(_) => {}
+        Access::Metrics if claims_metrics => {
+            grant.check_granted(&Topic::new(Metrics::TOPIC)?, now)?;
+        }
+        Access::None | Access::Metrics | Access::Session(_) => {}
         Access::Publish(topics) | Access::MercurePublish(topics) => {
             grant.check_publish(topics.iter().copied())?;
         }
@@ -83,18 +91,21 @@ pub fn authorize(
 }
 
 /// Whether the client that sent `request` may know the directory of the events. On the
-/// server's own machine it can find that anyway. A page of another site that has rebound its
-/// name to this machine names another host.
+/// server's own machine it can find that anyway.
 #[must_use]
 pub fn may_know_store(policy: &Policy, request: &Request) -> bool {
     match policy.tell_store {
         TellStore::On => true,
         TellStore::Off => false,
-        TellStore::Auto => {
-            let from_here = is_loopback(&request.address) && is_own_host(&request.host);
-            !request.is_cgi || from_here && request.route == Route::Direct
-        }
+        TellStore::Auto => !request.is_cgi || is_from_here(request),
     }
+}
+
+/// Whether the client is on the server's own machine. A page of another site that has rebound
+/// its name to this machine names another host.
+fn is_from_here(request: &Request) -> bool {
+    let is_direct = request.route == Route::Direct;
+    is_direct && is_loopback(&request.address) && is_own_host(&request.host)
 }
 
 fn is_loopback(address: &str) -> bool {
@@ -128,6 +139,7 @@ impl Rights<'_> {
     fn claims_for(&self, access: &Access, now: Cursor) -> Result<(Granted, Option<Claims>), Error> {
         Ok(match access {
             Access::None => (Granted::Nothing, None),
+            Access::Metrics => (Granted::Follow, self.metrics(now)?),
             Access::Publish(_) => (Granted::Publish, self.publish(now)?),
             Access::Subscribe(topics) => (Granted::Subscribe, self.subscribe(topics, now)?),
             Access::Follow => (Granted::Follow, self.follow(Wire::Own, now)?),
@@ -141,6 +153,18 @@ impl Rights<'_> {
                 (Granted::Follow, Some(self.claims_to_subscribe(Wire::Mercure(None), now)?))
             }
         })
+    }
+
+    /// The claims that the figures need, if they do; their topics are not checked.
+    fn metrics(&self, now: Cursor) -> Result<Option<Claims>, Error> {
+        match self.policy.metrics {
+            Metrics::Off => forbid("nobody learns the figures; NOVCOMET_METRICS says who may"),
+            _ if !self.request.is_cgi => Ok(None),
+            Metrics::All => Ok(None),
+            Metrics::Loopback if is_from_here(self.request) => Ok(None),
+            Metrics::Loopback => forbid(NOT_FROM_HERE),
+            Metrics::Token => self.claims_to_subscribe(Wire::Own, now).map(Some),
+        }
     }
 
     /// The claims that publishing needs, if it does; their topics are not checked.

@@ -129,6 +129,12 @@ impl Response {
         self
     }
 
+    /// Its head only (RFC 3875 §4.3.2).
+    #[must_use]
+    pub fn without_body(self) -> Self {
+        Self { body: Vec::new(), ..self }
+    }
+
     /// The whole answer in one piece, so that the server sends it in one. With its
     /// length the client need not wait until the server sees the end of this process
     /// (`mod_cgid` may check that only every 10 ms).

@@ -13,7 +13,9 @@ use crate::process::peer::Peer;
 
 /// The first byte of a message, before the beginning of the topics of what is asked for.
 pub(super) const ASK: u8 = b'a';
-/// The message of one notice follows.
+/// The whole message of one who asks how many wait.
+pub(super) const NUMBERS: u8 = b'n';
+/// The message of one notice, or the numbers, follows.
 pub(super) const ONE: u8 = b'o';
 /// Those were all.
 pub(super) const END: u8 = b'e';
@@ -36,6 +38,8 @@ pub(super) struct Askers(BTreeMap<Id, Asker>);
 struct Asker {
     peer: Peer,
     prefix: String,
+    /// Whether it asks how many wait, and not who.
+    wants_numbers: bool,
     /// The last subscriber that was looked at.
     last: Id,
     /// The messages about it that are still to be sent.
@@ -45,6 +49,14 @@ struct Asker {
 }
 
 impl Askers {
+    /// Takes in a process that asks how many wait.
+    pub fn insert_for_numbers(&mut self, id: Id, peer: Peer, clock: &mut dyn Clock) {
+        self.insert(id, peer, b"", clock);
+        if let Some(asker) = self.0.get_mut(&id) {
+            asker.wants_numbers = true;
+        }
+    }
+
     /// Takes in a process that asks, which is answered when the leader attends to it.
     pub fn insert(&mut self, id: Id, peer: Peer, prefix: &[u8], clock: &mut dyn Clock) {
         if self.0.len() >= MAX_ASKERS {
@@ -53,7 +65,7 @@ impl Askers {
         clock.attend(peer.as_fd(), id, Interest::Write);
         let prefix = String::from_utf8_lossy(prefix).into_owned();
         let (unsaid, progress) = (VecDeque::new(), clock.now());
-        self.0.insert(id, Asker { peer, prefix, last: 0, unsaid, progress });
+        self.0.insert(id, Asker { peer, prefix, wants_numbers: false, last: 0, unsaid, progress });
     }
 
     pub fn contains(&self, id: Id) -> bool {
@@ -116,6 +128,11 @@ impl Asker {
 
     /// Looks at the next subscribers, until there is something to say.
     fn look(&mut self, crowd: &Crowd) {
+        if std::mem::take(&mut self.wants_numbers) {
+            self.last = Id::MAX - 1;
+            self.unsaid.extend(serde_json::to_string(&crowd.numbers()));
+            return;
+        }
         for (id, waiter) in crowd.after(self.last).take(MAX_LOOKED_AT) {
             self.last = id;
             let notices = waiter.notices(Presence::Here).into_iter();

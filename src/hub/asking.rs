@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::askers::{ASK, END, ONE};
+use super::askers::{ASK, END, NUMBERS, ONE};
 use super::joining::{READY, READY_WITHIN, Together};
+use super::numbers::Waiters;
 use crate::error::Error;
 use crate::process::clock::monotonic;
 use crate::process::peer::{Peer, Received};
@@ -23,15 +24,30 @@ const MAX_ANSWER: usize = 16 << 20;
 /// # Errors
 /// 503 if their leader is stopped or busy, or ends three times.
 pub fn ask(together: &Together, prefix: &str) -> Result<Vec<String>, Error> {
+    let all = ask_leader(together, &[&[ASK], prefix.as_bytes()].concat())?;
+    Ok(all.unwrap_or_default())
+}
+
+/// How many wait together; `None` if there is no leader.
+///
+/// # Errors
+/// As for [`ask`].
+pub fn ask_for_numbers(together: &Together) -> Result<Option<Waiters>, Error> {
+    let all = ask_leader(together, &[NUMBERS])?;
+    Ok(all.and_then(|all| serde_json::from_str(all.first()?).ok()))
+}
+
+/// The leader's answer to a question; `None` if there is no leader.
+fn ask_leader(together: &Together, question: &[u8]) -> Result<Option<Vec<String>>, Error> {
     // The leader may end, and another follow it.
     for _ in 0..3 {
         let peer = match Peer::connect(&together.name) {
             Ok(peer) => peer,
-            Err(Errno::CONNREFUSED) => return Ok(Vec::new()),
+            Err(Errno::CONNREFUSED) => return Ok(None),
             Err(_) => break,
         };
-        match hear_all(&peer, prefix) {
-            Ok(all) => return Ok(all),
+        match hear_all(&peer, question) {
+            Ok(all) => return Ok(Some(all)),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
             Err(_) => break,
         }
@@ -39,11 +55,11 @@ pub fn ask(together: &Together, prefix: &str) -> Result<Vec<String>, Error> {
     Err(busy())
 }
 
-fn hear_all(peer: &Peer, prefix: &str) -> io::Result<Vec<String>> {
+fn hear_all(peer: &Peer, question: &[u8]) -> io::Result<Vec<String>> {
     let until = monotonic() + ANSWER_WITHIN;
     let mut buffer = Vec::new();
     peer.hear_word(&mut buffer, READY, &[], READY_WITHIN)?;
-    peer.send(&[&[ASK], prefix.as_bytes()].concat(), &[])?;
+    peer.send(question, &[])?;
     let (mut all, mut size) = (Vec::new(), 0);
     while size < MAX_ANSWER {
         let left = until.saturating_sub(monotonic());

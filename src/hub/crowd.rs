@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::following::Following;
 use super::look::Wanted;
-use super::waiter::Waiter;
+use super::numbers::Waiters;
+use super::waiter::{Until, Waiter};
 use crate::event::{Cursor, Topic};
 use crate::store::Changes;
 
@@ -99,6 +100,18 @@ impl Crowd {
     /// Those who subscribe by pattern.
     pub fn followers(&self) -> Vec<Id> {
         self.following.iter().copied().collect()
+    }
+
+    /// How many wait. Those whose answers end do not.
+    pub fn numbers(&self) -> Waiters {
+        let mut numbers = Waiters::default();
+        for waiter in self.waiters.values().filter(|waiter| !waiter.is_ending()) {
+            match waiter.until() {
+                Until::FirstUpdate => numbers.poll += 1,
+                Until::Deadline => numbers.stream += 1,
+            }
+        }
+        numbers
     }
 
     pub fn len(&self) -> usize {

@@ -88,9 +88,9 @@ const BATCH_LIMIT: Duration = Duration::from_secs(3);
 
 /// The operations that an action of a protocol can use.
 pub struct Hub<'a, 's> {
-    grant: &'a Grant,
-    open: Open<'a, 's>,
-    terms: Terms<'a>,
+    pub(super) grant: &'a Grant,
+    pub(super) open: Open<'a, 's>,
+    pub(super) terms: Terms<'a>,
     about: &'a dyn Fn() -> About,
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::bookmark::{Bookmark, Mark};
+use super::counting::count;
 use super::following::Following;
 use super::look::Look;
 use super::notice::{Notice, Payload, Presence};
@@ -235,6 +236,16 @@ impl Waiter {
         }
     }
 
+    /// When its wait ends, besides SIGTERM and a client that has gone.
+    pub(super) fn until(&self) -> Until {
+        self.until
+    }
+
+    /// Whether it got no slot, so that its client polls.
+    pub(super) fn lacks_slot(&self) -> bool {
+        self.retry_after.is_some()
+    }
+
     /// When it began to wait.
     pub(super) fn started(&self) -> Duration {
         self.started
@@ -276,10 +287,7 @@ impl Waiter {
     pub(super) fn deliver(&mut self, found: Found, now: Duration) -> Result<Next, Error> {
         match (self.until, found) {
             (Until::Deadline, _) => self.stream(found, now),
-            (Until::FirstUpdate, Found::Updates) => {
-                let updates = self.take_updates();
-                self.render(&updates).map(Next::End)
-            }
+            (Until::FirstUpdate, Found::Updates) => self.render_updates(now).map(Next::End),
             (Until::FirstUpdate, Found::Nothing | Found::Terminated) => {
                 let end = match &self.following {
                     Some(following) => Piece::Idle(following.position()),
@@ -288,6 +296,14 @@ impl Waiter {
                 self.render(&end).map(Next::End)
             }
         }
+    }
+
+    /// They count as delivered.
+    fn render_updates(&mut self, now: Duration) -> Result<Vec<u8>, Error> {
+        let updates = self.take_updates();
+        let bytes = self.render(&updates)?;
+        count(&updates, now.saturating_sub(self.started));
+        Ok(bytes)
     }
 
     fn take_updates(&mut self) -> Piece {
@@ -311,8 +327,7 @@ impl Waiter {
         }
         match found {
             Found::Updates if goes_on => {
-                let updates = self.take_updates();
-                bytes.extend(self.render(&updates)?);
+                bytes.extend(self.render_updates(now)?);
             }
             Found::Nothing if !is_start && now >= self.started + HEARTBEAT => {
                 bytes.extend(self.render(&Piece::Heartbeat)?);

@@ -16,6 +16,7 @@ use super::waiter::{Found, Next, Waiter};
 use crate::error::Error;
 use crate::process::clock::{Clock, Interest, Wake};
 use crate::process::connections::closed_by_clients;
+use crate::process::figures::{self, Counter};
 use crate::process::random::Random;
 use crate::process::sandbox;
 use crate::store::{Horizon, Store, Watch};
@@ -150,6 +151,9 @@ impl<'a> Shared<'a> {
     /// Serves the subscriber of this process until its end, and those that join.
     #[must_use]
     pub fn wait(mut self, own: Waiter) -> Ended {
+        if own.lacks_slot() {
+            figures::add(Counter::SlotsRefused, 1);
+        }
         self.interval = own.interval;
         self.next_look = self.clock.now() + self.interval;
         self.own.id = self.insert(own);
@@ -199,6 +203,7 @@ impl<'a> Shared<'a> {
                 self.announce(AT_ONCE);
             }
             if self.leader.as_mut().is_some_and(|it| it.hand_over(&self.crowd, self.clock)) {
+                figures::add(Counter::Handovers, 1);
                 return true;
             }
             let patience = if self.own.is_terminated { HASTE } else { STRETCH };
@@ -336,6 +341,7 @@ impl<'a> Shared<'a> {
         match standby.wait(together, self.interval, self.clock) {
             Duty::Over => self.own.ended = ended,
             Duty::Lost => {
+                figures::add(Counter::LostLeaders, 1);
                 (self.report)(&lost());
                 self.own.ended = ended;
             }
@@ -377,6 +383,7 @@ impl<'a> Shared<'a> {
         let following = self.crowd.following(&batch);
         let look = Look::at(self.store, &wanted, &following, horizon, &mut self.quiet);
         if let Err(error) = &look {
+            figures::add(Counter::StoreErrors, 1);
             (self.report)(error);
         }
         for id in batch {
@@ -409,8 +416,12 @@ impl<'a> Shared<'a> {
     fn serve_one(&mut self, id: Id, look: Result<&Look, &Error>) {
         let now = self.clock.now();
         let Some(waiter) = self.crowd.get_mut(id) else { return };
+        let report = &mut |error: &Error| {
+            figures::add(Counter::StoreErrors, 1);
+            (self.report)(error);
+        };
         let taken = match look {
-            Ok(look) => waiter.take(look, now, self.report),
+            Ok(look) => waiter.take(look, now, report),
             Err(error) => return self.refuse(id, error),
         };
         let is_whole = match taken {
@@ -468,6 +479,7 @@ impl<'a> Shared<'a> {
     fn refuse(&mut self, id: Id, error: &Error) {
         let Some(waiter) = self.crowd.get(id) else { return };
         let bytes = waiter.refuse(error);
+        figures::refused(error.status());
         self.own.is_refused |= id == self.own.id;
         self.finish(id, bytes);
     }
@@ -625,6 +637,7 @@ impl<'a> Shared<'a> {
     /// Sleeps until somebody is due or something happens, and ignores the watch while
     /// that is to rest. A change during the rest ends the sleep afterwards.
     fn sleep(&mut self) {
+        figures::flush();
         let now = self.clock.now();
         let mut until = self.until(now);
         let fd = match &mut self.watch {

@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod connections;
+pub mod figures;
 pub mod identity;
 pub mod input;
 pub mod output;

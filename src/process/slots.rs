@@ -8,6 +8,7 @@
 //! Any user of the machine can take these names, but that only prevents waiting: a
 //! client without a slot polls at intervals and receives every message.
 
+use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
@@ -58,6 +59,24 @@ impl From<Vec<OwnedFd>> for Slot {
 }
 
 impl Slots<'_> {
+    /// How many are taken; `None` if the kernel does not say (`/proc/net/unix`).
+    #[must_use]
+    pub fn used(&self) -> Option<u64> {
+        let prefix = format!("@{}", prefix(self.store));
+        let names = fs::read_to_string("/proc/net/unix").ok()?;
+        let is_slot = |line: &&str| {
+            let name = line.rsplit(' ').next().and_then(|name| name.strip_prefix(&prefix));
+            name.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+        };
+        Some(names.lines().filter(is_slot).count() as u64)
+    }
+
+    /// Whether a request from any address would get none.
+    #[must_use]
+    pub fn are_taken(&self) -> bool {
+        self.most > 0 && self.used().is_some_and(|used| used >= self.most.into())
+    }
+
     /// Takes a slot for a request from `address`; `None` if all are taken. The limit
     /// of the address comes first, because it has fewer names to try.
     ///

@@ -13,6 +13,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 const F_SETSIG: i32 = 10;
 const F_RDLCK: i16 = 0;
 const F_WRLCK: i16 = 1;
+const F_UNLCK: i16 = 2;
 const DN_MODIFY: i32 = 0x02;
 const DN_CREATE: i32 = 0x04;
 const DN_RENAME: i32 = 0x10;
@@ -139,11 +140,33 @@ pub fn notify_directory(directory: &File, signal: i32) -> io::Result<()> {
 /// # Errors
 /// The error of fcntl(2); EBADF if `file` is not open for writing.
 pub fn try_lock(file: &File) -> io::Result<bool> {
-    match fcntl_lock(file, libc::F_OFD_SETLK, &WHOLE) {
+    try_to_lock(file, &WHOLE)
+}
+
+fn try_to_lock(file: &File, bytes: &Lock) -> io::Result<bool> {
+    match fcntl_lock(file, libc::F_OFD_SETLK, bytes) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// The same for some bytes of it, until [`free_bytes`].
+///
+/// # Errors
+/// As for [`try_lock`].
+pub fn try_lock_bytes(file: &File, bytes: Range<i64>) -> io::Result<bool> {
+    let bytes = Lock { kind: F_WRLCK, start: bytes.start, length: bytes.end - bytes.start };
+    try_to_lock(file, &bytes)
+}
+
+/// Frees the lock of some bytes.
+///
+/// # Errors
+/// The error of fcntl(2).
+pub fn free_bytes(file: &File, bytes: Range<i64>) -> io::Result<()> {
+    let bytes = Lock { kind: F_UNLCK, start: bytes.start, length: bytes.end - bytes.start };
+    fcntl_lock(file, libc::F_OFD_SETLK, &bytes).map(|_| ())
 }
 
 /// Whether another process holds the write lock (`F_OFD_GETLK` in fcntl(2)). It takes

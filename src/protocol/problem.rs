@@ -39,6 +39,12 @@ pub fn challenged(
     head.retry_after(retry_after).body(json(status, &detail))
 }
 
+/// A problem with this text, of a server that may work again soon.
+#[must_use]
+pub fn problem_with(status: u16, detail: &str) -> Response {
+    Head::new(status, PROBLEM).retry_after(Some(RETRY_AFTER)).body(json(status, detail))
+}
+
 /// The JSON of `error` (RFC 9457 §3.1).
 #[must_use]
 pub fn details(error: &Error) -> String {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Budget, Reading, Readings, Store, Watch};
+use super::{Budget, Kept, Reading, Readings, Store, Watch};
 use crate::error::Error;
 use crate::event::{Cursor, Draft, Since, Topic};
 
@@ -28,6 +28,10 @@ impl<F: Fn(&str) -> Option<Cursor>> Store for CheckStore<F> {
             }))
         };
         Ok(wanted.iter().map(read).collect())
+    }
+
+    fn kept(&self, _: &Topic) -> Result<Kept, Error> {
+        Err(Error::NotImplemented("this store keeps nothing: its events come from a program"))
     }
 
     fn watch(&self) -> Box<dyn Watch> {

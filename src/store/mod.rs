@@ -4,6 +4,7 @@ mod budget;
 pub mod check;
 mod fault;
 pub mod file;
+mod inquiry;
 mod memcached;
 pub mod open;
 mod redis;
@@ -13,6 +14,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 pub use budget::{Budget, Size};
+pub use inquiry::{Kept, Stock};
 pub use sessions::{Allowance, SessionLog, Sessions};
 
 use crate::error::Error;
@@ -36,6 +38,9 @@ pub struct Retention {
 /// The bytes that a stored message takes in addition to its text: about those of a
 /// line of the log.
 const OVERHEAD: usize = 42;
+
+/// More bytes than a topic keeps: all of its messages are read.
+const MOST_KEPT: usize = 1 << 40;
 
 /// Of a store without an order of all topics.
 const NO_ORDER: &str = "patterns, Mercure and Bayeux need a store of files, or one Redis server";
@@ -197,6 +202,31 @@ pub trait Store {
     /// 501 if it keeps none.
     fn sessions(&self) -> Result<&dyn Sessions, Error> {
         Err(Error::NotImplemented(NO_ORDER))
+    }
+
+    /// Whether a publish would work now. It changes no topic.
+    ///
+    /// # Errors
+    /// 503 or 507 if not.
+    fn try_out(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// How much it holds.
+    ///
+    /// # Errors
+    /// 503 if the store cannot be used.
+    fn stock(&self) -> Result<Stock, Error> {
+        Ok(Stock::default())
+    }
+
+    /// What it keeps of a topic.
+    ///
+    /// # Errors
+    /// 501 if the store keeps nothing, 503 if the topic or the store cannot be used.
+    fn kept(&self, topic: &Topic) -> Result<Kept, Error> {
+        let reading = self.read(topic, Since::Earliest, MOST_KEPT)?;
+        Ok(Kept::of(&reading.messages, reading.standing))
     }
 
     /// Makes a watch that is on no topic yet.

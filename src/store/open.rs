@@ -1,8 +1,10 @@
 //! Opens the store that a URL names. Only this file knows all stores.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags, open};
 use url::Url;
 
 use super::fault::server_failed;
@@ -29,6 +31,16 @@ impl Location {
         match &self.0 {
             Kind::Directory(path) => Url::from_file_path(path).ok().map(String::from),
             Kind::Redis(_) | Kind::Memcached(_) => None,
+        }
+    }
+
+    /// Calls `act` with the directory of the events, if there is one.
+    pub fn with_directory(&self, act: impl FnOnce(BorrowedFd<'_>)) {
+        if let Kind::Directory(path) = &self.0 {
+            let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            if let Ok(directory) = open(path, how, Mode::empty()) {
+                act(directory.as_fd());
+            }
         }
     }
 

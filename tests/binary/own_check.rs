@@ -57,6 +57,12 @@ fn every_protocol_is_available() {
     }
     let about = call(&mailboxes, "about=1").variable("NOVCOMET_TELL_STORE", "on").answer().body;
     assert!(about.ends_with(r#""protocols":["bayeux","mercure","novcomet"]}"#), "{about}");
+    for query in ["info[a.comet]=1", "topics="] {
+        call(&mailboxes, query).answer().assert_problem(501);
+    }
+    assert_eq!(call(&mailboxes, "health=1").answer().body, r#"{"status":"pass"}"#);
+    let figures = call(&mailboxes, "metrics=1").variable("NOVCOMET_METRICS", "all").answer().body;
+    assert!(figures.contains("novcomet_waiters") && !figures.contains("_total"), "{figures}");
     call(&mailboxes, "subscribed[a.comet]=x").answer().assert_problem(400);
     call(&mailboxes, "publish=a.comet").answer().assert_problem(400);
 }

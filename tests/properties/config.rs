@@ -11,7 +11,7 @@ use novcomet::store::{self, Limits, Retention};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const LARGEST: usize = 1 << 30;
-const NAMES: [&str; 28] = [
+const NAMES: [&str; 29] = [
     "NOVCOMET_STORE",
     "NOVCOMET_TRIES",
     "NOVCOMET_SLEEP",
@@ -34,6 +34,7 @@ const NAMES: [&str; 28] = [
     KEY,
     "NOVCOMET_TOKEN_ALGORITHM",
     "NOVCOMET_TELL_STORE",
+    "NOVCOMET_METRICS",
     "NOVCOMET_MERCURE_URL",
     "NOVCOMET_MERCURE_ISSUER",
     "NOVCOMET_MERCURE_ANONYMOUS",
@@ -62,7 +63,8 @@ pub fn holds(input: &[u8]) {
 fn is_to_blame(environment: &Environment, name: &str) {
     if environment.find(name).is_empty() {
         assert_eq!(name, KEY);
-        let rules = ["NOVCOMET_PUBLISH", "NOVCOMET_SUBSCRIBE", "NOVCOMET_PRIVATE"];
+        let rules =
+            ["NOVCOMET_PUBLISH", "NOVCOMET_SUBSCRIBE", "NOVCOMET_PRIVATE", "NOVCOMET_METRICS"];
         assert!(rules.iter().any(|it| environment.has(it)));
         return;
     }

@@ -11,7 +11,9 @@ use novcomet::error::Error;
 use novcomet::event::{Since, Topic};
 use novcomet::hub::{Publication, Subscription};
 use novcomet::protocol::Protocol;
-use novcomet::protocol::novcomet::{self as protocol, Command, Format, MAX_BATCH, NovComet};
+use novcomet::protocol::novcomet::{
+    self as protocol, Command, Format, Inquiry, MAX_BATCH, NovComet,
+};
 
 const MAX_DATA: usize = 65_536;
 const HEAD: &str = "Content-Type: application/problem+json\r\n\
@@ -84,6 +86,10 @@ fn query(u: &mut Unstructured) -> arbitrary::Result<Vec<u8>> {
         "data=",
         "batch=",
         "about=1",
+        "metrics=1",
+        "health=1",
+        "info[a]=1&info[b/c]=1",
+        "topics=news/&after=news/a",
         "[{\"publish\":\"a\"}]",
         "wait=",
         "1",
@@ -123,8 +129,17 @@ fn pair(u: &mut Unstructured) -> arbitrary::Result<String> {
         7 => format!("data={}", encoded(&id)),
         8 => format!("batch={}", encoded(&batch(u, &id)?)),
         9 => format!("wait={}", u.choose(&["0", "1", "0.25", "7.", "1e9", "99999999999"])?),
-        _ => (*u.choose(&["stream=1", "stream=0", "stream=json", "named=0", "about=1", "x=y"])?)
-            .to_owned(),
+        _ => (*u.choose(&[
+            "stream=1",
+            "stream=0",
+            "stream=json",
+            "named=0",
+            "about=1",
+            "health=1",
+            "topics=x",
+            "x=y",
+        ])?)
+        .to_owned(),
     })
 }
 
@@ -248,11 +263,28 @@ fn says_what_was_asked(request: &Request, given: &[(Vec<u8>, Vec<u8>)], command:
             assert!(published.is_empty() && subscribed.is_empty());
             assert_eq!(values(b"about").next_back().map(Vec::as_slice), Some(&b"1"[..]));
         }
-        Command::Head { .. } => {
-            let is_about = values(b"about").next().is_some();
+        Command::Ask(inquiry) => {
+            assert!(published.is_empty() && subscribed.is_empty());
+            is_what_was_asked(inquiry, given);
+        }
+        Command::Head(command) => {
+            let is_about = matches!(**command, Command::About | Command::Ask(_));
             assert!(is_about || !published.is_empty() || !subscribed.is_empty());
         }
         Command::Options => {}
+    }
+}
+
+fn is_what_was_asked(inquiry: &Inquiry, given: &[(Vec<u8>, Vec<u8>)]) {
+    let last = |name: &[u8]| given.iter().rfind(|(known, _)| known == name).map(|(_, v)| &v[..]);
+    match inquiry {
+        Inquiry::Metrics => assert_eq!(last(b"metrics"), Some(&b"1"[..])),
+        Inquiry::Health => assert_eq!(last(b"health"), Some(&b"1"[..])),
+        Inquiry::Topics { prefix, .. } => assert_eq!(last(b"topics"), Some(prefix.as_bytes())),
+        Inquiry::Info(topics) => {
+            let is_info = |(name, _): &&(Vec<u8>, Vec<u8>)| name.starts_with(b"info[");
+            assert_eq!(topics.len(), given.iter().filter(is_info).count());
+        }
     }
 }
 
@@ -314,6 +346,7 @@ fn comes_back(command: &Command) {
             format!("{}&{format}", subscriptions(topics, *wait))
         }
         Command::About => "about=1".to_owned(),
+        Command::Ask(inquiry) => asked(inquiry),
         // Patterns are not kept as their texts.
         Command::Head { .. }
         | Command::Options
@@ -324,6 +357,20 @@ fn comes_back(command: &Command) {
     let again = wire.request().and_then(|request| protocol::parse(&request, MAX_DATA));
     if form.len() <= 3 * MAX_DATA + 8_192 {
         assert_eq!(again.ok(), Some(posted(command)), "{form}");
+    }
+}
+
+fn asked(inquiry: &Inquiry) -> String {
+    match inquiry {
+        Inquiry::Metrics => "metrics=1".to_owned(),
+        Inquiry::Health => "health=1".to_owned(),
+        Inquiry::Topics { prefix, after } => {
+            format!("topics={}&after={}", encoded(prefix), encoded(after))
+        }
+        Inquiry::Info(topics) => {
+            let info = |topic: &Topic| format!("info[{}]=1", encoded(topic.as_str()));
+            topics.iter().map(info).collect::<Vec<_>>().join("&")
+        }
     }
 }
 

@@ -10,11 +10,15 @@ use std::path::{Path, PathBuf};
 /// A program where Debian installs it or, without its service, where tests/packages
 /// unpacks it.
 pub fn program(name: &str) -> PathBuf {
+    found(name).unwrap_or_else(|| panic!("{name} is missing; `make test` installs it"))
+}
+
+/// The same, if there is one.
+pub fn found(name: &str) -> Option<PathBuf> {
     let unpacked = concat!(env!("CARGO_MANIFEST_DIR"), "/target/packages");
     let roots = ["/", unpacked].map(Path::new);
     let of_root = |root: &Path| ["usr/sbin", "usr/bin"].map(|folder| root.join(folder).join(name));
-    let found = roots.into_iter().flat_map(of_root).find(|path| path.exists());
-    found.unwrap_or_else(|| panic!("{name} is missing; `make test` installs it"))
+    roots.into_iter().flat_map(of_root).find(|path| path.exists())
 }
 
 /// A directory in shared memory. tests/run hands in one that it removes.

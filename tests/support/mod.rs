@@ -6,6 +6,7 @@
 pub mod authority;
 pub mod binary;
 pub mod dir;
+pub mod exposition;
 pub mod host;
 pub mod process;
 pub mod server;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::batch::{self, Entry};
+use super::inquiry::Inquiry;
 use super::json::{JSON, state, to_json};
 use super::ordered::{OrderedPoll, OrderedStream};
 use super::poll::Poll;
@@ -40,6 +41,8 @@ pub enum Command {
     /// To receive the head of the answer to this command (RFC 9110 §9.3.2). HEAD
     /// is a safe method: it publishes nothing and waits for nothing.
     Head(Box<Command>),
+    /// To know something about the server.
+    Ask(Inquiry),
     /// To know the program.
     About,
     /// To know the methods (RFC 9110 §9.3.7).
@@ -58,12 +61,18 @@ impl Action for Command {
             }
             Self::PollMatching(..) | Self::StreamMatching(..) => Access::Follow,
             Self::Head(command) => command.access(),
+            Self::Ask(inquiry) => inquiry.access(),
             Self::About | Self::Options => Access::None,
         }
     }
 
     fn writes(&self) -> bool {
-        matches!(self, Self::Publish { .. } | Self::Batch(_))
+        match self {
+            Self::Publish { .. } | Self::Batch(_) => true,
+            Self::Ask(inquiry) => inquiry.writes(),
+            Self::Head(command) => matches!(**command, Self::Ask(Inquiry::Health)),
+            _ => false,
+        }
     }
 
     fn perform(self: Box<Self>, hub: &Hub) -> Result<Step, Error> {
@@ -88,8 +97,13 @@ impl Action for Command {
                 let stream = Box::new(OrderedStream::new(format));
                 hub.follow(wish, Until::Deadline, wait, stream).map(wait_for)
             }
+            Self::Ask(inquiry) => inquiry.answer(hub),
             Self::About => Ok(Step::Answer(Head::new(200, JSON).body(to_json(&hub.about())))),
-            Self::Head(command) => Ok(Step::Answer(head(&command))),
+            Self::Head(command) => match *command {
+                // A load balancer may ask so.
+                Self::Ask(Inquiry::Health) => Ok(bare(Inquiry::Health.answer(hub)?)),
+                command => Ok(Step::Answer(head(&command))),
+            },
             Self::Options => Ok(Step::Answer(options(METHODS, hub.is_cross_origin()))),
         }
     }
@@ -113,6 +127,15 @@ fn published(events: &[Event], is_brief: bool) -> Response {
     let cursors = events.iter().map(|Event { topic, cursor }| (topic, cursor));
     let body = if is_brief { "true".to_owned() } else { state(1, cursors) };
     Head::new(200, JSON).body(body)
+}
+
+/// An answer without its body.
+fn bare(step: Step) -> Step {
+    match step {
+        Step::Answer(response) => Step::Answer(response.without_body()),
+        Step::Partial(response, fault) => Step::Partial(response.without_body(), fault),
+        Step::Wait(_) => step,
+    }
 }
 
 fn head(command: &Command) -> Response {

@@ -3,7 +3,9 @@
 
 mod action;
 mod batch;
+mod inquiry;
 mod json;
+mod metrics;
 mod ordered;
 mod parse;
 mod poll;
@@ -12,6 +14,7 @@ mod stream;
 
 pub use action::Command;
 pub use batch::MAX_BATCH;
+pub use inquiry::Inquiry;
 pub use parse::{MAX_TOPICS, parse};
 pub use stream::{EventStream, Format, resume};
 

@@ -8,6 +8,7 @@ use url::form_urlencoded;
 
 use super::action::Command;
 use super::batch;
+use super::inquiry::Inquiry;
 use super::stream::{Format, resume};
 use crate::cgi::{Body, Method, Request};
 use crate::error::Error;
@@ -20,6 +21,9 @@ use crate::hub::{Start, Subscription, Wish};
 /// before it, and each topic costs a watch and a read of the store: a form has room
 /// for tens of thousands, which take seconds of processor time.
 pub const MAX_TOPICS: usize = 64;
+
+/// The beginning of the parameter with a topic to be told of.
+const INFO: &str = "info[";
 
 /// What URL patterns and topics without a host are relative to.
 const BASE: &str = "http://localhost/";
@@ -66,6 +70,11 @@ struct Parameters {
     named: Option<String>,
     last_event_id: Option<String>,
     about: bool,
+    metrics: bool,
+    health: bool,
+    info: Vec<Topic>,
+    topics: Option<String>,
+    after: String,
     matching: Vec<Pattern>,
     since: Option<String>,
 }
@@ -82,7 +91,7 @@ impl Parameters {
         }
         match (self.publish.is_empty(), self.subscribed.is_empty()) {
             (true, true) if self.about => Ok(Command::About),
-            (true, true) => bad("say what: publish=ID, subscribed[ID]=CURSOR or matching=PATTERN"),
+            (true, true) => self.inquiry(&request.path).map(Command::Ask),
             (false, _) => Ok(Command::Publish {
                 topics: self.publish,
                 data: self.data,
@@ -95,6 +104,19 @@ impl Parameters {
                     Ok(Command::Stream(self.subscribed, self.wait, format))
                 }
             },
+        }
+    }
+
+    /// A question about the server, by a parameter or at a URL of its own.
+    fn inquiry(self, path: &str) -> Result<Inquiry, Error> {
+        match self {
+            Self { metrics: true, .. } => Ok(Inquiry::Metrics),
+            Self { health: true, .. } => Ok(Inquiry::Health),
+            Self { topics: Some(prefix), after, .. } => Ok(Inquiry::Topics { prefix, after }),
+            Self { info, .. } if !info.is_empty() => Ok(Inquiry::Info(info)),
+            _ if path.ends_with("/metrics") => Ok(Inquiry::Metrics),
+            _ if path.ends_with("/health") => Ok(Inquiry::Health),
+            _ => bad("say what: publish=ID, subscribed[ID]=CURSOR or matching=PATTERN"),
         }
     }
 
@@ -177,13 +199,24 @@ impl Parameters {
             "urlpattern" => self.select(pair, Pattern::url(&value, BASE))?,
             "since" => self.since = Some(value.into()),
             "about" => self.about = value == "1",
+            "metrics" => self.metrics = value == "1",
+            "health" => self.health = value == "1",
+            "topics" => {
+                utf8(pair)?;
+                self.topics = Some(value.into());
+            }
+            "after" => self.after = value.into(),
+            name if name.starts_with(INFO) => {
+                utf8(pair)?;
+                self.ask(topic_in(name, pair, INFO)?)?;
+            }
             "wait" => self.wait(&value)?,
             "stream" => self.stream = Some(value.into()),
             "named" => self.named = Some(value.into()),
             "Last-Event-ID" | "lastEventId" => self.last_event_id = Some(value.into()),
             name if name.starts_with("subscribed") => {
                 utf8(pair)?;
-                self.subscribe(topic_of(name, pair)?, &value)?;
+                self.subscribe(topic_in(name, pair, "subscribed[")?, &value)?;
             }
             _ => return Ok(false),
         }
@@ -203,6 +236,14 @@ impl Parameters {
             }
             true => Ok(()),
         }
+    }
+
+    fn ask(&mut self, topic: Topic) -> Result<(), Error> {
+        if self.info.len() == MAX_TOPICS {
+            return too_many();
+        }
+        self.info.push(topic);
+        Ok(())
     }
 
     fn select(&mut self, pair: &[u8], pattern: Result<Pattern, Error>) -> Result<(), Error> {
@@ -251,19 +292,20 @@ fn start(since: &str) -> Result<Start, Error> {
     }
 }
 
-/// The topic in `subscribed[ID]`. Brackets that are not encoded in `pair` delimit.
+/// The topic in `subscribed[ID]` or `info[ID]`, whose beginning is `opening`. Brackets that are not encoded in `pair` delimit.
 /// A client that encodes the id and not the outer brackets, as `NovComet.js` does,
 /// can have any id, even `][`.
-fn topic_of(name: &str, pair: &[u8]) -> Result<Topic, Error> {
+fn topic_in(name: &str, pair: &[u8], opening: &str) -> Result<Topic, Error> {
     let raw = pair.split(|&byte| byte == b'=').next().unwrap_or_default();
-    let literal = raw.strip_prefix(b"subscribed[").and_then(|rest| rest.strip_suffix(b"]"));
+    let literal = raw.strip_prefix(opening.as_bytes()).and_then(|rest| rest.strip_suffix(b"]"));
     let id: Cow<'_, str> = match literal {
         Some(id) if id.windows(2).any(|two| two == b"][") => return nested(),
         // The name has been checked: it is UTF-8, and so is each part of it.
         Some(id) => form_urlencoded::parse(id).next().map_or("".into(), |(id, _)| id),
-        None => match name.strip_prefix("subscribed[").and_then(|rest| rest.strip_suffix(']')) {
+        None => match name.strip_prefix(opening).and_then(|rest| rest.strip_suffix(']')) {
             Some(id) if id.contains("][") => return nested(),
             Some(id) => id.into(),
+            None if opening == INFO => return bad("ask by info[ID]=1"),
             None => return bad("subscribe by subscribed[ID]=CURSOR"),
         },
     };

@@ -12,18 +12,22 @@ mod publisher;
 mod quota;
 mod sessions;
 mod survey;
+mod trial;
 mod watch;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, Mode, OFlags, open};
 
-use super::{Budget, Horizon, Limits, Reading, Readings, Retention, Seen, Sessions, Store, Watch};
+use super::{
+    Budget, Horizon, Limits, Reading, Readings, Retention, Seen, Sessions, Stock, Store, Watch,
+};
 use crate::error::Error;
 use crate::event::{Cursor, Draft, Since, Topic};
+use crate::process::figures::{self, Counter};
 use dir_entry::DirEntry;
 use event_file::EventFile;
 use fault::{failed, lock_held};
@@ -37,6 +41,9 @@ use watch::DirectoryWatch;
 /// The longest time of a publish while other publishers hold the topic. A publish takes
 /// less than 40 µs.
 const PUBLISH_LIMIT: Duration = Duration::from_secs(2);
+
+/// Beside a file with this name a trial has its own.
+const TRIAL: &str = "trial";
 
 /// A directory of event files.
 pub struct FileStore {
@@ -59,6 +66,27 @@ impl FileStore {
 
     fn quota(&self) -> Quota<'_> {
         Quota { directory: self.directory.as_fd(), path: &self.path, limits: self.limits }
+    }
+
+    fn publish(&self, topic: &Topic, message: Option<&Draft>) -> Result<Cursor, Error> {
+        let name = file_name(topic);
+        let path = self.path.join(&name);
+        let entry = DirEntry { directory: self.directory.as_fd(), name: &name, path: &path };
+        // One deadline for all files that may replace one another meanwhile.
+        let deadline = Instant::now() + PUBLISH_LIMIT;
+        loop {
+            // Opening a device may have effects, so check the type first.
+            let there = entry.stat()?.map(|_| EventFile::open(entry, OFlags::RDWR)).transpose()?;
+            let published = match there.flatten() {
+                Some(file) => self.publish_to(&file, topic, message, deadline)?,
+                None => self.create(entry, topic, message)?,
+            };
+            match published {
+                Some(cursor) => return Ok(cursor),
+                None if Instant::now() >= deadline => return Err(lock_held(&path)),
+                None => {}
+            }
+        }
     }
 
     /// Needs space only for a message.
@@ -118,26 +146,13 @@ impl FileStore {
 }
 
 impl Store for FileStore {
+    /// An event is counted after it is stored and before it is acknowledged.
     fn put(&self, topic: &Topic, message: Option<Draft>) -> Result<Cursor, Error> {
-        let message = message.as_ref();
-        let name = file_name(topic);
-        let path = self.path.join(&name);
-        let entry = DirEntry { directory: self.directory.as_fd(), name: &name, path: &path };
-        // One deadline for all files that may replace one another meanwhile.
-        let deadline = Instant::now() + PUBLISH_LIMIT;
-        loop {
-            // Opening a device may have effects, so check the type first.
-            let there = entry.stat()?.map(|_| EventFile::open(entry, OFlags::RDWR)).transpose()?;
-            let published = match there.flatten() {
-                Some(file) => self.publish_to(&file, topic, message, deadline)?,
-                None => self.create(entry, topic, message)?,
-            };
-            match published {
-                Some(cursor) => return Ok(cursor),
-                None if Instant::now() >= deadline => return Err(lock_held(&path)),
-                None => {}
-            }
-        }
+        let published = self.publish(topic, message.as_ref());
+        let counter = if published.is_ok() { Counter::Publishes } else { Counter::StoreErrors };
+        figures::add(counter, 1);
+        figures::flush();
+        published
     }
 
     fn look(&self, wanted: &[(&Topic, Since)], budget: &mut Budget) -> Result<Readings, Error> {
@@ -163,6 +178,17 @@ impl Store for FileStore {
 
     fn sessions(&self) -> Result<&dyn Sessions, Error> {
         Ok(self)
+    }
+
+    fn try_out(&self) -> Result<(), Error> {
+        self.quota().check_space(1, 1)?;
+        let name = Path::new(TRIAL);
+        let entry = DirEntry { directory: self.directory.as_fd(), name, path: &self.path };
+        trial::write_a_byte(entry).map_err(failed("write to", &self.path))
+    }
+
+    fn stock(&self) -> Result<Stock, Error> {
+        self.quota().stock().map_err(failed("list", &self.path))
     }
 
     fn watch(&self) -> Box<dyn Watch> {

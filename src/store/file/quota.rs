@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags, RawDir, fstatvfs, openat};
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir, fstatvfs, openat, statat};
 
 use super::dir_entry::{DirEntry, Stat};
 use super::event_file::EventFile;
@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::event::Cursor;
 use crate::process::random::Random;
 use crate::process::sys;
-use crate::store::Limits;
+use crate::store::{Limits, Stock};
 
 /// How many event files, and how many temporary files, one publisher checks. So no
 /// publisher pays for all files of the others.
@@ -57,6 +57,24 @@ impl Quota<'_> {
 
     fn entry<'a>(&'a self, name: &'a Path) -> DirEntry<'a> {
         DirEntry { directory: self.directory, name, path: self.path }
+    }
+
+    /// The number of event files, and their bytes. A file that cannot be looked at has none.
+    pub fn stock(&self) -> io::Result<Stock> {
+        let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = openat(self.directory, ".", how, Mode::empty())?;
+        let mut buffer = [MaybeUninit::uninit(); LISTING_BUFFER];
+        let mut entries = RawDir::new(opened.as_fd(), &mut buffer);
+        let (mut topics, mut bytes) = (0, 0);
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            if entry.file_name().to_bytes().ends_with(b".comet") {
+                let found = statat(self.directory, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW);
+                topics += 1;
+                bytes += found.map_or(0, |found| u64::try_from(found.st_size).unwrap_or(0));
+            }
+        }
+        Ok(Stock { topics: Some(topics), bytes: Some(bytes), publishes: None })
     }
 
     /// Refuses files and bytes that would use the share that stays free. A file system

@@ -198,6 +198,20 @@ impl Store for MemcachedStore {
         self.look_at(wanted, budget).map_err(|error| failed(&self.last_asked(), &error))
     }
 
+    /// Each server keeps an item for a second.
+    fn try_out(&self) -> Result<(), Error> {
+        self.begin();
+        let item = format!("ms {}trial 1 T1\r\n1\r\n", self.servers.prefix);
+        for server in &self.servers.addresses {
+            let replies = self.pool.borrow_mut().ask(server, &[&item], true);
+            match replies.map_err(|error| failed(server, &error))?.pop() {
+                Some(Reply::Done) => {}
+                _ => return Err(failed(server, &unexpected_reply())),
+            }
+        }
+        Ok(())
+    }
+
     fn watch(&self) -> Box<dyn Watch> {
         Box::new(Polled(self.poll))
     }

@@ -18,7 +18,8 @@ use std::time::Duration;
 use redis_protocol::resp2::types::OwnedFrame;
 
 use super::{
-    Budget, Clock, Horizon, NO_ORDER, Reading, Readings, Retention, Seen, Sessions, Store, Watch,
+    Budget, Clock, Horizon, NO_ORDER, Reading, Readings, Retention, Seen, Sessions, Stock, Store,
+    Watch,
 };
 use crate::error::Error;
 use crate::event::{Cursor, Draft, Extra, Message, Since, Topic};
@@ -32,6 +33,8 @@ use watch::StreamWatch;
 
 const READ: &str = concat!(include_str!("common.lua"), include_str!("read.lua"));
 const ORDER: &str = include_str!("order.lua");
+const TRIAL: &str = include_str!("trial.lua");
+const STOCK: &str = include_str!("stock.lua");
 const PUBLISH: &str = concat!(include_str!("common.lua"), include_str!("publish.lua"));
 
 /// The largest number that the scripts receive. Lua's numbers are exact up to 2^53.
@@ -76,7 +79,11 @@ impl RedisStore {
     /// The set of topics by the times of their last events, and the stream that tells of
     /// each publish. No topic has a control character.
     fn order_keys(&self) -> [Vec<u8>; 2] {
-        ["\u{1}order", "\u{1}published"].map(|name| [&self.prefix, name].concat().into_bytes())
+        ["\u{1}order", "\u{1}published"].map(|name| self.own_key(name))
+    }
+
+    fn own_key(&self, name: &str) -> Vec<u8> {
+        [&self.prefix, name].concat().into_bytes()
     }
 
     fn ask_for_order(&self, command: &Command) -> Result<OwnedFrame, Error> {
@@ -250,6 +257,28 @@ impl Store for RedisStore {
         Ok(fields.chunks_exact(2).filter_map(|pair| seen(&pair[0], &pair[1])).collect())
     }
 
+    fn try_out(&self) -> Result<(), Error> {
+        let key = self.own_key("\u{1}trial");
+        let command = Command::new("EVAL").with(TRIAL).with("1").with(key.as_slice());
+        let mut cluster = self.cluster.borrow_mut();
+        cluster.begin();
+        cluster.ask(&key, &command, true).map(|_| ()).map_err(self.failed())
+    }
+
+    /// A cluster has no order, and does not count.
+    fn stock(&self) -> Result<Stock, Error> {
+        let keys = self.order_keys();
+        let command = Command::new("EVAL_RO").with(STOCK).with(keys.len().to_string());
+        let command = keys.iter().fold(command, |command, key| command.with(key.as_slice()));
+        let reply = match self.ask_for_order(&command) {
+            Err(Error::NotImplemented(_)) => return Ok(Stock::default()),
+            other => array(other?).map_err(self.failed())?,
+        };
+        let mut numbers = reply.into_iter().map(number);
+        let (topics, publishes) = (numbers.next().flatten(), numbers.next().flatten());
+        Ok(Stock { topics, bytes: None, publishes })
+    }
+
     fn look(&self, wanted: &[(&Topic, Since)], budget: &mut Budget) -> Result<Readings, Error> {
         self.look_at(wanted, budget).map_err(self.failed())
     }
@@ -325,6 +354,13 @@ fn cursor(frame: &OwnedFrame) -> Option<Cursor> {
     let OwnedFrame::Integer(at) = frame else { return None };
     let at = Cursor::from_micros(u64::try_from(*at).ok()?);
     (at >= Cursor::SMALLEST && at.is_exact()).then_some(at)
+}
+
+fn number(frame: OwnedFrame) -> Option<u64> {
+    match frame {
+        OwnedFrame::Integer(number) => u64::try_from(number).ok(),
+        other => text(other)?.parse().ok(),
+    }
 }
 
 /// Other programs may publish text that is not UTF-8.
