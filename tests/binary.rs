@@ -7,6 +7,7 @@ mod binary {
     mod answers;
     mod batch;
     mod cgi;
+    mod command_line;
     mod crash;
     mod full;
     mod mercure;

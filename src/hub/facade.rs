@@ -269,6 +269,26 @@ impl<'a, 's> Hub<'a, 's> {
         Ok((notices.unwrap_or_default(), position))
     }
 
+    /// The topics of the store whose names begin with `prefix`, in alphabetical order, without
+    /// those that the client may not subscribe to.
+    ///
+    /// # Errors
+    /// 401 when the token has expired, 501 if the store has no order of all topics, 503 when it
+    /// cannot be used.
+    pub fn topics(&self, prefix: &str) -> Result<Vec<Topic>, Error> {
+        self.grant.check_valid(Cursor::now())?;
+        let store = (self.open)()?;
+        // Without an order there is no list either.
+        store.horizon()?;
+        let found = store.survey(Cursor::from_micros(0))?.into_iter().map(|seen| seen.topic);
+        let is_shown = |topic: &Topic| {
+            topic.as_str().starts_with(prefix) && self.grant.may_receive(topic, None)
+        };
+        let mut topics: Vec<_> = found.filter(is_shown).collect();
+        topics.sort();
+        Ok(topics)
+    }
+
     /// The page whose script may read the answer asks from a configured origin.
     #[must_use]
     pub fn is_cross_origin(&self) -> bool {

@@ -5,6 +5,7 @@ pub mod mercure;
 pub mod novcomet;
 mod options;
 mod problem;
+pub mod shell;
 mod sse;
 
 use crate::auth::Access;

@@ -36,7 +36,8 @@ pub struct Retention {
 const OVERHEAD: usize = 42;
 
 /// Of a store without an order of all topics.
-const NO_ORDER: &str = "patterns and Mercure need a store of files, or one Redis server";
+const NO_ORDER: &str =
+    "patterns, Mercure and lists of topics need a store of files, or one Redis server";
 
 /// The limits for the space that a store takes from other programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -207,9 +207,11 @@ fn unreadable_program_runs_and_is_never_sent(kind: Kind) {
 /// RFC 3875 §4.4: Apache passes a query without "=" as arguments.
 fn query_is_never_an_argument(kind: Kind) {
     let server = Server::start(kind);
-    for query in ["--help", "-h+x", "--version", "&123", ""] {
+    for query in ["--help", "-h+x", "--version", "&123", "", "publish+a+x", "subscribe+a", "topics"]
+    {
         assert_problem(&server.get(&format!("/comet.cgi?{query}")), 400);
     }
+    assert!(!server.event_file("a").exists());
     let not_utf8 = server.get("/comet.cgi?%FF");
     // lighttpd refuses it itself, with its own page.
     assert_eq!(not_utf8.status, 400);
