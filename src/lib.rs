@@ -21,6 +21,7 @@ mod net;
 pub mod process;
 #[doc(hidden)]
 pub mod protocol;
+mod settings;
 #[doc(hidden)]
 pub mod store;
 
@@ -66,20 +67,20 @@ pub struct NovComet {
 }
 
 impl NovComet {
-    /// A program with the settings of the environment, `NOVCOMET_*`.
+    /// A program with the settings of the environment and of the settings file, `NOVCOMET_*`.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets how many times a request checks, unless the environment does.
+    /// Sets how many times a request checks, unless the environment or the settings file does.
     #[must_use]
     pub fn tries(mut self, tries: u32) -> Self {
         self.tries = Some(tries);
         self
     }
 
-    /// Sets the seconds between two checks, unless the environment does.
+    /// Sets the seconds between two checks, unless the environment or the settings file does.
     #[must_use]
     pub fn sleep(mut self, seconds: impl Into<f64>) -> Self {
         self.sleep = Some(seconds.into());
@@ -138,7 +139,7 @@ pub fn shell() -> u8 {
 /// A subscriber at a shell waits until it is interrupted.
 fn obey(command: Command) -> u8 {
     sandbox::expect_signals();
-    let config = Config::from_env(variable);
+    let config = Config::load(variable, |_| None);
     let config = config.map(|config| Config { stream: Duration::MAX, ..config });
     let (request, streams) = (Request::of_shell(), Streams::of_person());
     answer(config, request, &Shell(command), streams, None)
@@ -161,8 +162,8 @@ fn variable(name: &str) -> Option<OsString> {
 /// Serves the request that the environment describes. `preset` has settings of lower rank.
 fn run(preset: impl Fn(&str) -> Option<OsString> + Copy, own: Own) -> Option<u8> {
     sandbox::expect_signals();
-    let config = Config::from_env(|name| variable(name).or_else(|| preset(name)));
     let request = Request::from_env(variable)?;
+    let config = Config::load(variable, preset);
     let protocol = protocol::all::of(&request);
     Some(answer(config, request, protocol, Streams::new(), own))
 }

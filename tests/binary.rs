@@ -17,6 +17,7 @@ mod binary {
     mod process;
     mod readers;
     mod sandbox;
+    mod settings_file;
     mod subscriptions;
     mod tokens;
     mod topics;

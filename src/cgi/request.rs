@@ -119,7 +119,7 @@ pub enum Body {
 }
 
 /// Whether a web server has started this process: it sets both (RFC 3875 §4.1.4, §4.1.12).
-fn is_from_server(variable: impl Fn(&str) -> Option<OsString>) -> bool {
+pub fn is_from_server(variable: impl Fn(&str) -> Option<OsString>) -> bool {
     ["REQUEST_METHOD", "GATEWAY_INTERFACE"].into_iter().any(|name| variable(name).is_some())
 }
 
