@@ -34,6 +34,7 @@ PREFIX          = /usr
 LIBEXECDIR      = $(PREFIX)/lib/novcomet
 HTDOCSDIR       = $(PREFIX)/share/novcomet
 MANDIR          = $(PREFIX)/share/man
+COMPLETIONSDIR  = $(PREFIX)/share/bash-completion/completions
 APACHECONFDIR   = /etc/apache2/conf-available
 LIGHTTPDCONFDIR = /etc/lighttpd/conf-available
 TMPFILESDIR     = $(PREFIX)/lib/tmpfiles.d
@@ -163,11 +164,13 @@ lint:                     ## checks format, style, and the English of documents 
 install:                  ## installs what make has built, below DESTDIR and PREFIX=/usr (by sudo)
 	@test -x cgi-bin/comet.cgi || { echo "Nothing is built yet: run make first, as a user who has Rust." >&2; exit 1; }
 	install -d -m 755 $(DESTDIR)$(LIBEXECDIR)/shipped $(DESTDIR)$(HTDOCSDIR) $(DESTDIR)$(MANDIR)/man1 \
-	    $(DESTDIR)$(APACHECONFDIR) $(DESTDIR)$(LIGHTTPDCONFDIR) $(DESTDIR)$(TMPFILESDIR)
+	    $(DESTDIR)$(APACHECONFDIR) $(DESTDIR)$(LIGHTTPDCONFDIR) $(DESTDIR)$(TMPFILESDIR) \
+	    $(DESTDIR)$(COMPLETIONSDIR)
 	test -d $(DESTDIR)$(SYSCONFDIR) || install -d -m 750 $(KEY_GROUP) $(DESTDIR)$(SYSCONFDIR)
 	install -m 755 cgi-bin/comet.cgi $(DESTDIR)$(LIBEXECDIR)
 	install -m 644 htdocs/* $(DESTDIR)$(HTDOCSDIR)
 	install -m 644 docs/comet.cgi.1 $(DESTDIR)$(MANDIR)/man1
+	install -m 644 install/completion $(DESTDIR)$(COMPLETIONSDIR)/comet.cgi
 	install -m 644 tmpfiles.d/novcomet.conf $(DESTDIR)$(TMPFILESDIR)
 	@$(call configure,install,apache-conf/novcomet.conf,$(APACHE_CONF))
 	@$(call configure,install,apache-conf/novcomet-mpm.conf,$(APACHE_MPM_CONF))
@@ -178,7 +181,8 @@ install:                  ## installs what make has built, below DESTDIR and PRE
 
 uninstall:                ## removes what install has put there, and keeps what was edited (by sudo)
 	rm -f $(DESTDIR)$(LIBEXECDIR)/comet.cgi $(addprefix $(DESTDIR)$(HTDOCSDIR)/,$(notdir $(wildcard htdocs/*))) \
-	    $(DESTDIR)$(MANDIR)/man1/comet.cgi.1 $(DESTDIR)$(TMPFILESDIR)/novcomet.conf
+	    $(DESTDIR)$(MANDIR)/man1/comet.cgi.1 $(DESTDIR)$(TMPFILESDIR)/novcomet.conf \
+	    $(DESTDIR)$(COMPLETIONSDIR)/comet.cgi
 	@$(call configure,remove,/dev/null,$(APACHE_CONF))
 	@$(call configure,remove,/dev/null,$(APACHE_MPM_CONF))
 	@$(call configure,remove,/dev/null,$(LIGHTTPD_CONF))

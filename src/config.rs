@@ -8,8 +8,10 @@ use crate::auth::access::{
     Algorithm, HubUrl, KeyFile, Mercure, Metrics, Origin, Policy, Publish, Subscribe, TellStore,
     Topics,
 };
+use crate::cgi;
 use crate::error::Error;
 use crate::hub::SessionTerms;
+use crate::settings::Settings;
 
 /// The store: the directory of the PHP version of 2011.
 pub const STORE: &str = "file:///dev/shm";
@@ -141,6 +143,24 @@ pub enum Sandbox {
 }
 
 impl Config {
+    /// Reads the settings of the environment, for those that it lacks of the settings file, and
+    /// for the rest of `preset`.
+    ///
+    /// # Errors
+    /// 503 with what is wrong in the file, or the first variable that has an invalid value.
+    pub fn load(
+        environment: impl Fn(&str) -> Option<OsString> + Copy,
+        preset: impl Fn(&str) -> Option<OsString> + Copy,
+    ) -> Result<Self, Error> {
+        let set = |name: &str| environment(name).filter(|value| !value.is_empty());
+        let path = set("NOVCOMET_CONF");
+        let file = Settings::read(path.as_deref(), !cgi::is_from_server(environment))?;
+        let config = Self::from_env(|name| file.get(name, set(name)).or_else(|| preset(name)));
+        let config = config.map_err(|error| file.locate(error))?;
+        file.check_names()?;
+        Ok(config)
+    }
+
     /// Reads the settings with `variable`. An empty variable counts as not set.
     ///
     /// # Errors

@@ -124,7 +124,8 @@ impl Error {
 /// Names, settings and replies of servers may hold any character. A line feed
 /// would forge a line of the log, and an escape sequence would colour the
 /// terminal that shows it.
-fn escaped(text: &str) -> String {
+#[must_use]
+pub fn escaped(text: &str) -> String {
     let is_plain = |character| matches!(character, '"' | '\'' | '\\');
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {

@@ -21,12 +21,14 @@ mod net;
 pub mod process;
 #[doc(hidden)]
 pub mod protocol;
+mod settings;
 #[doc(hidden)]
 pub mod store;
 
 use std::env;
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use auth::access::{HubUrl, Metrics};
 use cgi::Request;
@@ -41,7 +43,8 @@ use process::output::Output;
 use process::sandbox::{self, FileSizeLimit};
 use process::slots::Slots;
 use process::streams::Streams;
-use protocol::{Action, Bounds, Step};
+use protocol::shell::{self, Asked, Command, Shell, USAGE, Wrong};
+use protocol::{Action, Bounds, Protocol, Step};
 use store::check::CheckStore;
 use store::{Limits, Retention, Store};
 
@@ -65,20 +68,20 @@ pub struct NovComet {
 }
 
 impl NovComet {
-    /// A program with the settings of the environment, `NOVCOMET_*`.
+    /// A program with the settings of the environment and of the settings file, `NOVCOMET_*`.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets how many times a request checks, unless the environment does.
+    /// Sets how many times a request checks, unless the environment or the settings file does.
     #[must_use]
     pub fn tries(mut self, tries: u32) -> Self {
         self.tries = Some(tries);
         self
     }
 
-    /// Sets the seconds between two checks, unless the environment does.
+    /// Sets the seconds between two checks, unless the environment or the settings file does.
     #[must_use]
     pub fn sleep(mut self, seconds: impl Into<f64>) -> Self {
         self.sleep = Some(seconds.into());
@@ -92,8 +95,8 @@ impl NovComet {
     /// the environment of its own.
     pub fn check<T: Into<Cursor>>(self, check: impl Fn(&str) -> Option<T>) -> ExitCode {
         let check = |id: &str| check(id).map(Into::into);
-        let variable = |name: &str| env::var_os(name).or_else(|| self.preset(name));
-        run(variable, Some(&|| Box::new(CheckStore(&check)))).unwrap_or(SUCCESS).into()
+        let own: Own = Some(&|| Box::new(CheckStore(&check)));
+        run(|name| self.preset(name), own).unwrap_or(SUCCESS).into()
     }
 
     fn preset(self, name: &str) -> Option<OsString> {
@@ -111,7 +114,36 @@ impl NovComet {
 #[must_use]
 pub fn serve() -> Option<u8> {
     sandbox::open_standard_streams();
-    run(|name| env::var_os(name), None)
+    run(|_| None, None)
+}
+
+/// Obeys the arguments of this process. A person at a shell has the rights of an administrator.
+/// Returns the exit status.
+#[must_use]
+pub fn shell() -> u8 {
+    match shell::parse(env::args_os().skip(1)) {
+        Ok(Asked::Help) => print!("{USAGE}"),
+        Ok(Asked::Version) => println!("comet.cgi {}", env!("CARGO_PKG_VERSION")),
+        Ok(Asked::Command(command)) => return obey(command),
+        Err(Wrong::Refused(error)) => {
+            Streams::of_person().log.report(&error);
+            return FAILURE;
+        }
+        Err(Wrong::Usage(why)) => {
+            eprint!("comet.cgi: {why}\n{USAGE}");
+            return WRONG_USAGE;
+        }
+    }
+    SUCCESS
+}
+
+/// A subscriber at a shell waits until it is interrupted.
+fn obey(command: Command) -> u8 {
+    sandbox::expect_signals();
+    let config = Config::load(variable, |_| None);
+    let config = config.map(|config| Config { stream: Duration::MAX, ..config });
+    let (request, streams) = (Request::of_shell(), Streams::of_person());
+    answer(config, request, &Shell(command), streams, None)
 }
 
 /// Makes the store of a program with its own check.
@@ -120,32 +152,50 @@ type Own<'s> = Option<&'s dyn Fn() -> Box<dyn Store + 's>>;
 /// The exit statuses of C (`EXIT_SUCCESS`, `EXIT_FAILURE`).
 const SUCCESS: u8 = 0;
 const FAILURE: u8 = 1;
+/// As many commands have it.
+const WRONG_USAGE: u8 = 2;
 
-/// Serves the request that the environment describes, and ends the streams.
-fn run(variable: impl Fn(&str) -> Option<OsString> + Copy, own: Own) -> Option<u8> {
+/// A variable of the environment.
+fn variable(name: &str) -> Option<OsString> {
+    env::var_os(name)
+}
+
+/// Serves the request that the environment describes. `preset` has settings of lower rank.
+fn run(preset: impl Fn(&str) -> Option<OsString> + Copy, own: Own) -> Option<u8> {
     sandbox::expect_signals();
-    let config = Config::from_env(variable);
-    let mut request = Request::from_env(variable)?;
+    let request = Request::from_env(variable)?;
+    let config = Config::load(variable, preset);
+    let protocol = protocol::all::of(&request);
+    Some(answer(config, request, protocol, Streams::new(), own))
+}
+
+/// Answers a request, and ends the streams. Returns the exit status.
+fn answer(
+    config: Result<Config, Error>,
+    mut request: Request,
+    protocol: &dyn Protocol,
+    mut streams: Streams,
+    own: Own,
+) -> u8 {
     let max_body = config.as_ref().map_or(0, Config::max_body);
     let received = request.receive(process::streams::input(), max_body);
-    let mut streams = Streams::new();
     let origins = config.as_ref().map_or(&[][..], |config| &config.access.origins);
     let origin = auth::allowed_origin(origins, &request).cloned();
     let answered = config.and_then(|config| {
         let source = Source::find(&config, own)?;
-        let service = Service { config, request: &request, source };
+        let service = Service { config, request: &request, protocol, source };
         let answered = received.and_then(|()| service.answer(&mut streams));
         answered.inspect_err(|error| service.count_refusal(error))
     });
     let answer = answered.unwrap_or_else(|error| {
         streams.log.report(&error);
-        let answer = protocol::all::of(&request).refuse(&error).with_cors(origin.as_ref());
+        let answer = protocol.refuse(&error).with_cors(origin.as_ref());
         Answer { bytes: answer.bytes(), is_refused: true }
     });
     figures::flush();
-    streams.finish(&answer.bytes);
+    let is_done = streams.finish(&answer.bytes) && !answer.is_refused;
     // A web server takes an exit status for a crash; a shell script needs one.
-    Some(if answer.is_refused && !request.is_cgi { FAILURE } else { SUCCESS })
+    if is_done || request.is_cgi { SUCCESS } else { FAILURE }
 }
 
 /// The answer to a request.
@@ -178,6 +228,7 @@ impl<'s> Source<'s> {
 struct Service<'a, 's> {
     config: Config,
     request: &'a Request,
+    protocol: &'a dyn Protocol,
     source: Source<'s>,
 }
 
@@ -190,7 +241,7 @@ impl<'s> Service<'_, 's> {
         let hub_url = self.config.access.mercure.url.as_ref().map(HubUrl::as_str);
         let subscriptions = self.config.mercure_subscriptions;
         let bounds = Bounds { max_data: self.config.max_data, hub_url, subscriptions };
-        let action = protocol::all::of(self.request).parse(self.request, &bounds)?;
+        let action = self.protocol.parse(self.request, &bounds)?;
         let policy = &self.config.access;
         let granted = auth::authorize(policy, self.request, &action.access(), Cursor::now());
         let grant = match granted {

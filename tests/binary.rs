@@ -11,6 +11,7 @@ mod binary {
     mod bayeux_hostile;
     mod bayeux_rights;
     mod cgi;
+    mod command_line;
     mod crash;
     mod figures;
     mod full;
@@ -23,6 +24,7 @@ mod binary {
     mod process;
     mod readers;
     mod sandbox;
+    mod settings_file;
     mod subscriptions;
     mod tokens;
     mod topics;

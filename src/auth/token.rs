@@ -1,9 +1,6 @@
 //! Tokens: a JWT (RFC 7519) in the compact form of a JWS (RFC 7515 §3.1),
 //! and the key that checks it. No answer says why a token is refused.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use base64ct::{Base64UrlUnpadded, Encoding};
@@ -12,7 +9,6 @@ use p256::ecdsa::signature::Verifier;
 use p256::pkcs8::DecodePublicKey;
 use rsa::traits::PublicKeyParts;
 use rsa::{Pkcs1v15Sign, RsaPublicKey};
-use rustix::fs::{Mode, OFlags};
 use sha2::{Digest, Sha256};
 
 use super::access::{Algorithm, KeyFile};
@@ -20,6 +16,7 @@ use super::claims::Claims;
 use super::object::Object;
 use crate::error::Error;
 use crate::event::Cursor;
+use crate::process::private_file;
 
 /// Longest token, in bytes.
 const MAX_TOKEN: usize = 8192;
@@ -67,7 +64,8 @@ impl Key {
     /// there, and for one that holds no such key.
     pub fn read(file: &KeyFile) -> Result<Self, Error> {
         let refuse = |why: String| unusable(existing(&file.path), &why);
-        let bytes = private_bytes(&file.path).map_err(refuse)?;
+        let opened = private_file::open(&file.path).map_err(|cause| refuse(cause.to_string()))?;
+        let bytes = private_file::read(opened, MAX_KEY).map_err(refuse)?;
         Self::parse(file.algorithm, bytes).map_err(refuse)
     }
 
@@ -153,57 +151,6 @@ impl Key {
 /// may begin with a slash.
 fn existing(path: &Path) -> Option<PathBuf> {
     path.symlink_metadata().is_ok().then(|| path.to_owned())
-}
-
-/// The content of a file that no other user can read or have put there.
-fn private_bytes(path: &Path) -> Result<Vec<u8>, String> {
-    // The checks are about the open file: its name may change meanwhile. A link is
-    // not followed, and a FIFO without a writer is not waited for.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|cause| match cause {
-        rustix::io::Errno::LOOP => "is a symbolic link; name the file itself".to_owned(),
-        cause => format!("cannot be opened: {}", io::Error::from(cause)),
-    })?;
-    let file = File::from(file);
-    let found = file.metadata().map_err(|cause| format!("cannot be looked at: {cause}"))?;
-    let us = rustix::process::geteuid().as_raw();
-    let fault = match () {
-        () if !found.is_file() => "is not a regular file",
-        () if found.uid() != 0 && found.uid() != us => {
-            "belongs to another user than root and the web server's; chown it"
-        }
-        () if found.mode() & 0o007 != 0 => "is open to other users; chmod o= it",
-        () if found.mode() & 0o020 != 0 => "can be written by its group; chmod g-w it",
-        () if found.nlink() != 1 => "has another name too (a hard link); make a new key",
-        () if names_users(&file) => "has an ACL that names users or groups; setfacl -b it",
-        () if found.len() > MAX_KEY => "is too large for a key",
-        () => "",
-    };
-    if !fault.is_empty() {
-        return Err(fault.into());
-    }
-    let mut bytes = Vec::new();
-    let read = file.take(MAX_KEY).read_to_end(&mut bytes);
-    read.map(|_| bytes).map_err(|cause| format!("cannot be read: {cause}"))
-}
-
-/// Whether an ACL gives rights to more than the owner, the group and the others (acl(5)).
-fn names_users(file: &File) -> bool {
-    // linux/posix_acl_xattr.h: a version, then for each entry tag and permissions
-    // of 16 bits and an id of 32, all in little-endian.
-    const VERSION: usize = 4;
-    const ENTRY: usize = 8;
-    const NAMED: [u8; 2] = [0x02, 0x08];
-    // Room for the four entries of an ACL without names; more of them do not fit.
-    let mut acl = [0; VERSION + 4 * ENTRY];
-    match rustix::fs::fgetxattr(file, "system.posix_acl_access", &mut acl) {
-        Ok(length) => acl[..length]
-            .get(VERSION..)
-            .unwrap_or_default()
-            .chunks(ENTRY)
-            .any(|it| NAMED.contains(&it[0])),
-        Err(errno) => errno == rustix::io::Errno::RANGE,
-    }
 }
 
 fn secret(mut bytes: Vec<u8>) -> Result<Vec<u8>, String> {

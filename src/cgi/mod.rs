@@ -3,5 +3,5 @@
 mod request;
 mod response;
 
-pub use request::{Body, MAX_QUERY, METHODS, Method, Request, Route};
+pub use request::{Body, MAX_QUERY, METHODS, Method, Request, Route, is_from_server};
 pub use response::{FieldValue, Head, Response, status_line};

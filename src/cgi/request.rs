@@ -118,6 +118,11 @@ pub enum Body {
     Text(String),
 }
 
+/// Whether a web server has started this process: it sets both (RFC 3875 §4.1.4, §4.1.12).
+pub fn is_from_server(variable: impl Fn(&str) -> Option<OsString>) -> bool {
+    ["REQUEST_METHOD", "GATEWAY_INTERFACE"].into_iter().any(|name| variable(name).is_some())
+}
+
 const EVENTS: &[u8] = b"text/event-stream";
 
 impl Request {
@@ -127,24 +132,29 @@ impl Request {
     /// A request that cannot be served is read as well: its origin decides which
     /// pages can read why.
     pub fn from_env(variable: impl Fn(&str) -> Option<OsString>) -> Option<Self> {
+        let is_request = is_from_server(&variable) || variable("QUERY_STRING").is_some();
+        is_request.then(|| Self::read(variable))
+    }
+
+    /// The request of a person at a shell, who gives a command in place of a query.
+    #[must_use]
+    pub fn of_shell() -> Self {
+        Self::read(|_| None)
+    }
+
+    fn read(variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let optional = |name: &str| variable(name).map(OsStringExt::into_vec);
         let bytes = |name: &str| optional(name).unwrap_or_default();
-        let (method, query) = (optional("REQUEST_METHOD"), optional("QUERY_STRING"));
-        // RFC 3875 §4.1.4, §4.1.12: a server sets both.
-        let is_cgi = method.is_some() || variable("GATEWAY_INTERFACE").is_some();
-        if !is_cgi && query.is_none() {
-            return None;
-        }
         let accept = bytes("HTTP_ACCEPT");
         let path = [bytes("SCRIPT_NAME"), bytes("PATH_INFO")].concat();
         let written = optional("REQUEST_URI").unwrap_or_else(|| path.clone());
         let written = written.split(|&byte| byte == b'?').next().unwrap_or_default();
-        Some(Self {
-            is_cgi,
-            method: Method::named(&method.unwrap_or_default()),
+        Self {
+            is_cgi: is_from_server(&variable),
+            method: Method::named(&bytes("REQUEST_METHOD")),
             path: String::from_utf8_lossy(&path).into_owned(),
             written_path: String::from_utf8_lossy(written).into_owned(),
-            query: query.unwrap_or_default(),
+            query: bytes("QUERY_STRING"),
             accepts_events: accept.windows(EVENTS.len()).any(|part| part == EVENTS),
             last_event_id: bytes("HTTP_LAST_EVENT_ID"),
             address: String::from_utf8_lossy(&bytes("REMOTE_ADDR")).into_owned(),
@@ -164,7 +174,7 @@ impl Request {
             length: bytes("CONTENT_LENGTH"),
             content_type: bytes("CONTENT_TYPE"),
             is_chunked: !bytes("HTTP_TRANSFER_ENCODING").is_empty(),
-        })
+        }
     }
 
     /// Reads the body from `stdin`: `max_body` bytes at most, and never more in

@@ -10,6 +10,7 @@ pub struct Head {
     status: u16,
     headers: Vec<(&'static str, FieldValue)>,
     retry_after: Option<u32>,
+    is_written: bool,
 }
 
 /// The value of a header (RFC 9110 §5.5): a fixed text, or one that was checked.
@@ -68,7 +69,13 @@ impl Head {
             ("X-Content-Type-Options", "nosniff"),
         ];
         let headers = headers.map(|(name, value)| (name, value.into())).into();
-        Self { status, headers, retry_after: None }
+        Self { status, headers, retry_after: None, is_written: true }
+    }
+
+    /// The head for a person at a shell, to whom only the body is written.
+    #[must_use]
+    pub fn unwritten() -> Self {
+        Self { status: 200, headers: Vec::new(), retry_after: None, is_written: false }
     }
 
     /// Adds a header.
@@ -140,6 +147,9 @@ impl Response {
     /// (`mod_cgid` may check that only every 10 ms).
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
+        if !self.head.is_written {
+            return self.body.clone();
+        }
         let mut out = format!("Status: {}\r\n", status_line(self.head.status)).into_bytes();
         for (name, value) in &self.head.headers {
             for part in [name, ": ", value.as_str(), "\r\n"] {

@@ -97,26 +97,36 @@ impl Hub<'_, '_> {
         topics.iter().map(|topic| store.kept(topic)).collect()
     }
 
-    /// The topics that begin with `prefix` and come after `after`, as far as the client may
+    /// The topics that begin with `prefix` and come after `after`, as many as one list has.
+    ///
+    /// # Errors
+    /// As for [`all_topics`](Self::all_topics).
+    pub fn topics(&self, prefix: &str, after: &str) -> Result<Listed, Error> {
+        let mut topics = self.all_topics(prefix)?;
+        topics.retain(|topic| topic.as_str() > after);
+        let has_more = topics.len() > MAX_LISTED;
+        topics.truncate(MAX_LISTED);
+        Ok(Listed { topics, has_more })
+    }
+
+    /// The topics that begin with `prefix`, in alphabetical order, as far as the client may
     /// subscribe to them by pattern.
     ///
     /// # Errors
     /// 401 when the token has expired, 403 if it may not subscribe, 501 if the store has no
     /// order of all topics, 503 if it cannot be used.
-    pub fn topics(&self, prefix: &str, after: &str) -> Result<Listed, Error> {
+    pub fn all_topics(&self, prefix: &str) -> Result<Vec<Topic>, Error> {
         self.grant.check_valid(Cursor::now())?;
         let store = (self.open)()?;
+        // Without an order there is no list either.
         store.horizon()?;
         let seen = store.survey(Cursor::from_micros(0))?.into_iter().map(|seen| seen.topic);
         let is_meant = |topic: &Topic| {
-            let name = topic.as_str();
-            name.starts_with(prefix) && name > after && self.grant.may_receive(topic, None)
+            topic.as_str().starts_with(prefix) && self.grant.may_receive(topic, None)
         };
         let mut topics: Vec<_> = seen.filter(is_meant).collect();
-        topics.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
-        let has_more = topics.len() > MAX_LISTED;
-        topics.truncate(MAX_LISTED);
-        Ok(Listed { topics, has_more })
+        topics.sort_unstable();
+        Ok(topics)
     }
 }
 

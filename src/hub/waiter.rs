@@ -19,7 +19,7 @@ use crate::cgi::{Head, Response};
 use crate::error::Error;
 use crate::event::position::Position;
 use crate::event::{Cursor, Message, Topic};
-use crate::process::output::{ANSWER, Output, READ_TIMEOUT};
+use crate::process::output::{Output, READ_TIMEOUT};
 use crate::process::slots::Slot;
 use crate::store::Budget;
 
@@ -389,7 +389,7 @@ impl Waiter {
     pub(super) fn end(&mut self, bytes: Vec<u8>, now: Duration) {
         self.slot = None;
         self.output.push(bytes, now);
-        self.ends = Some(now + ANSWER);
+        self.ends = Some(now + self.output.limit());
     }
 
     /// Cuts what is left at `until`.

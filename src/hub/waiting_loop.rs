@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::process::clock::{Clock, Interest, Wake};
 use crate::process::connections::closed_by_clients;
 use crate::process::figures::{self, Counter};
+use crate::process::output::unwritable;
 use crate::process::random::Random;
 use crate::process::sandbox;
 use crate::store::{Horizon, Store, Watch};
@@ -527,7 +528,13 @@ impl<'a> Shared<'a> {
             Ok(true) if waiter.is_ending() => return self.finished.push(id),
             Ok(true) => {}
             Ok(false) => self.clock.attend(waiter.output.as_fd(), id, Interest::Write),
-            Err(_) => return self.remove(id, Vec::new()),
+            Err(cause) => {
+                if let Some(fault) = unwritable(&cause) {
+                    (self.report)(&fault);
+                    self.own.is_refused |= id == self.own.id;
+                }
+                return self.remove(id, Vec::new());
+            }
         }
         self.crowd.plan(id, now);
     }

@@ -7,6 +7,7 @@ pub mod identity;
 pub mod input;
 pub mod output;
 pub mod peer;
+pub mod private_file;
 pub mod random;
 pub mod sandbox;
 pub mod slots;

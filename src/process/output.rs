@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 
+use crate::error::Error;
 use crate::process::sys;
 
 /// The longest time in which a reader may read nothing.
@@ -28,6 +29,16 @@ const SHUTDOWN_GRACE: Duration = Duration::from_millis(100);
 /// have stopped.
 const PIPE_BUF: usize = 4096;
 
+/// The error of an output that cannot be written, such as a file on a full disk; `None` if only
+/// its reader has gone.
+#[must_use]
+pub fn unwritable(cause: &io::Error) -> Option<Error> {
+    const DETAIL: &str = "the output cannot be written";
+    let is_gone = matches!(cause.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
+    let error = || Error::unavailable(DETAIL, &format!("{DETAIL}: {cause}"), "see where it goes");
+    (!is_gone).then(error)
+}
+
 /// A stream that a client reads. It writes to the descriptor itself: `io::stdout`
 /// would write line by line, and wake the server twice; to duplicate the descriptor
 /// takes one more, and none may be left.
@@ -39,6 +50,8 @@ pub struct Output<'fd> {
     written: usize,
     /// When the reader last read something, or had nothing to read.
     progress: Duration,
+    /// The longest time in which its reader may read nothing.
+    timeout: Duration,
 }
 
 enum Target<'fd> {
@@ -71,7 +84,21 @@ impl<'fd> Output<'fd> {
     }
 
     fn to(to: Target<'fd>) -> Self {
-        Self { to, begun: false, unsent: Vec::new(), written: 0, progress: Duration::ZERO }
+        let (progress, timeout) = (Duration::ZERO, READ_TIMEOUT);
+        Self { to, begun: false, unsent: Vec::new(), written: 0, progress, timeout }
+    }
+
+    /// Waits for its reader: a pager, or a slow command.
+    #[must_use]
+    pub fn patient(self) -> Self {
+        const YEAR: Duration = Duration::from_secs(365 * 86_400);
+        Self { timeout: YEAR, ..self }
+    }
+
+    /// The longest time in which its reader may read an answer.
+    #[must_use]
+    pub fn limit(&self) -> Duration {
+        ANSWER.max(self.timeout)
     }
 
     /// Whether something has been written.
@@ -117,13 +144,14 @@ impl<'fd> Output<'fd> {
     /// When a reader that reads nothing is cut off.
     #[must_use]
     pub fn patience(&self) -> Duration {
-        self.progress + READ_TIMEOUT
+        self.progress + self.timeout
     }
 
     /// Writes an answer, or a part of a stream, until `until` at the latest.
     ///
     /// # Errors
-    /// `TimedOut` if the reader reads nothing for [`READ_TIMEOUT`], or has not read
+    /// `TimedOut` if the reader reads nothing for [`READ_TIMEOUT`] (unless it is
+    /// [`patient`](Self::patient)), or has not read
     /// all at `until`; the error of write(2), EPIPE if the reader is
     /// gone.
     pub fn send(&mut self, bytes: &[u8], mut until: Instant) -> io::Result<()> {
@@ -156,7 +184,7 @@ impl<'fd> Output<'fd> {
         let begin = Instant::now();
         let signals = sys::signal_fd(&[libc::SIGTERM]).ok();
         let terminated = signals.as_ref().map(AsFd::as_fd);
-        let timeout = READ_TIMEOUT.min(left(*until));
+        let timeout = self.timeout.min(left(*until));
         if self.is_writable(timeout, terminated) {
             return Ok(());
         }
@@ -221,6 +249,23 @@ mod tests {
         }
         drop(output);
         assert_eq!(read + reader.read_to_end(&mut Vec::new()).unwrap(), LARGE);
+    }
+
+    #[test]
+    fn patient_output_waits_for_its_reader() {
+        let (_reader, writer) = UnixStream::pair().unwrap();
+        let mut output = Output::new(writer.as_fd()).patient();
+        output.push(vec![0; LARGE], Duration::from_secs(7));
+        assert!(!output.flush(Duration::from_secs(7)).unwrap());
+        let day = Duration::from_secs(86_400);
+        assert!(output.patience() > day && output.limit() > day);
+    }
+
+    #[test]
+    fn reader_that_has_gone_is_no_fault() {
+        assert_eq!(unwritable(&ErrorKind::BrokenPipe.into()), None);
+        let fault = unwritable(&ErrorKind::StorageFull.into());
+        assert!(fault.unwrap().log_line().unwrap().starts_with("the output cannot be written"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod mercure;
 pub mod novcomet;
 mod options;
 mod problem;
+pub mod shell;
 mod sse;
 
 use crate::auth::Access;

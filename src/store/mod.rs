@@ -43,7 +43,8 @@ const OVERHEAD: usize = 42;
 const MOST_KEPT: usize = 1 << 40;
 
 /// Of a store without an order of all topics.
-const NO_ORDER: &str = "patterns, Mercure and Bayeux need a store of files, or one Redis server";
+const NO_ORDER: &str = "patterns, lists of topics, Mercure and Bayeux need a store of files, \
+    or one Redis server";
 
 /// The limits for the space that a store takes from other programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,8 +3,10 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use crate::support::binary::{COMET, Call, SECOND, Store};
+use crate::support::dir::make_file;
 
 /// An example, which cargo builds with the tests, beside the binary.
 fn example(name: &str) -> PathBuf {
@@ -82,4 +84,17 @@ fn topic_name_cannot_leave_the_mailboxes() {
         let answer = call(&mailboxes, &format!("subscribed[{name}]=1.5&wait=0")).answer();
         assert_eq!(answer.cursor(name), ('0', "1.500000".into()), "{name}");
     }
+}
+
+/// The presets of a program are the last that count.
+#[test]
+fn settings_file_wins_over_the_program() {
+    let mailboxes = Store::new();
+    let file = mailboxes.0.join("novcomet.conf");
+    make_file(&file, "NOVCOMET_TRIES=1\nNOVCOMET_SLEEP=0.1\n", 0o640);
+    let begin = Instant::now();
+    let call =
+        call(&mailboxes, "subscribed[a]=0").variable("NOVCOMET_CONF", file.to_str().unwrap());
+    assert!(call.answer().body.starts_with(r#"{"s":0,"#));
+    assert!(begin.elapsed() < Duration::from_secs(2), "the program waits 40 s");
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each entry of src and its layer.
-const LAYERS: [(&str, u8); 12] = [
+const LAYERS: [(&str, u8); 13] = [
     ("main", 7),
     ("lib", 6),
     ("config", 5),
@@ -15,6 +15,7 @@ const LAYERS: [(&str, u8); 12] = [
     ("hub", 3),
     ("auth", 2),
     ("store", 2),
+    ("settings", 2),
     ("cgi", 1),
     ("net", 1),
     ("process", 1),

@@ -2,12 +2,12 @@
 //! the shipped configuration files.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::time::{Duration, Instant};
 
 use crate::support::SOURCE;
-use crate::support::binary::batch;
-use crate::support::dir::touch_by_shell;
+use crate::support::binary::{Call, Store, batch};
+use crate::support::dir::{TempDir, make_file, touch_by_shell};
 use crate::support::server::{Exchange, Kind, Reply, Server, stories};
 
 stories! {
@@ -26,6 +26,7 @@ stories! {
     server_without_cgi_sends_no_program
     unreadable_program_runs_and_is_never_sent
     query_is_never_an_argument
+    shell_and_server_share_a_settings_file
     copied_directory_works_with_htaccess
     answer_has_the_documented_headers
     valid_requests_log_nothing
@@ -210,15 +211,53 @@ fn unreadable_program_runs_and_is_never_sent(kind: Kind) {
 /// RFC 3875 §4.4: Apache passes a query without "=" as arguments.
 fn query_is_never_an_argument(kind: Kind) {
     let server = Server::start(kind);
-    for query in ["--help", "-h+x", "--version", "&123", ""] {
+    for query in ["--help", "-h+x", "--version", "&123", "", "publish+a+x", "subscribe+a", "topics"]
+    {
         assert_problem(&server.get(&format!("/comet.cgi?{query}")), 400);
     }
+    assert!(!server.event_file("a").exists());
     let not_utf8 = server.get("/comet.cgi?%FF");
     // lighttpd refuses it itself, with its own page.
     assert_eq!(not_utf8.status, 400);
     if kind != Kind::Lighttpd {
         assert_problem(&not_utf8, 400);
     }
+}
+
+/// The server's environment names the file, and has no other setting. No client can name one.
+fn shell_and_server_share_a_settings_file(kind: Kind) {
+    let (house, store) = (TempDir::new(), Store::new());
+    let settings = |name: &str, more: &str| {
+        let file = house.join(name);
+        let lines = format!("# all\nNOVCOMET_STORE=file://{}\n{more}\n", store.0.display());
+        make_file(&file, lines, 0o640);
+        // Debian's group of web servers. A test without root runs its servers as itself.
+        let _ = chown(&file, None, Some(33));
+        file.to_str().unwrap().to_owned()
+    };
+    let file = settings("novcomet.conf", "NOVCOMET_MAX_DATA=9");
+    let other = settings("other.conf", "NOVCOMET_PUBLISH=none");
+    let setup = Server::setup(kind).store("").option("NOVCOMET_CONF", &file);
+    let server = setup.start();
+    let comet = |arguments: &[&str]| {
+        let call = Call::new().variable("NOVCOMET_CONF", &file);
+        let output = arguments.iter().fold(call, |call, word| call.argument(word)).output();
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let subscriber = server.send("GET /comet.cgi?subscribed[cron]=0.5");
+    comet(&["publish", "cron", "a & b %"]);
+    assert!(subscriber.reply().body.contains(r#""data":"a & b %""#));
+    let headers = [format!("NOVCOMET-CONF: {other}"), format!("NOVCOMET_CONF: {other}")];
+    let headers: Vec<_> = headers.iter().map(String::as_str).collect();
+    let query = format!("publish=page&data=short&NOVCOMET_CONF={other}");
+    let request = format!("GET /comet.cgi?{query}");
+    assert_eq!(server.send_with(&request, &headers).reply().body, "true");
+    assert_eq!(comet(&["subscribe", "page", "--since=earliest", "--wait=0"]), "short\n");
+    assert_eq!(comet(&["topics"]), "cron\npage\n");
+    assert_eq!(server.get("/comet.cgi?publish=page&data=0123456789").status, 413);
+    settings("novcomet.conf", "NOVCOMET_SPELT_WRONG=1");
+    assert_eq!(server.get("/comet.cgi?publish=page").status, 503);
 }
 
 /// A directory of a site, with the settings that its administrator must make.

@@ -59,6 +59,33 @@ fn store_without_an_order_refuses_patterns() {
     }
 }
 
+/// The commands of a shell, over each store.
+#[test]
+fn commands_reach_every_store() {
+    for kind in [Kind::File, Kind::Redis, Kind::Memcached] {
+        let backend = Backend::start(kind);
+        let run = |arguments: &[&str]| {
+            let call = Call::new().variable("NOVCOMET_STORE", &backend.url());
+            let output = arguments.iter().fold(call, |call, word| call.argument(word)).output();
+            let text = |bytes| String::from_utf8(bytes).unwrap();
+            (output.status.code(), text(output.stdout), text(output.stderr))
+        };
+        let done = |text: &str| (Some(0), text.to_owned(), String::new());
+        for topic in ["news/b", "news/a", "other"] {
+            assert_eq!(run(&["publish", topic, "a & b"]), done(""), "{kind:?}");
+        }
+        let since = ["subscribe", "other", "--since=earliest", "--wait=0"];
+        assert_eq!(run(&since), done("a & b\n"), "{kind:?}");
+        let (code, list, error) = run(&["topics", "news/"]);
+        match kind {
+            Kind::Memcached => {
+                assert!(code == Some(1) && error.contains("a store of files"), "{error}");
+            }
+            _ => assert_eq!((code, list.as_str()), (Some(0), "news/a\nnews/b\n"), "{error}"),
+        }
+    }
+}
+
 /// The clock of Redis may go back. A time far ahead of it counts for its own topic only.
 #[test]
 fn times_grow_over_all_topics_of_a_redis() {
