@@ -46,6 +46,14 @@ export interface Published {
   k: Record<string, Cursor>;
 }
 
+/** Those who wait for a topic at the server that answers. */
+export interface Subscribers {
+  /** How many connections wait. All tabs of a browser are one. */
+  number: number;
+  /** The `sub` of their tokens, each once. Without a token that grants the topic, it is not told. */
+  names?: string[];
+}
+
 /**
  * - `network`: no answer; a page cannot know whether there is no network, no server, or no CORS
  * - `timeout`: no answer in time
@@ -150,6 +158,9 @@ export class Client {
    * The events of a client arrive in the order of the calls.
    */
   publish: (id: string, data?: Data) => Promise<Published>;
+
+  /** Resolves to those who wait for the topic now. Rejects with a `Failure`. */
+  who: (id: string) => Promise<Subscribers>;
 
   /** Adds a listener. An unknown `type` throws a TypeError. */
   on: <T extends keyof Listeners>(type: T, listener: Listeners[T]) => this;

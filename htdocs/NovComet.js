@@ -391,7 +391,7 @@
     }
   }
 
-  /** Sends messages one request after the other, in the order of the calls. */
+  /** Sends messages one request after the other, in the order of the calls, and questions at once. */
   class Publisher extends Part {
     #queue = [];
     #pendingBytes = 0;
@@ -438,12 +438,20 @@
       const body = new URLSearchParams(fields), {length} = `${body}`;
       const keepalive = (this.#pendingBytes += length) < MAX_KEEPALIVE, init = {method: 'POST', body, keepalive};
       try {
-        let answer;
-        await new HttpRequest(this.core, {timeout: ANSWER_TIMEOUT, init}).send(it => { answer = it; });
-        return answer;
+        return await this.#ask({init});
       } finally {
         this.#pendingBytes -= length;
       }
+    }
+
+    async who(id) {
+      return (await this.#ask({query: `who[${encodeURIComponent(id)}]=1`})).who[id];
+    }
+
+    async #ask(request) {
+      let answer;
+      await new HttpRequest(this.core, {timeout: ANSWER_TIMEOUT, ...request}).send(it => { answer = it; });
+      return answer;
     }
   }
 
@@ -997,6 +1005,7 @@
         on: chain((type, listener) => listeners.of(type).add(listener)),
         off: chain((type, listener) => listeners.of(type).delete(listener)),
         publish: (id, data) => publisher.publish(`${id}`, data),
+        who: id => publisher.who(`${id}`),
       });
     }
   }

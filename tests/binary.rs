@@ -29,4 +29,5 @@ mod binary {
     mod tokens;
     mod topics;
     mod waiting;
+    mod who;
 }

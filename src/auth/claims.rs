@@ -27,6 +27,9 @@ pub struct Claims {
     pub(super) expires: Cursor,
     /// The generation of Mercure whose rules the token keeps.
     pub(super) generation: Generation,
+    /// The name of its holder (`sub`, RFC 7519 §4.1.2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) subject: Option<String>,
 }
 
 /// Topics to subscribe to.
@@ -48,7 +51,8 @@ impl Claims {
     pub(super) fn of_shell() -> Self {
         let subscribe = vec![Detail::of(Topics::all())];
         let (publish, expires) = (Topics::all(), Cursor::LARGEST);
-        Self { publish, subscribe, payload: None, expires, generation: Generation::V0 }
+        let generation = Generation::V0;
+        Self { publish, subscribe, payload: None, expires, generation, subject: None }
     }
 
     /// The claims that count on our own wire, of a token that is valid at `now`. The grants
@@ -60,7 +64,8 @@ impl Claims {
             |name| Some(Topics::granted(texts(&mercure, name)?.iter().map(String::as_str)));
         let subscribe = vec![Detail::of(topics("subscribe")?)];
         let (publish, generation) = (topics("publish")?, Generation::V0);
-        Some(Self { publish, subscribe, payload: None, expires, generation })
+        let subject = subject(claims);
+        Some(Self { publish, subscribe, payload: None, expires, generation, subject })
     }
 
     /// Whether the token grants publishing to `topic`.
@@ -88,11 +93,25 @@ impl Claims {
         details.find(|detail| detail.topics.contains(&matcher))?.payload.as_deref()
     }
 
+    /// The name of the token's holder, if it has one.
+    #[must_use]
+    pub fn subject(&self) -> Option<&str> {
+        self.subject.as_deref()
+    }
+
     /// When the token expires (`exp`).
     #[must_use]
     pub fn expires(&self) -> Cursor {
         self.expires
     }
+}
+
+/// The longest name of a token's holder, in bytes. Each subscriber keeps its own.
+const MAX_SUBJECT: usize = 256;
+
+/// The name of the token's holder. A longer one is none: the rights do not depend on it.
+pub(super) fn subject(claims: &Object) -> Option<String> {
+    claims.text("sub").filter(|name| (1..=MAX_SUBJECT).contains(&name.len()))
 }
 
 /// The `exp` of a token that is valid at `now`: it must be present and in the future, and

@@ -181,6 +181,12 @@ impl Grant {
         self.claims.as_ref()?.payload(matcher)
     }
 
+    /// The name in the token.
+    #[must_use]
+    pub fn subject(&self) -> Option<&str> {
+        self.claims.as_ref()?.subject()
+    }
+
     fn may_receive_some(&self) -> bool {
         match self.action {
             Granted::Subscribe | Granted::Follow => true,

@@ -1,7 +1,7 @@
 //! The tokens of Mercure, of both generations.
 
 use super::access::{HubUrl, Mercure, Topics};
-use super::claims::{Claims, Detail, Generation, expiry, object, optional_expiry, texts};
+use super::claims::{Claims, Detail, Generation, expiry, object, optional_expiry, subject, texts};
 use super::object::Object;
 use super::token::Token;
 use crate::error::Error;
@@ -69,7 +69,8 @@ fn first_claims(claims: &Object, rules: &Mercure, now: Cursor) -> Option<Claims>
         is_short.then_some((templates(&publish)?, templates(&subscribe)?))?;
     let payload = mercure.json("payload").filter(|json| *json != "null").map(ToOwned::to_owned);
     let (subscribe, generation) = (vec![Detail::of(subscribe)], Generation::V0);
-    Some(Claims { publish, subscribe, payload, expires, generation })
+    let subject = subject(claims);
+    Some(Claims { publish, subscribe, payload, expires, generation, subject })
 }
 
 fn templates(texts: &[String]) -> Option<Topics> {
@@ -86,7 +87,8 @@ fn detailed_claims(claims: &Object, base: &HubUrl, now: Cursor) -> Option<Claims
     let subscribers = grants.iter().filter(|it| it.has("subscribe"));
     let subscribe = subscribers.map(Grants::detail).collect();
     let (publish, generation) = (Topics::matching(publish), Generation::V1);
-    Some(Claims { publish, subscribe, payload: None, expires, generation })
+    let subject = subject(claims);
+    Some(Claims { publish, subscribe, payload: None, expires, generation, subject })
 }
 
 /// What one entry grants.

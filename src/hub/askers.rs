@@ -6,16 +6,18 @@ use std::ops::ControlFlow::{self, Break, Continue};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::crowd::{Crowd, Id};
 use super::notice::Presence;
+use super::waiter::Waiter;
+use crate::event::Topic;
 use crate::process::clock::{Clock, Interest};
 use crate::process::peer::Peer;
 
-/// The first byte of a message, before the beginning of the topics of what is asked for.
+/// The first byte of a message, before a [`Question`] as JSON.
 pub(super) const ASK: u8 = b'a';
-/// The whole message of one who asks how many wait.
-pub(super) const NUMBERS: u8 = b'n';
-/// The message of one notice, or the numbers, follows.
+/// The message of one notice, or another part of an answer, follows.
 pub(super) const ONE: u8 = b'o';
 /// Those were all.
 pub(super) const END: u8 = b'e';
@@ -31,15 +33,33 @@ const MAX_TOLD: usize = 64;
 /// How long a process may leave its answer unread.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// What can be asked.
+#[derive(Serialize, Deserialize)]
+pub(super) enum Question {
+    /// The messages of the notices in topics that begin so.
+    Notices(String),
+    /// How many wait.
+    Numbers,
+    /// The subscribers of these topics.
+    Topics(Vec<Topic>),
+}
+
+/// One who waits for some of the topics that were asked for.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Present {
+    /// The numbers of the topics in the question.
+    pub topics: Vec<usize>,
+    /// Its name, if its token has one.
+    pub name: Option<String>,
+}
+
 /// Those that have asked and have not got the whole answer.
 #[derive(Default)]
 pub(super) struct Askers(BTreeMap<Id, Asker>);
 
 struct Asker {
     peer: Peer,
-    prefix: String,
-    /// Whether it asks how many wait, and not who.
-    wants_numbers: bool,
+    question: Question,
     /// The last subscriber that was looked at.
     last: Id,
     /// The messages about it that are still to be sent.
@@ -49,23 +69,15 @@ struct Asker {
 }
 
 impl Askers {
-    /// Takes in a process that asks how many wait.
-    pub fn insert_for_numbers(&mut self, id: Id, peer: Peer, clock: &mut dyn Clock) {
-        self.insert(id, peer, b"", clock);
-        if let Some(asker) = self.0.get_mut(&id) {
-            asker.wants_numbers = true;
-        }
-    }
-
     /// Takes in a process that asks, which is answered when the leader attends to it.
-    pub fn insert(&mut self, id: Id, peer: Peer, prefix: &[u8], clock: &mut dyn Clock) {
-        if self.0.len() >= MAX_ASKERS {
+    pub fn insert(&mut self, id: Id, peer: Peer, question: &[u8], clock: &mut dyn Clock) {
+        let question = serde_json::from_slice(question).ok();
+        let Some(question) = question.filter(|_| self.0.len() < MAX_ASKERS) else {
             return clock.ignore(peer.as_fd());
-        }
+        };
         clock.attend(peer.as_fd(), id, Interest::Write);
-        let prefix = String::from_utf8_lossy(prefix).into_owned();
         let (unsaid, progress) = (VecDeque::new(), clock.now());
-        self.0.insert(id, Asker { peer, prefix, wants_numbers: false, last: 0, unsaid, progress });
+        self.0.insert(id, Asker { peer, question, last: 0, unsaid, progress });
     }
 
     pub fn contains(&self, id: Id) -> bool {
@@ -128,16 +140,16 @@ impl Asker {
 
     /// Looks at the next subscribers, until there is something to say.
     fn look(&mut self, crowd: &Crowd) {
-        if std::mem::take(&mut self.wants_numbers) {
-            self.last = Id::MAX - 1;
-            self.unsaid.extend(serde_json::to_string(&crowd.numbers()));
+        if let Question::Numbers = self.question {
+            if self.last == 0 {
+                self.unsaid.extend(serde_json::to_string(&crowd.numbers()));
+            }
+            self.last = Id::MAX;
             return;
         }
         for (id, waiter) in crowd.after(self.last).take(MAX_LOOKED_AT) {
             self.last = id;
-            let notices = waiter.notices(Presence::Here).into_iter();
-            let notices = notices.filter(|it| it.topic.as_str().starts_with(&self.prefix));
-            self.unsaid.extend(notices.map(|notice| notice.message.data));
+            self.unsaid.extend(self.question.about(waiter));
             if !self.unsaid.is_empty() {
                 return;
             }
@@ -153,6 +165,28 @@ impl Asker {
             Ok(()) => Said::Now,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Said::Later,
             Err(_) => Said::Never,
+        }
+    }
+}
+
+impl Question {
+    /// The parts of the answer about one subscriber.
+    fn about(&self, waiter: &Waiter) -> Vec<String> {
+        match self {
+            Self::Numbers => Vec::new(),
+            Self::Notices(prefix) => {
+                let notices = waiter.notices(Presence::Here).into_iter();
+                let notices = notices.filter(|it| it.topic.as_str().starts_with(prefix));
+                notices.map(|notice| notice.message.data).collect()
+            }
+            Self::Topics(topics) => {
+                let wanted = topics.iter().enumerate().filter(|(_, it)| waiter.waits_for(it));
+                let topics: Vec<_> = wanted.map(|(number, _)| number).collect();
+                let name = waiter.name().map(str::to_owned);
+                let is_one = !topics.is_empty();
+                let present = is_one.then(|| serde_json::to_string(&Present { topics, name }));
+                present.and_then(Result::ok).into_iter().collect()
+            }
         }
     }
 }
@@ -211,7 +245,7 @@ mod tests {
         let (listener, name) = listener("late");
         let (peer, asker) = pair(&listener, &name);
         let (mut askers, mut clock, mut buffer) = (Askers::default(), At(PATIENCE), Vec::new());
-        askers.insert(1, peer, b"/a", &mut clock);
+        askers.insert(1, peer, br#"{"Notices":"/a"}"#, &mut clock);
         clock.0 += PATIENCE;
         askers.drop_late(&mut clock);
         assert!(askers.contains(1), "it still has time");
@@ -227,7 +261,7 @@ mod tests {
         let (mut askers, mut clock, mut ends) = (Askers::default(), At(PATIENCE), Vec::new());
         for id in 0..=MAX_ASKERS as Id {
             let (peer, asker) = pair(&listener, &name);
-            askers.insert(id, peer, b"", &mut clock);
+            askers.insert(id, peer, br#"{"Notices":""}"#, &mut clock);
             ends.push(asker);
         }
         assert_eq!(askers.len(), MAX_ASKERS);

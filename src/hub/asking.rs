@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::askers::{ASK, END, NUMBERS, ONE};
+use super::askers::{ASK, END, ONE, Present, Question};
 use super::joining::{READY, READY_WITHIN, Together};
 use super::numbers::Waiters;
 use crate::error::Error;
+use crate::event::Topic;
 use crate::process::clock::monotonic;
 use crate::process::peer::{Peer, Received};
 
@@ -24,7 +25,7 @@ const MAX_ANSWER: usize = 16 << 20;
 /// # Errors
 /// 503 if their leader is stopped or busy, or ends three times.
 pub fn ask(together: &Together, prefix: &str) -> Result<Vec<String>, Error> {
-    let all = ask_leader(together, &[&[ASK], prefix.as_bytes()].concat())?;
+    let all = ask_leader(together, &Question::Notices(prefix.to_owned()))?;
     Ok(all.unwrap_or_default())
 }
 
@@ -33,12 +34,24 @@ pub fn ask(together: &Together, prefix: &str) -> Result<Vec<String>, Error> {
 /// # Errors
 /// As for [`ask`].
 pub fn ask_for_numbers(together: &Together) -> Result<Option<Waiters>, Error> {
-    let all = ask_leader(together, &[NUMBERS])?;
+    let all = ask_leader(together, &Question::Numbers)?;
     Ok(all.and_then(|all| serde_json::from_str(all.first()?).ok()))
 }
 
+/// Those who wait together for some of these topics.
+///
+/// # Errors
+/// As for [`ask`].
+pub fn ask_for_topics(together: &Together, topics: &[Topic]) -> Result<Vec<Present>, Error> {
+    let all = ask_leader(together, &Question::Topics(topics.to_vec()))?;
+    let all = all.unwrap_or_default();
+    Ok(all.iter().filter_map(|one| serde_json::from_str(one).ok()).collect())
+}
+
 /// The leader's answer to a question; `None` if there is no leader.
-fn ask_leader(together: &Together, question: &[u8]) -> Result<Option<Vec<String>>, Error> {
+fn ask_leader(together: &Together, question: &Question) -> Result<Option<Vec<String>>, Error> {
+    let question =
+        [&[ASK], serde_json::to_string(question).unwrap_or_default().as_bytes()].concat();
     // The leader may end, and another follow it.
     for _ in 0..3 {
         let peer = match Peer::connect(&together.name) {
@@ -46,7 +59,7 @@ fn ask_leader(together: &Together, question: &[u8]) -> Result<Option<Vec<String>
             Err(Errno::CONNREFUSED) => return Ok(None),
             Err(_) => break,
         };
-        match hear_all(&peer, question) {
+        match hear_all(&peer, &question) {
             Ok(all) => return Ok(Some(all)),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
             Err(_) => break,

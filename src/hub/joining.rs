@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::askers::{ASK, Askers, NUMBERS};
+use super::askers::{ASK, Askers};
 use super::crowd::{Crowd, Id};
 use super::waiter::{Record, Restore, Waiter};
 use crate::process::clock::{Clock, Interest, Wake, monotonic};
@@ -339,12 +339,8 @@ impl Leader {
             Received::Nothing => Some(None),
             Received::End => None,
             Received::Message(message, descriptors) => match message.as_slice() {
-                [ASK, prefix @ ..] => {
-                    self.askers.insert(id, peer, prefix, clock);
-                    return None;
-                }
-                [NUMBERS] => {
-                    self.askers.insert_for_numbers(id, peer, clock);
+                [ASK, question @ ..] => {
+                    self.askers.insert(id, peer, question, clock);
                     return None;
                 }
                 [UNSENT, part @ ..] => inbox.part(part).map(|()| None),

@@ -24,7 +24,7 @@ mod waiting_loop;
 pub use crate::store::Kept;
 pub use facade::{About, Hub, NewUpdate, Publication, Terms};
 pub use following::{Start, Wish};
-pub use inquiry::{Figures, Listed};
+pub use inquiry::{Figures, Listed, Subscribers};
 pub use joining::Together;
 pub use notice::{Notice, Payload, Presence};
 pub use numbers::Waiters;

@@ -246,6 +246,18 @@ impl Waiter {
         self.retry_after.is_some()
     }
 
+    /// Whether it waits for events of this topic.
+    pub(super) fn waits_for(&self, topic: &Topic) -> bool {
+        let follows = || self.following.as_ref().is_some_and(|following| following.wants(topic));
+        let wants = self.subscriptions.wanted().any(|(wanted, _)| wanted == topic) || follows();
+        wants && !self.is_ending() && self.grant.may_receive(topic, None)
+    }
+
+    /// The name in its token.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.grant.subject()
+    }
+
     /// When it began to wait.
     pub(super) fn started(&self) -> Duration {
         self.started

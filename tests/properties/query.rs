@@ -281,9 +281,11 @@ fn is_what_was_asked(inquiry: &Inquiry, given: &[(Vec<u8>, Vec<u8>)]) {
         Inquiry::Metrics => assert_eq!(last(b"metrics"), Some(&b"1"[..])),
         Inquiry::Health => assert_eq!(last(b"health"), Some(&b"1"[..])),
         Inquiry::Topics { prefix, .. } => assert_eq!(last(b"topics"), Some(prefix.as_bytes())),
-        Inquiry::Info(topics) => {
-            let is_info = |(name, _): &&(Vec<u8>, Vec<u8>)| name.starts_with(b"info[");
-            assert_eq!(topics.len(), given.iter().filter(is_info).count());
+        Inquiry::Info(topics) | Inquiry::Who(topics) => {
+            let is_who = matches!(inquiry, Inquiry::Who(_));
+            let beginning: &[u8] = if is_who { b"who[" } else { b"info[" };
+            let is_asked = |(name, _): &&(Vec<u8>, Vec<u8>)| name.starts_with(beginning);
+            assert_eq!(topics.len(), given.iter().filter(is_asked).count());
         }
     }
 }
@@ -360,6 +362,11 @@ fn comes_back(command: &Command) {
     }
 }
 
+fn each(name: &str, topics: &[Topic]) -> String {
+    let one = |topic: &Topic| format!("{name}[{}]=1", encoded(topic.as_str()));
+    topics.iter().map(one).collect::<Vec<_>>().join("&")
+}
+
 fn asked(inquiry: &Inquiry) -> String {
     match inquiry {
         Inquiry::Metrics => "metrics=1".to_owned(),
@@ -367,10 +374,8 @@ fn asked(inquiry: &Inquiry) -> String {
         Inquiry::Topics { prefix, after } => {
             format!("topics={}&after={}", encoded(prefix), encoded(after))
         }
-        Inquiry::Info(topics) => {
-            let info = |topic: &Topic| format!("info[{}]=1", encoded(topic.as_str()));
-            topics.iter().map(info).collect::<Vec<_>>().join("&")
-        }
+        Inquiry::Info(topics) => each("info", topics),
+        Inquiry::Who(topics) => each("who", topics),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a client asks about the server, and the answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -10,7 +10,7 @@ use crate::auth::Access;
 use crate::cgi::{Head, Response};
 use crate::error::Error;
 use crate::event::{Cursor, Topic};
-use crate::hub::{Hub, Kept, Listed};
+use crate::hub::{Hub, Kept, Listed, Subscribers};
 use crate::protocol::Step;
 use crate::protocol::problem::problem_with;
 
@@ -23,6 +23,8 @@ pub enum Inquiry {
     Health,
     /// The kept messages of these topics, as numbers.
     Info(Vec<Topic>),
+    /// The subscribers of these topics.
+    Who(Vec<Topic>),
     /// The topics that begin so, after this name.
     Topics {
         /// The beginning.
@@ -39,7 +41,7 @@ impl Inquiry {
         match self {
             Self::Metrics => Access::Metrics,
             Self::Health => Access::None,
-            Self::Info(topics) => Access::Subscribe(topics.iter().collect()),
+            Self::Info(topics) | Self::Who(topics) => Access::Subscribe(topics.iter().collect()),
             Self::Topics { .. } => Access::Follow,
         }
     }
@@ -60,6 +62,7 @@ impl Inquiry {
             }
             Self::Health => return Ok(health(hub)),
             Self::Info(topics) => json(&info(topics, &hub.kept(topics)?)),
+            Self::Who(topics) => json(&who(topics, hub.subscribers(topics)?)?),
             Self::Topics { prefix, after } => json(&names(&hub.topics(prefix, after)?)),
         }))
     }
@@ -95,7 +98,7 @@ fn info<'a>(topics: &'a [Topic], kept: &[Kept]) -> BTreeMap<&'static str, Infos<
 
 type Infos<'a> = BTreeMap<&'a Topic, Info>;
 
-/// The answer for a topic. The number of its subscribers would be another field.
+/// The answer for a topic.
 #[derive(Serialize)]
 struct Info {
     last: Option<Cursor>,
@@ -109,6 +112,25 @@ impl Info {
         let Kept { last, oldest, messages, bytes } = *kept;
         Self { last, oldest, messages, bytes }
     }
+}
+
+/// `{"who":{"a":{"number":2,"names":["x"]}}}`
+fn who(
+    topics: &[Topic],
+    subscribers: Option<Vec<Subscribers>>,
+) -> Result<BTreeMap<&'static str, BTreeMap<&Topic, Who>>, Error> {
+    let unknown = "subscribers wait alone here, so nobody knows them: NOVCOMET_TOGETHER is off";
+    let subscribers = subscribers.ok_or(Error::NotImplemented(unknown))?;
+    let who = subscribers.into_iter().map(|Subscribers { number, names }| Who { number, names });
+    Ok(BTreeMap::from([("who", topics.iter().zip(who).collect())]))
+}
+
+/// Those who wait for a topic.
+#[derive(Serialize)]
+struct Who {
+    number: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    names: Option<BTreeSet<String>>,
 }
 
 #[derive(Serialize)]

@@ -25,6 +25,9 @@ pub const MAX_TOPICS: usize = 64;
 /// The beginning of the parameter with a topic to be told of.
 const INFO: &str = "info[";
 
+/// The beginning of the parameter with a topic whose subscribers are asked for.
+const WHO: &str = "who[";
+
 /// What URL patterns and topics without a host are relative to.
 const BASE: &str = "http://localhost/";
 
@@ -73,6 +76,7 @@ struct Parameters {
     metrics: bool,
     health: bool,
     info: Vec<Topic>,
+    who: Vec<Topic>,
     topics: Option<String>,
     after: String,
     matching: Vec<Pattern>,
@@ -113,6 +117,7 @@ impl Parameters {
             Self { metrics: true, .. } => Ok(Inquiry::Metrics),
             Self { health: true, .. } => Ok(Inquiry::Health),
             Self { topics: Some(prefix), after, .. } => Ok(Inquiry::Topics { prefix, after }),
+            Self { who, .. } if !who.is_empty() => Ok(Inquiry::Who(who)),
             Self { info, .. } if !info.is_empty() => Ok(Inquiry::Info(info)),
             _ if path.ends_with("/metrics") => Ok(Inquiry::Metrics),
             _ if path.ends_with("/health") => Ok(Inquiry::Health),
@@ -208,7 +213,11 @@ impl Parameters {
             "after" => self.after = value.into(),
             name if name.starts_with(INFO) => {
                 utf8(pair)?;
-                self.ask(topic_in(name, pair, INFO)?)?;
+                ask(&mut self.info, topic_in(name, pair, INFO)?)?;
+            }
+            name if name.starts_with(WHO) => {
+                utf8(pair)?;
+                ask(&mut self.who, topic_in(name, pair, WHO)?)?;
             }
             "wait" => self.wait(&value)?,
             "stream" => self.stream = Some(value.into()),
@@ -236,14 +245,6 @@ impl Parameters {
             }
             true => Ok(()),
         }
-    }
-
-    fn ask(&mut self, topic: Topic) -> Result<(), Error> {
-        if self.info.len() == MAX_TOPICS {
-            return too_many();
-        }
-        self.info.push(topic);
-        Ok(())
     }
 
     fn select(&mut self, pair: &[u8], pattern: Result<Pattern, Error>) -> Result<(), Error> {
@@ -280,6 +281,14 @@ impl Parameters {
     }
 }
 
+fn ask(asked: &mut Vec<Topic>, topic: Topic) -> Result<(), Error> {
+    if asked.len() == MAX_TOPICS {
+        return too_many();
+    }
+    asked.push(topic);
+    Ok(())
+}
+
 /// Where a subscription by pattern starts.
 fn start(since: &str) -> Result<Start, Error> {
     match since {
@@ -292,8 +301,8 @@ fn start(since: &str) -> Result<Start, Error> {
     }
 }
 
-/// The topic in `subscribed[ID]` or `info[ID]`, whose beginning is `opening`. Brackets that are not encoded in `pair` delimit.
-/// A client that encodes the id and not the outer brackets, as `NovComet.js` does,
+/// The topic in `subscribed[ID]`, `info[ID]` or `who[ID]`, whose beginning is `opening`. Brackets
+/// that are not encoded in `pair` delimit. A client that encodes the id and not the outer brackets, as `NovComet.js` does,
 /// can have any id, even `][`.
 fn topic_in(name: &str, pair: &[u8], opening: &str) -> Result<Topic, Error> {
     let raw = pair.split(|&byte| byte == b'=').next().unwrap_or_default();
@@ -306,6 +315,7 @@ fn topic_in(name: &str, pair: &[u8], opening: &str) -> Result<Topic, Error> {
             Some(id) if id.contains("][") => return nested(),
             Some(id) => id.into(),
             None if opening == INFO => return bad("ask by info[ID]=1"),
+            None if opening == WHO => return bad("ask by who[ID]=1"),
             None => return bad("subscribe by subscribed[ID]=CURSOR"),
         },
     };

@@ -1,0 +1,109 @@
+//! What the binary tells of those who wait.
+
+use serde_json::{Value, json};
+
+use crate::support::binary::{Call, Store, Waiter};
+use crate::support::tokens::{HS256, Keys, claims};
+use crate::support::wait::eventually;
+
+const PROTOCOL: &str = include_str!("../../docs/protocol.md");
+
+/// A request through a server, with a token of `claims` for `name`.
+fn call(store: &Store, keys: &Keys, query: &str, name: &str) -> Call {
+    let call = store.query(query).method("GET").variable("GATEWAY_INTERFACE", "CGI/1.1");
+    let call = call.variable("NOVCOMET_TOKEN_KEY", &keys.path("hs"));
+    let call = call.variable("NOVCOMET_MAX_WAITERS", "0");
+    if name.is_empty() {
+        return call;
+    }
+    let claims = claims(60, r#"{"publish":[],"subscribe":["r*"]}"#);
+    let claims = claims.replacen('{', &format!("{{\"sub\":\"{name}\","), 1);
+    let token = keys.sign(&[("HS256", "hs", HS256, claims)]).remove(0);
+    call.variable("HTTP_AUTHORIZATION", &format!("Bearer {token}"))
+}
+
+fn who(store: &Store, keys: &Keys, query: &str, name: &str) -> Value {
+    let answer = call(store, keys, query, name).answer();
+    assert_eq!(answer.status(), 200, "{}", answer.body);
+    serde_json::from_str::<Value>(&answer.body).unwrap()["who"].take()
+}
+
+fn number(store: &Store, keys: &Keys, topic: &str) -> u64 {
+    who(store, keys, &format!("who[{topic}]=1"), "")[topic]["number"].as_u64().unwrap()
+}
+
+#[test]
+fn subscribers_are_told_by_number_and_by_name() {
+    let (store, keys) = (Store::new(), Keys::new());
+    let wait = |query: &str, name: &str| call(&store, &keys, query, name).waiting();
+    let waiting = [
+        wait("subscribed[room]=0", "alice"),
+        wait("subscribed[room]=0&stream=1", "bob"),
+        wait("matching=r*&stream=1", "bob"),
+        wait("subscribed[other]=0", "carol"),
+    ];
+    eventually("all wait together", || number(&store, &keys, "room") == 3);
+    let example =
+        r#"{"who":{"news":{"number":0,"names":[]},"room":{"number":3,"names":["alice","bob"]}}}"#;
+    assert!(PROTOCOL.contains(&format!("    {example}\n")));
+    let granted = call(&store, &keys, "who[room]=1&who[rest]=1", "dave").answer();
+    assert_eq!(
+        granted.body,
+        example.replace("news", "rest").replace(
+            "rest\":{\"number\":0,\"names\":[]},\"room",
+            "rest\":{\"number\":1,\"names\":[\"bob\"]},\"room"
+        )
+    );
+    let told = who(&store, &keys, "who[room]=1&who[other]=1", "dave");
+    assert_eq!(told["other"], json!({"number": 1}), "the token does not grant it");
+    let anyone = who(&store, &keys, "who[room]=1", "");
+    assert_eq!(anyone["room"], json!({"number": 3}));
+    drop(waiting);
+    eventually("all have gone", || number(&store, &keys, "room") == 0);
+    assert!(store.names().is_empty(), "asking makes no topic");
+}
+
+#[test]
+fn private_topic_has_private_subscribers() {
+    let (store, keys) = (Store::new(), Keys::new());
+    let ask = |name: &str| {
+        call(&store, &keys, "who[room]=1", name).variable("NOVCOMET_PRIVATE", "room").answer()
+    };
+    assert_eq!((ask("").status(), ask("alice").status()), (401, 200));
+    call(&store, &keys, "who[a]=1", "")
+        .variable("NOVCOMET_SUBSCRIBE", "none")
+        .answer()
+        .assert_problem(403);
+    for query in ["who[]=1", "who[a", "who", "who[a][b]=1"] {
+        call(&store, &keys, query, "").answer().assert_problem(400);
+    }
+    let alone = call(&store, &keys, "who[a]=1", "").variable("NOVCOMET_TOGETHER", "off").answer();
+    alone.assert_problem(501);
+}
+
+/// 200 come, and go by a kill or because their client goes. The number is right each time. With
+/// the leader all others go too.
+#[test]
+fn number_is_right_amid_joins_leaves_and_kills() {
+    let (store, keys) = (Store::new(), Keys::new());
+    let mut waiting: Vec<Waiter> = Vec::new();
+    let is_right = |waiting: &[Waiter]| number(&store, &keys, "room") == waiting.len() as u64;
+    for round in 0..40 {
+        for member in 0..5 {
+            let stream = if member % 2 == 0 { "&stream=1" } else { "" };
+            let query = format!("subscribed[room]=0{stream}");
+            waiting.push(call(&store, &keys, &query, "").start());
+        }
+        eventually("those who came are there", || is_right(&waiting));
+        let gone = waiting.swap_remove(round * 7 % waiting.len());
+        let leads = gone.read_proc("comm").trim() == "comet: leader";
+        if round % 2 == 0 {
+            gone.signal("KILL");
+        }
+        drop(gone);
+        if leads {
+            waiting.clear();
+        }
+        eventually("those who went are gone", || is_right(&waiting));
+    }
+}
