@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::auth::access::{
-    Algorithm, HubUrl, KeyFile, Mercure, Metrics, Origin, Policy, Publish, Subscribe, TellStore,
-    Topics,
+    Algorithm, HubUrl, KeyFile, Mercure, Metrics, Names, Origin, Policy, Publish, Subscribe,
+    TellStore, Topics,
 };
 use crate::cgi;
 use crate::error::Error;
@@ -352,6 +352,7 @@ fn access(env: &Env) -> Result<Policy, Error> {
     let origins = env.word("NOVCOMET_ORIGINS", ORIGINS, Origin::parse_list)?;
     let tell_store = env.word("NOVCOMET_TELL_STORE", TELL_STORE, TellStore::parse)?;
     let metrics = env.word("NOVCOMET_METRICS", METRICS, Metrics::parse)?;
+    let names = env.word("NOVCOMET_NAMES", NAMES, Names::parse)?;
     let access = Policy {
         publish: publish.unwrap_or(Publish::SameSite),
         private: if subscribe == Subscribe::Token { Topics::all() } else { private },
@@ -360,6 +361,7 @@ fn access(env: &Env) -> Result<Policy, Error> {
         token: key_file(env)?,
         tell_store: tell_store.unwrap_or(TellStore::Auto),
         metrics: metrics.unwrap_or(Metrics::Loopback),
+        names: names.unwrap_or(Names::Token),
         mercure: mercure(env)?,
     };
     let needs_key = access.publish == Publish::Token
@@ -421,6 +423,7 @@ const SECONDS: &str = "a number of seconds above 0";
 const WAITERS: &str = "a number from 1 to 100000, or 0 for any number of waiters";
 const AUTO: &str = "auto or off";
 const METRICS: &str = "loopback, token, all or off";
+const NAMES: &str = "token or parameter";
 const TELL_STORE: &str = "auto, on or off";
 const SANDBOX: &str = "off, on or require";
 const PUBLISH: &str = "any, same-site, post, token or none";
@@ -532,6 +535,7 @@ mod tests {
             ("NOVCOMET_TOKEN_ALGORITHM", "hs256"),
             ("NOVCOMET_TELL_STORE", "yes"),
             ("NOVCOMET_METRICS", "on"),
+            ("NOVCOMET_NAMES", "on"),
             ("NOVCOMET_MERCURE_URL", "/.well-known/mercure"),
             ("NOVCOMET_MERCURE_URL", "https://a.example"),
             ("NOVCOMET_MERCURE_URL", "https://A.example/"),

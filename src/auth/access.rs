@@ -29,6 +29,8 @@ pub struct Policy {
     pub tell_store: TellStore,
     /// `NOVCOMET_METRICS`: the clients that learn the figures.
     pub metrics: Metrics,
+    /// `NOVCOMET_NAMES`: where subscribers have their names from.
+    pub names: Names,
     /// `NOVCOMET_MERCURE_…`: the rules of the hub.
     pub mercure: Mercure,
 }
@@ -119,6 +121,28 @@ impl Metrics {
             "token" => Some(Self::Token),
             "all" => Some(Self::All),
             "off" => Some(Self::Off),
+            _ => None,
+        }
+    }
+}
+
+/// Where subscribers have their names from (`NOVCOMET_NAMES`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Names {
+    /// From their tokens. Those learn a name whose token grants the topic.
+    Token,
+    /// From the parameter `name` too, which anybody can set. All who may subscribe to the topic
+    /// learn it.
+    Parameter,
+}
+
+impl Names {
+    /// `None` for an unknown word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        match word {
+            "token" => Some(Self::Token),
+            "parameter" => Some(Self::Parameter),
             _ => None,
         }
     }

@@ -3,8 +3,10 @@
 
 use std::net::IpAddr;
 
-use super::access::{Metrics, Origin, Policy, Publish, Subscribe, TellStore, Topics};
-use super::claims::{Claims, Generation};
+use url::form_urlencoded;
+
+use super::access::{Metrics, Names, Origin, Policy, Publish, Subscribe, TellStore, Topics};
+use super::claims::{Claims, Generation, is_name};
 use super::credential::{Places, TokenLocation, credential};
 use super::grant::{Grant, Granted, Publishes};
 use super::mercure;
@@ -74,7 +76,8 @@ pub fn authorize(
     let is_judged_later =
         matches!(action, Granted::Follow | Granted::Session { .. }) || claims.is_some();
     let private = if is_judged_later { policy.private.clone() } else { Topics::default() };
-    let grant = Grant::new(action, private, claims, rights.is_foreign(), origin);
+    let grant = Grant::new(action, private, claims, rights.is_foreign(), origin)
+        .named(policy.names, rights.name());
     match access {
         Access::Metrics if claims_metrics => {
             grant.check_granted(&Topic::new(Metrics::TOPIC)?, now)?;
@@ -275,6 +278,17 @@ impl Rights<'_> {
             return forbid(NO_CONSENT_TO_SUBSCRIBE);
         }
         Ok(claims)
+    }
+
+    /// The name that the client gives itself, if the rules let it.
+    fn name(&self) -> Option<String> {
+        if self.policy.names != Names::Parameter {
+            return None;
+        }
+        let mut pairs = form_urlencoded::parse(&self.request.query);
+        let (_, name) = pairs.find(|(name, _)| name == "name")?;
+        let is_name = is_name(&name) && !name.contains(char::is_control);
+        is_name.then(|| name.into_owned())
     }
 
     /// Whether a browser says that a foreign site caused the request.

@@ -106,12 +106,17 @@ impl Claims {
     }
 }
 
-/// The longest name of a token's holder, in bytes. Each subscriber keeps its own.
-const MAX_SUBJECT: usize = 256;
+/// The longest name of a client, in bytes. Each subscriber keeps its own.
+const MAX_NAME: usize = 256;
+
+/// Whether a text is short enough for a name, and none is empty.
+pub(super) fn is_name(text: &str) -> bool {
+    (1..=MAX_NAME).contains(&text.len())
+}
 
 /// The name of the token's holder. A longer one is none: the rights do not depend on it.
 pub(super) fn subject(claims: &Object) -> Option<String> {
-    claims.text("sub").filter(|name| (1..=MAX_SUBJECT).contains(&name.len()))
+    claims.text("sub").filter(|name| is_name(name))
 }
 
 /// The `exp` of a token that is valid at `now`: it must be present and in the future, and

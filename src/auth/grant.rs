@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::access::Topics;
+use super::access::{Names, Topics};
 use super::claims::{Claims, Generation};
 use crate::cgi::FieldValue;
 use crate::error::Error;
@@ -45,6 +45,10 @@ pub struct Grant {
     claims: Option<Claims>,
     is_foreign: bool,
     allowed_origin: Option<FieldValue>,
+    names: Names,
+    /// The name that the client gives itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
 }
 
 impl Grant {
@@ -55,7 +59,13 @@ impl Grant {
         is_foreign: bool,
         allowed_origin: Option<FieldValue>,
     ) -> Self {
-        Self { action, private, claims, is_foreign, allowed_origin }
+        let (names, name) = (Names::Token, None);
+        Self { action, private, claims, is_foreign, allowed_origin, names, name }
+    }
+
+    /// The same with the name that the client gives itself, where names are from there too.
+    pub(super) fn named(self, names: Names, name: Option<String>) -> Self {
+        Self { names, name, ..self }
     }
 
     /// To subscribe to any topic, without an end.
@@ -181,10 +191,17 @@ impl Grant {
         self.claims.as_ref()?.payload(matcher)
     }
 
-    /// The name in the token.
+    /// The client's name. That of its token comes first, because nobody else can have it.
     #[must_use]
-    pub fn subject(&self) -> Option<&str> {
-        self.claims.as_ref()?.subject()
+    pub fn name(&self) -> Option<&str> {
+        let proved = self.claims.as_ref().and_then(Claims::subject);
+        proved.or(self.name.as_deref())
+    }
+
+    /// Whether it may learn the names of the subscribers of this topic.
+    #[must_use]
+    pub fn may_know_names(&self, topic: &Topic) -> bool {
+        self.names == Names::Parameter || self.is_granted(topic)
     }
 
     fn may_receive_some(&self) -> bool {

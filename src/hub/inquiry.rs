@@ -37,7 +37,7 @@ pub struct Subscribers {
     /// How many they are.
     pub number: usize,
     /// The names of those that have one, each once. `None` for a client that may not know
-    /// them: its token does not grant the topic.
+    /// them.
     pub names: Option<BTreeSet<String>>,
 }
 
@@ -119,7 +119,7 @@ impl Hub<'_, '_> {
         self.grant.check_subscribe(topics, Cursor::now())?;
         let store = (self.open)()?;
         let Some(together) = (self.terms.together)(store.as_ref()) else { return Ok(None) };
-        let may_know = |topic| self.grant.is_granted(topic).then(BTreeSet::new);
+        let may_know = |topic| self.grant.may_know_names(topic).then(BTreeSet::new);
         let nobody = topics.iter().map(|topic| Subscribers { number: 0, names: may_know(topic) });
         let mut subscribers: Vec<_> = nobody.collect();
         for Present { topics, name } in ask_for_topics(&together, topics)? {

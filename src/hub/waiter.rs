@@ -253,9 +253,9 @@ impl Waiter {
         wants && !self.is_ending() && self.grant.may_receive(topic, None)
     }
 
-    /// The name in its token.
+    /// The name of its client.
     pub(super) fn name(&self) -> Option<&str> {
-        self.grant.subject()
+        self.grant.name()
     }
 
     /// When it began to wait.

@@ -81,6 +81,26 @@ fn private_topic_has_private_subscribers() {
     alone.assert_problem(501);
 }
 
+#[test]
+fn subscriber_can_name_itself_by_a_setting() {
+    let (store, keys) = (Store::new(), Keys::new());
+    let call = |query: &str, token: &str| {
+        call(&store, &keys, query, token).variable("NOVCOMET_NAMES", "parameter")
+    };
+    let long = format!("subscribed[room]=0&name={}", "x".repeat(257));
+    let waiting = [
+        call("subscribed[room]=0&name=J%C3%BCrgen", "").waiting(),
+        call("subscribed[room]=0&name=mallory", "alice").waiting(),
+        call("subscribed[room]=0&name=a%0Ab", "").waiting(),
+        call(&long, "").waiting(),
+    ];
+    let all = r#"{"who":{"room":{"number":4,"names":["Jürgen","alice"]}}}"#;
+    eventually("all are told", || call("who[room]=1", "").answer().body == all);
+    let others = who(&store, &keys, "who[room]=1", "");
+    assert_eq!(others["room"], json!({"number": 0}), "those with other settings wait apart");
+    drop(waiting);
+}
+
 /// 200 come, and go by a kill or because their client goes. The number is right each time. With
 /// the leader all others go too.
 #[test]
