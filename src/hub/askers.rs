@@ -144,7 +144,7 @@ impl Asker {
             if self.last == 0 {
                 self.unsaid.extend(serde_json::to_string(&crowd.numbers()));
             }
-            self.last = Id::MAX;
+            self.last = Id::MAX - 1;
             return;
         }
         for (id, waiter) in crowd.after(self.last).take(MAX_LOOKED_AT) {
