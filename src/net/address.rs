@@ -55,9 +55,17 @@ impl Address {
     /// # Errors
     /// `NotFound` for an unknown name, `TimedOut` after [`LOOKUP_TIMEOUT`].
     pub fn look_up(&mut self) -> io::Result<()> {
+        self.look_up_until(Instant::now() + LOOKUP_TIMEOUT)
+    }
+
+    /// The same, with another deadline.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown name, `TimedOut` at the deadline.
+    pub fn look_up_until(&mut self, until: Instant) -> io::Result<()> {
         if let Self::Tcp { host, ips, .. } = self {
             if ips.is_empty() {
-                *ips = resolve(host, Instant::now() + LOOKUP_TIMEOUT)?;
+                *ips = resolve(host, until)?;
             }
         }
         Ok(())

@@ -47,7 +47,14 @@ impl DeadlineStream {
     /// # Errors
     /// The error of connect(2), `TimedOut` after [`CONNECT_TIMEOUT`].
     pub fn open(address: &Address, max_bytes: u64) -> io::Result<Self> {
-        let until = Instant::now() + CONNECT_TIMEOUT;
+        Self::open_until(address, max_bytes, Instant::now() + CONNECT_TIMEOUT)
+    }
+
+    /// The same, with another deadline.
+    ///
+    /// # Errors
+    /// The error of connect(2), `TimedOut` at the deadline.
+    pub fn open_until(address: &Address, max_bytes: u64, until: Instant) -> io::Result<Self> {
         let socket = match address {
             Address::Tcp { port, ips, .. } => tcp(ips, *port, until)?,
             Address::Unix(path) => unix(path)?,

@@ -11,7 +11,7 @@ use rustix::stdio::stdin;
 
 /// The numbers that the kernel gives to processes must be this many before one that was
 /// given is free to be given again soon. Under systemd they are 4,194,304.
-const MANY: u32 = 1 << 20;
+pub const MANY: u32 = 1 << 20;
 
 /// A name in the abstract namespace for the processes that have all of this in common with
 /// us: `configuration` and the directory of the store, user, executable, and the server

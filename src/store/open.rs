@@ -1,7 +1,7 @@
 //! Opens the store that a URL names. Only this file knows all stores.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, open};
@@ -28,8 +28,14 @@ impl Location {
     /// password.
     #[must_use]
     pub fn directory(&self) -> Option<String> {
+        Url::from_file_path(self.path()?).ok().map(String::from)
+    }
+
+    /// The path of the directory of the events.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
         match &self.0 {
-            Kind::Directory(path) => Url::from_file_path(path).ok().map(String::from),
+            Kind::Directory(path) => Some(path),
             Kind::Redis(_) | Kind::Memcached(_) => None,
         }
     }
