@@ -10,6 +10,7 @@ pub mod auth;
 pub mod cgi;
 #[doc(hidden)]
 pub mod config;
+mod doctor;
 #[doc(hidden)]
 pub mod error;
 #[doc(hidden)]
@@ -125,6 +126,10 @@ pub fn shell() -> u8 {
         Ok(Asked::Help) => print!("{USAGE}"),
         Ok(Asked::Version) => println!("comet.cgi {}", env!("CARGO_PKG_VERSION")),
         Ok(Asked::Command(command)) => return obey(command),
+        Ok(Asked::Doctor { url, is_long }) => {
+            let is_sound = doctor::examine(variable, url.as_deref(), is_long);
+            return if is_sound { SUCCESS } else { FAILURE };
+        }
         Err(Wrong::Refused(error)) => {
             Streams::of_person().log.report(&error);
             return FAILURE;

@@ -7,9 +7,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each entry of src and its layer.
-const LAYERS: [(&str, u8); 13] = [
-    ("main", 7),
-    ("lib", 6),
+const LAYERS: [(&str, u8); 14] = [
+    ("main", 8),
+    ("lib", 7),
+    ("doctor", 6),
     ("config", 5),
     ("protocol", 4),
     ("hub", 3),

@@ -12,11 +12,13 @@ pub const USAGE: &str = "\
 usage: comet.cgi publish TOPIC [TEXT | -]
        comet.cgi subscribe TOPIC... [--since CURSOR|earliest|latest] [--json] [--wait SECONDS]
        comet.cgi topics [PREFIX]
+       comet.cgi doctor [URL] [--long]
        comet.cgi --help | --version
        QUERY_STRING='publish=ID&data=TEXT' comet.cgi
 
 publish takes TEXT as it is, and - for standard input. subscribe prints a line for each
-event. The last form answers as it does for a web server. Settings: man comet.cgi
+event. doctor says what is wrong with this machine and the server at URL, and what to do. The
+last form answers as it does for a web server. Settings: man comet.cgi
 ";
 
 /// What a command line asks for.
@@ -28,6 +30,13 @@ pub enum Asked {
     Version,
     /// To do this.
     Command(Command),
+    /// To examine the installation.
+    Doctor {
+        /// The URL of the program.
+        url: Option<String>,
+        /// Whether that may take minutes.
+        is_long: bool,
+    },
 }
 
 /// Why a command line is not followed.
@@ -57,6 +66,7 @@ pub fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Asked, Wrong> 
         "--version" => return Ok(Asked::Version),
         "publish" | "topics" => &[],
         "subscribe" => &[("--since", true), ("--json", false), ("--wait", true)],
+        "doctor" => &[("--long", false)],
         other if other.starts_with('-') => return usage(&format!("unknown option {other:?}")),
         other => return usage(&format!("unknown command {other:?}")),
     };
@@ -65,6 +75,7 @@ pub fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Asked, Wrong> 
         return Ok(Asked::Help);
     }
     let command = match first.as_str() {
+        "doctor" => return doctor(words),
         "publish" => publish(words.operands),
         "topics" => topics(words.operands),
         _ => subscribe(words),
@@ -109,6 +120,14 @@ fn topics(mut operands: Vec<String>) -> Result<Command, Wrong> {
     match operands.len() {
         0 | 1 => Ok(Command::Topics(operands.pop().unwrap_or_default())),
         _ => usage("topics takes one prefix"),
+    }
+}
+
+fn doctor(words: Words) -> Result<Asked, Wrong> {
+    let (is_long, mut urls) = (!words.options.is_empty(), words.operands);
+    match urls.len() {
+        0 | 1 => Ok(Asked::Doctor { url: urls.pop(), is_long }),
+        _ => usage("doctor takes one URL"),
     }
 }
 
