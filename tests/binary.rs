@@ -13,6 +13,7 @@ mod binary {
     mod cgi;
     mod command_line;
     mod crash;
+    mod doctor;
     mod figures;
     mod full;
     mod health;

@@ -4,6 +4,7 @@ mod support;
 
 mod servers {
     mod bayeux;
+    mod doctor;
     mod figures;
     mod hostile;
     mod limits;

@@ -174,6 +174,7 @@ fn wrong_usage_is_told_with_the_right_one() {
         (&["subscribe", "a", "--wait=nan"], "a number of seconds"),
         (&["subscribe", "a", "--json=1"], "unknown option \"--json=1\""),
         (&["topics", "a", "b"], "one prefix"),
+        (&["doctor", "a", "b"], "one URL"),
         (&["nonsense"], "unknown command \"nonsense\""),
         (&["publish=a"], "unknown command \"publish=a\""),
         (&["-h"], "unknown option \"-h\""),
@@ -190,7 +191,7 @@ fn wrong_usage_is_told_with_the_right_one() {
 fn each_command_has_help() {
     let store = Store::new();
     let help = print(&store, &["--help"]);
-    for command in ["publish", "subscribe", "topics"] {
+    for command in ["publish", "subscribe", "topics", "doctor"] {
         assert_eq!(print(&store, &[command, "a", "--help"]), help);
         assert!(help.contains(&format!("comet.cgi {command} ")), "{help}");
     }
@@ -352,7 +353,9 @@ fn shell_needs_no_token() {
 #[test]
 fn command_is_never_obeyed_under_a_server() {
     let store = Store::new();
-    for arguments in [&["publish", "a", "x"][..], &["subscribe", "a"], &["topics"], &["--help"]] {
+    for arguments in
+        [&["publish", "a", "x"][..], &["subscribe", "a"], &["topics"], &["doctor"], &["--help"]]
+    {
         for (name, value) in
             [("GATEWAY_INTERFACE", "CGI/1.1"), ("REQUEST_METHOD", "GET"), ("REQUEST_METHOD", "")]
         {
