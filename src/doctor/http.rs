@@ -61,7 +61,7 @@ impl Site {
         let name = name.trim_matches(['[', ']']).to_owned();
         let mut site = Self { host, scheme, path, name, address, tls, end };
         let looked_up = site.address.look_up_until(Instant::now() + CONNECT);
-        looked_up.map_err(|cause| (format!("{}: {cause}", site.host), EXAMPLE.into()))?;
+        looked_up.map_err(|cause| (cause.to_string(), "correct the host in the URL".into()))?;
         Ok(site)
     }
 

@@ -66,16 +66,16 @@ pub fn examine(site: &Site, findings: &mut Findings) -> Option<(Server, About)> 
 }
 
 fn silence(site: &Site, cause: &io::Error, findings: &mut Findings) {
-    let what = format!("{}: {cause}", site.host);
-    match cause.kind() {
-        ErrorKind::TimedOut | ErrorKind::WouldBlock => {
-            findings.fault(&what, "systemctl restart apache2 (or lighttpd)");
+    let fix = match cause.kind() {
+        ErrorKind::TimedOut => "systemctl restart apache2 (or lighttpd)",
+        // Those of a certificate (net::tls).
+        ErrorKind::InvalidInput => {
+            "certbot renew, or update-ca-certificates with the authority of the certificate"
         }
-        _ => findings.fault(
-            &format!("no web server answers at {what}"),
-            "systemctl start apache2 (or lighttpd), or correct the URL",
-        ),
-    }
+        ErrorKind::InvalidData => "correct http or https, and the port, in the URL",
+        _ => "systemctl start apache2 (or lighttpd), or correct the URL",
+    };
+    findings.fault(&format!("no web server answers at {}: {cause}", site.host), fix);
 }
 
 fn program(about: &About, server: &str, findings: &mut Findings) {

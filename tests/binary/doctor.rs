@@ -185,6 +185,8 @@ fn url_that_nobody_answers_is_found() {
         "is no URL",
         "comet.cgi doctor http://localhost/",
     );
+    let unknown = "http://host.invalid/comet.cgi";
+    assert_fault(at(&store, unknown), "", "correct the host");
 }
 
 const APACHE: &str = "Server: Apache/2.4";
@@ -208,8 +210,8 @@ fn answers_of_a_server_lead_to_its_repair() {
     }
     assert_fault(
         at(&store, &server(b"SSH-2.0-x\r\n\r\n")),
-        "no web server answers",
-        "correct the URL",
+        "it does not speak HTTP/1.1",
+        "correct http or https",
     );
 }
 
