@@ -215,17 +215,20 @@ impl Request {
     /// checked before anything is read.
     fn read_body(&self, stdin: impl Read, limit: usize) -> Result<Body, Error> {
         let length = content_length(&self.length, limit)?;
-        let body = match self.has_length() {
-            true => read_exactly(stdin, length)?,
-            false => read_to_end(stdin, limit)?,
-        };
-        if body.is_empty() {
+        if self.has_length() && length == 0 {
             return Ok(Body::Empty);
         }
         let essence = self.content_type.split(|&byte| byte == b';').next().unwrap_or_default();
         let essence = essence.trim_ascii().to_ascii_lowercase();
         if essence.starts_with(b"multipart/") {
             return Err(Error::UnsupportedBody);
+        }
+        let body = match self.has_length() {
+            true => read_exactly(stdin, length)?,
+            false => read_to_end(stdin, limit)?,
+        };
+        if body.is_empty() {
+            return Ok(Body::Empty);
         }
         let text = String::from_utf8(body).map_err(|_| Error::UnsupportedBody)?;
         Ok(match essence.as_slice() {

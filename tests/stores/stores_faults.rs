@@ -321,5 +321,8 @@ fn all_topics_are_on_any_of(kind: Kind, encrypted: &str) {
     let handshake = r#"{"channel":"/meta/handshake","supportedConnectionTypes":["long-polling"]}"#;
     let bayeux = call(&nodes[0].0.url(), "").variable("SCRIPT_NAME", "/bayeux").form(handshake);
     let answer = bayeux.variable("CONTENT_TYPE", "application/json").answer();
-    assert!(answer.body.contains("501::patterns, Mercure and Bayeux need a store"), "{answer:?}");
+    assert!(
+        answer.body.contains("501::patterns, lists of topics, Mercure and Bayeux need"),
+        "{answer:?}"
+    );
 }
