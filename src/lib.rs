@@ -96,8 +96,8 @@ impl NovComet {
     /// the environment of its own.
     pub fn check<T: Into<Cursor>>(self, check: impl Fn(&str) -> Option<T>) -> ExitCode {
         let check = |id: &str| check(id).map(Into::into);
-        let own: Own = Some(&|| Box::new(CheckStore(&check)));
-        run(|name| self.preset(name), own).unwrap_or(SUCCESS).into()
+        let open = || -> Box<dyn Store + '_> { Box::new(CheckStore(&check)) };
+        run(|name| self.preset(name), Some(&open)).unwrap_or(SUCCESS).into()
     }
 
     fn preset(self, name: &str) -> Option<OsString> {
