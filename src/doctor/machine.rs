@@ -31,7 +31,7 @@ fn inotify_instances(findings: &mut Findings) {
     let name = "fs.inotify.max_user_instances";
     let most = number("/proc/sys/fs/inotify/max_user_instances").unwrap_or_default();
     match inotify::init(inotify::CreateFlags::CLOEXEC) {
-        Ok(_) => findings.ok(&format!("events wake who waits: inotify ({name} is {most})")),
+        Ok(_) => findings.ok(&format!("events wake subscribers: inotify ({name} is {most})")),
         Err(errno) => findings.fault(
             &format!("too few inotify instances ({name} is {most}): {errno}"),
             &format!("sysctl -w {name}={}", most.max(512) * 2),

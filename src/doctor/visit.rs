@@ -164,7 +164,7 @@ pub fn health(site: &Site, server: Server, store: Option<&str>, findings: &mut F
     };
     match problem(&answer) {
         None if answer.status == 200 => {
-            findings.ok("the server's user can publish, and events wake who waits");
+            findings.ok("the server's user can publish, and events wake subscribers");
         }
         None => findings.fault(&format!("health=1 answers {}", answer.status), &server.log()),
         // An error's line has its remedy. Clients of other machines are told less.

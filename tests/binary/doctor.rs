@@ -50,7 +50,7 @@ fn sound_machine_has_no_fault_and_nothing_is_left() {
     assert!(!is_faulty, "{text}");
     for line in [
         "ok    the settings ",
-        "ok    events wake who waits",
+        "ok    events wake subscribers",
         "kernel.pid_max is",
         "net.core.somaxconn is",
         "(ulimit -Hn)",
