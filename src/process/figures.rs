@@ -59,7 +59,7 @@ pub enum Counter {
 const REFUSALS: usize = 32;
 
 /// The HTTP statuses of refusals.
-pub const STATUSES: [u16; 13] = [400, 401, 403, 404, 405, 408, 411, 413, 414, 415, 501, 503, 507];
+pub const STATUSES: [u16; 12] = [400, 401, 403, 404, 405, 408, 413, 414, 415, 501, 503, 507];
 
 /// The place of the wake-ups, one for each of [`WAKE_MICROS`] and one for longer ones.
 const WAKES: usize = 64;
