@@ -1,5 +1,5 @@
 //! The doctor: finds what is wrong with an installation, and says what to do. It is called at
-//! a shell. No request of a server comes here.
+//! a shell, or by a request that asks for its page.
 
 mod date;
 mod finding;
@@ -14,6 +14,7 @@ mod waiting;
 use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
+use crate::cgi::{Head, Method, Request, Response};
 use crate::config::Config;
 use finding::Findings;
 use http::Site;
@@ -34,18 +35,39 @@ pub fn examine(
     url: Option<&str>,
     is_long: bool,
 ) -> bool {
-    let mut findings = Findings::new();
-    let config = own::settings(environment, &mut findings);
-    let own = config.as_ref().and_then(|config| {
-        own::key(config, &mut findings);
-        machine::examine(config, &mut findings);
-        own::store(config, &mut findings)
-    });
+    let mut findings = Findings::of_shell();
+    let own = examine_machine(environment, &mut findings);
     match url {
-        Some(url) => through(url, config.zip(own), is_long, &mut findings),
+        Some(url) => through(url, own, is_long, &mut findings),
         None => findings.note("the server was not asked: comet.cgi doctor URL"),
     }
     findings.is_sound()
+}
+
+/// Whether a request asks for the page of the doctor.
+#[must_use]
+pub fn is_asked(request: &Request) -> bool {
+    let asks = request.query.split(|&byte| byte == b'&').any(|pair| pair == b"doctor=1");
+    asks && request.is_cgi && request.method == Method::Get
+}
+
+/// What the web server's own process finds on this machine.
+#[must_use]
+pub fn page(environment: impl Fn(&str) -> Option<OsString> + Copy) -> Response {
+    let mut findings = Findings::of_page();
+    examine_machine(environment, &mut findings);
+    Head::new(200, "text/plain; charset=utf-8").body(findings.page())
+}
+
+fn examine_machine(
+    environment: impl Fn(&str) -> Option<OsString> + Copy,
+    findings: &mut Findings,
+) -> Option<(Config, Own)> {
+    let config = own::settings(environment, findings)?;
+    own::key(&config, findings);
+    machine::examine(&config, findings);
+    let own = own::store(&config, findings)?;
+    Some((config, own))
 }
 
 fn through(url: &str, own: Option<(Config, Own)>, is_long: bool, findings: &mut Findings) {
@@ -84,7 +106,7 @@ fn wait(
     let heard = waiting::poll(trial, site, server, findings);
     let stream = heard.and_then(|()| waiting::stream(trial, site, server, findings));
     if let (Some(stream), Some(config)) = (stream, config) {
-        waiting::departure(trial, config, stream, findings);
+        waiting::departure(trial, config, (stream, site.end), findings);
     }
 }
 

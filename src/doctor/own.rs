@@ -2,13 +2,14 @@
 
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::statfs;
 use rustix::process::geteuid;
 
-use super::finding::Findings;
+use super::finding::{Findings, quoted};
 use crate::auth::token::Key;
 use crate::config::Config;
 use crate::error::Error;
@@ -40,10 +41,11 @@ pub fn settings(
     if !wrong.is_empty() {
         return None;
     }
-    let path = environment("NOVCOMET_CONF").unwrap_or(settings::PATH.into());
+    let named = environment("NOVCOMET_CONF").filter(|path| !path.is_empty());
+    let path = named.unwrap_or(settings::PATH.into());
     let file = match Path::new(&path).exists() {
         true => format!("of {} and the environment", path.to_string_lossy()),
-        false => "of the environment (there is no settings file)".into(),
+        false => "of the environment (there is no settings file that this user sees)".into(),
     };
     findings.ok(&format!("the settings {file} are valid"));
     Some(loaded)
@@ -75,7 +77,10 @@ pub fn store(config: &Config, findings: &mut Findings) -> Option<Own> {
     match store.try_out() {
         Ok(()) => findings.ok(&format!("the store can be written{}", free_share(&location))),
         Err(error)
-            if error.status() == 503 && !geteuid().is_root() && location.path().is_some() =>
+            if error.status() == 503
+                && !findings.are_of_page()
+                && !geteuid().is_root()
+                && location.path().is_some() =>
         {
             findings.note("this user may not write to the store; the web server's user may");
         }
@@ -102,7 +107,11 @@ fn directory(path: &Path, findings: &mut Findings) -> Option<()> {
         }
         Err(cause) => {
             let what = format!("the store {shown} cannot be used: {cause}");
-            findings.fault(&what, &creation(path));
+            let fix = match cause.kind() {
+                io::ErrorKind::NotFound => creation(path),
+                _ => format!("namei -l {}", quoted(&shown.to_string())),
+            };
+            findings.fault(&what, &fix);
             return None;
         }
     };
@@ -135,7 +144,7 @@ fn rights(path: &Path, found: &Metadata, findings: &mut Findings) {
 pub fn creation(path: &Path) -> String {
     match path == Path::new("/run/novcomet") {
         true => "systemd-tmpfiles --create novcomet.conf".into(),
-        false => format!("install -d -m 2770 -g www-data {}", path.display()),
+        false => format!("install -d -m 2770 -g www-data {}", quoted(&path.to_string_lossy())),
     }
 }
 

