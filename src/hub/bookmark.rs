@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::following::Told;
 use super::session::Entry;
 use crate::error::Error;
 use crate::event::Cursor;
@@ -70,13 +71,14 @@ impl Bookmark {
         self.opened.as_ref()
     }
 
-    /// Notes that the client is told everything up to a position.
+    /// Notes that the client is told everything up to a position, and what of it may be found
+    /// again.
     ///
     /// # Errors
     /// The store's.
-    pub(super) fn note(&self, store: &dyn Store, to: Position) -> Result<(), Error> {
+    pub(super) fn note(&self, store: &dyn Store, to: Position, again: Told) -> Result<(), Error> {
         let Mark { id, tag, lasts, kept, .. } = &self.mark;
-        let entry = Entry::Told { tag: *tag, to, until: Cursor::now().after(*lasts) };
+        let entry = Entry::Told { tag: *tag, to, again, until: Cursor::now().after(*lasts) };
         store.sessions()?.note(id, self.opened.as_ref(), &entry.text(), *kept)
     }
 }

@@ -73,6 +73,9 @@ pub fn find(store: &dyn Store, patterns: &[Pattern], id: &str) -> Result<Option<
     Ok(None)
 }
 
+/// Events by their topics: their times, and until when they may be found again.
+pub type Told = BTreeMap<Topic, (Cursor, Cursor)>;
+
 /// The patterns of one subscriber.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Following {
@@ -85,9 +88,12 @@ pub struct Following {
     is_known: Option<bool>,
     /// Whether it is given all that is kept, and why.
     replay: Replay,
+    /// Whether it receives a message with several topics once for each of them.
+    #[serde(default)]
+    each_topic: bool,
     /// The events of which it was told that may be found again, by their times, and until
     /// when. One in the future is found at every later event of its topic.
-    told: BTreeMap<Topic, (Cursor, Cursor)>,
+    told: Told,
     /// What it would receive now.
     #[serde(skip)]
     updates: Vec<Occurrence>,
@@ -129,6 +135,7 @@ impl Following {
             is_strict,
             is_known,
             replay,
+            each_topic: false,
             told: BTreeMap::new(),
             updates: Vec::new(),
             found: Vec::new(),
@@ -235,11 +242,22 @@ impl Following {
         is_later && self.is_for_me(&one.topic, one.message.as_ref(), grant)
     }
 
+    /// The same for a session, whose channels are separate. It was told of these events, which
+    /// may be found again.
+    pub fn of_session(self, told: Told) -> Self {
+        Self { each_topic: true, told, ..self }
+    }
+
+    /// The events of which it was told that may be found again. A log entry is bounded.
+    pub fn told(&self) -> Told {
+        self.record().told
+    }
+
     /// Of a message with several topics it receives the first copy that it may.
     fn is_for_me(&self, topic: &Topic, message: Option<&Message>, grant: &Grant) -> bool {
         let is_mine = |topic: &Topic| self.wants(topic) && grant.may_receive(topic, message);
         let topics = message.map_or(&[][..], |message| &message.extra.topics);
-        match topics.is_empty() {
+        match topics.is_empty() || self.each_topic {
             true => is_mine(topic),
             false => topics.iter().find(|topic| is_mine(topic)) == Some(topic),
         }
@@ -269,7 +287,8 @@ impl Following {
                 Replay::Earliest => false,
                 Replay::Lost => one.gap || is_first(),
             };
-            self.updates.push(Occurrence { topic, cursor: one.at, position, message, gap });
+            let (cursor, until) = (one.at, one.until);
+            self.updates.push(Occurrence { topic, cursor, position, message, gap, until });
         }
         true
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::following::Told;
 use crate::auth::claims::Claims;
 use crate::event::Cursor;
 use crate::event::pattern::Pattern;
@@ -32,7 +33,7 @@ pub struct SessionTerms {
 impl SessionTerms {
     /// How long a store keeps a session without a new entry.
     pub(super) fn kept(&self) -> Duration {
-        const SLACK: Duration = Duration::from_secs(60);
+        const SLACK: Duration = Duration::from_secs(5);
         self.held + self.lasts + SLACK
     }
 }
@@ -52,6 +53,9 @@ pub(super) enum Entry {
         /// How many requests of it were held before this log.
         #[serde(default, skip_serializing_if = "is_zero")]
         turn: u64,
+        /// The events of other programs of which it was told.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        again: Told,
         until: Cursor,
     },
     /// Its browser keeps the secret. From now on it has to show it.
@@ -65,10 +69,20 @@ pub(super) enum Entry {
         tag: u32,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ack: Option<u64>,
+        /// The clock went back: the client does not stand after this.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        most: Option<Position>,
         until: Cursor,
     },
     /// The request with this tag was told everything up to a position.
-    Told { tag: u32, to: Position, until: Cursor },
+    Told {
+        tag: u32,
+        to: Position,
+        /// The events among it that may be found again.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        again: Told,
+        until: Cursor,
+    },
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it by reference")]
@@ -123,6 +137,9 @@ pub struct Session {
     tag: u32,
     /// Whether the last request that was held was told anything, if only that there is nothing.
     is_answered: bool,
+    /// The events of other programs of which the client knows, and those of the last request.
+    again: Told,
+    told_again: Option<Told>,
     until: Cursor,
     /// How long its log is, in the store's own measure.
     pub(super) length: u64,
@@ -135,7 +152,7 @@ impl Session {
     pub(super) fn read(id: SessionId, log: &SessionLog) -> Option<Self> {
         let lines = log.entries.lines().filter(|line| !line.is_empty());
         let mut entries = lines.filter_map(|line| serde_json::from_str::<Entry>(line).ok());
-        let Entry::Begin { claims, acks, browser, turn, until } = entries.next()? else {
+        let Entry::Begin { claims, acks, browser, turn, again, until } = entries.next()? else {
             return None;
         };
         let mut session = Self {
@@ -148,6 +165,8 @@ impl Session {
             turn,
             tag: 0,
             is_answered: false,
+            again,
+            told_again: None,
             until,
             length: log.length,
             bytes: log.entries.len(),
@@ -167,20 +186,40 @@ impl Session {
             }
             // This is judged here, because another request may have been told
             // something since the client has sent this one.
-            Entry::Attend { tag, ack, until } => {
-                let received = self.has_received(ack);
-                self.patterns.values_mut().for_each(|standing| standing.attend(received));
+            Entry::Attend { tag, ack, most, until } => {
+                self.settle(self.has_received(ack));
+                let standings = self.patterns.values_mut().map(|standing| &mut standing.has);
+                standings.for_each(|has| *has = most.map_or(*has, |most| most.min(*has)));
                 (self.tag, self.is_answered, self.until) = (tag, false, until);
                 self.turn += 1;
             }
-            Entry::Told { tag, to, until } if tag == self.tag => {
+            Entry::Told { tag, to, again, until } if tag == self.tag => {
                 (self.is_answered, self.until) = (true, until);
+                self.told_again = Some(again);
                 let attended = self.patterns.values_mut().filter(|one| one.is_attended);
                 attended.for_each(|standing| standing.told = Some(to));
             }
             // The first beginning counts, and no request that was superseded.
             Entry::Begin { .. } | Entry::Told { .. } => {}
         }
+    }
+
+    /// The client has received what it was told, or not.
+    fn settle(&mut self, received: bool) {
+        self.patterns.values_mut().for_each(|standing| standing.attend(received));
+        if let Some(again) = self.told_again.take().filter(|_| received) {
+            self.again = again;
+        }
+    }
+
+    /// The events of other programs of which the client knows.
+    pub(super) fn again(&self) -> Told {
+        self.again.clone()
+    }
+
+    /// Whether the last of its requests that was held has this tag.
+    pub(super) fn is_last(&self, tag: u32) -> bool {
+        self.tag == tag
     }
 
     /// Its name.
@@ -198,7 +237,7 @@ impl Session {
     /// Whether a request with this secret of a browser may be one of the session.
     pub(super) fn admits(&self, browser: Option<&str>) -> bool {
         match browser {
-            Some(shown) => self.browser.as_deref() == Some(shown) || self.browser.is_none(),
+            Some(shown) => !self.is_bound || self.browser.as_deref() == Some(shown),
             None => !self.is_bound,
         }
     }
@@ -229,6 +268,11 @@ impl Session {
         self.patterns.iter().map(|(pattern, standing)| (pattern, standing.has))
     }
 
+    /// Whether its log has more bytes.
+    pub(super) fn is_longer_than(&self, most: usize) -> bool {
+        self.bytes > most
+    }
+
     /// Whether it follows this pattern.
     pub(super) fn follows(&self, pattern: &Pattern) -> bool {
         self.patterns.contains_key(pattern)
@@ -241,9 +285,9 @@ impl Session {
             return None;
         }
         let mut session = self.clone();
-        session.patterns.values_mut().for_each(|standing| standing.attend(received));
-        let Self { claims, acks, browser, turn, until, is_bound, patterns, .. } = session;
-        let mut entries = vec![Entry::Begin { claims, acks, browser, turn, until }];
+        session.settle(received);
+        let Self { claims, acks, browser, turn, until, is_bound, patterns, again, .. } = session;
+        let mut entries = vec![Entry::Begin { claims, acks, browser, turn, again, until }];
         entries.extend(is_bound.then_some(Entry::Bind));
         let follow =
             |(pattern, standing): (_, Standing)| Entry::Follow { pattern, since: standing.has };
@@ -255,10 +299,15 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Topic;
     use crate::event::session::SECRET;
 
+    fn cursor(at: u64) -> Cursor {
+        Cursor::from_micros(1_795_415_403_000_000 + at)
+    }
+
     fn position(at: u64) -> Position {
-        Position::after(Cursor::from_micros(1_795_415_403_000_000 + at))
+        Position::after(cursor(at))
     }
 
     fn pattern(text: &str) -> Pattern {
@@ -267,7 +316,8 @@ mod tests {
 
     fn begin(acks: bool) -> Session {
         let until = Cursor::from_micros(1_795_415_403_000_000);
-        let begin = Entry::Begin { claims: None, acks, browser: None, turn: 0, until };
+        let again = Told::new();
+        let begin = Entry::Begin { claims: None, acks, browser: None, turn: 0, again, until };
         let log = SessionLog { entries: begin.text(), length: 0 };
         Session::read(SessionId::new(0, [0; SECRET]), &log).unwrap()
     }
@@ -277,11 +327,11 @@ mod tests {
     }
 
     fn attend(tag: u32, ack: impl Into<Option<u64>>) -> Entry {
-        Entry::Attend { tag, ack: ack.into(), until: Cursor::SMALLEST }
+        Entry::Attend { tag, ack: ack.into(), most: None, until: Cursor::SMALLEST }
     }
 
     fn told(tag: u32, to: u64) -> Entry {
-        Entry::Told { tag, to: position(to), until: Cursor::SMALLEST }
+        Entry::Told { tag, to: position(to), again: Told::new(), until: Cursor::SMALLEST }
     }
 
     fn standing(session: &Session) -> Vec<Position> {
@@ -317,6 +367,32 @@ mod tests {
         session.apply(told(7, 5));
         session.apply(attend(8, None));
         assert_eq!(standing(&session), [position(5), position(3)]);
+    }
+
+    #[test]
+    fn clock_that_went_back_takes_the_client_back() {
+        let mut session = begin(false);
+        session.apply(follow("/a", 9));
+        session.apply(follow("/b", 3));
+        let (most, until) = (Some(position(5)), Cursor::SMALLEST);
+        session.apply(Entry::Attend { tag: 1, ack: None, most, until });
+        assert_eq!(standing(&session), [position(5), position(3)]);
+    }
+
+    #[test]
+    fn found_again_counts_when_it_is_received() {
+        let mut session = begin(true);
+        let again = |at| Told::from([(Topic::new("/a").unwrap(), (cursor(at), cursor(at + 1)))]);
+        session.apply(attend(7, None));
+        let (to, until) = (position(5), Cursor::SMALLEST);
+        session.apply(Entry::Told { tag: 7, to, again: again(3), until });
+        assert_eq!(session.again(), Told::new());
+        assert!(session.shorter(true, 0).unwrap().contains("again"));
+        session.apply(attend(8, 1));
+        assert_eq!(session.again(), again(3));
+        session.apply(Entry::Told { tag: 8, to, again: again(4), until });
+        session.apply(attend(9, 1));
+        assert_eq!(session.again(), again(3), "it has not received the last one");
     }
 
     /// A request that was on its way for long acknowledges only what its client had then.

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::bookmark::Bookmark;
 use super::facade::Hub;
-use super::following::{Following, Start};
+use super::following::{Following, Start, Told};
 use super::session::{Entry, MAX_PATTERNS, Session};
 use super::subscription::Subscription;
+use super::update::UNSETTLED_LIMIT;
 use super::waiter::{Renderer, Until, Wanted};
 use crate::auth::grant::Grant;
 use crate::error::Error;
@@ -21,6 +22,12 @@ use crate::store::{Allowance, Store};
 /// A log of so many bytes is written anew.
 const LONG: usize = 16_384;
 
+/// How many bytes the subscriptions of a session have together. They are in its shortest log.
+const MAX_SUBSCRIPTIONS: usize = 2 * LONG;
+
+/// The longest log that still takes changes, in bytes.
+const MAX_LOG: usize = 4 * LONG;
+
 /// What a client says that wants its events.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Attendance {
@@ -32,8 +39,8 @@ pub struct Attendance {
 
 /// How a request of a session is served.
 pub struct Attended {
-    /// The number of its batch.
-    pub turn: u64,
+    /// The number of its batch, if it is the last request of the session.
+    pub turn: Option<u64>,
     /// The patterns, and up to where the client has everything. There are none if that is the
     /// same position for all.
     pub floors: Vec<(Pattern, Position)>,
@@ -89,6 +96,10 @@ impl Sessions<'_, '_, '_> {
     pub fn begin(&self, acks: bool, browser: Option<&str>) -> Result<Option<Session>, Error> {
         let now = Cursor::now();
         self.hub.grant().check_valid(now)?;
+        // It would use up the sessions of its visitor.
+        if self.hub.grant().is_foreign() {
+            return Err(Error::Forbidden("the request comes from a foreign site"));
+        }
         let terms = self.hub.session_terms();
         let bytes = secret::<SECRET>().map_err(|cause| no_secret(&cause))?;
         let id = SessionId::new(address_hash(self.hub.address()), bytes);
@@ -97,6 +108,7 @@ impl Sessions<'_, '_, '_> {
             acks,
             browser: browser.map(str::to_owned),
             turn: 0,
+            again: Told::new(),
             until: now.after(terms.held + terms.lasts),
         };
         let most = Allowance {
@@ -152,6 +164,11 @@ impl Sessions<'_, '_, '_> {
         let known = session.patterns().map(|(known, _)| known);
         let all: Vec<_> = known.chain([&pattern]).cloned().collect();
         Pattern::check_together(&all)?;
+        let size = |one: &Pattern| serde_json::to_string(one).map_or(0, |text| text.len());
+        if all.iter().map(size).sum::<usize>() > MAX_SUBSCRIPTIONS {
+            let why = format!("the subscriptions have at most {MAX_SUBSCRIPTIONS} bytes together");
+            return Err(Error::TooLarge(why));
+        }
         let since = self.now()?;
         let followed = self.append(session, Entry::Follow { pattern, since })?;
         Ok(followed.map(|(session, _)| session))
@@ -212,7 +229,8 @@ impl Sessions<'_, '_, '_> {
         let session = self.shorten(session, received, terms.kept())?;
         let tag = secret::<4>().map(u32::from_be_bytes).map_err(|cause| no_secret(&cause))?;
         let until = Cursor::now().after(wait + terms.lasts);
-        let attend = Entry::Attend { tag, ack: attendance.ack, until };
+        let most = self.most(&session)?;
+        let attend = Entry::Attend { tag, ack: attendance.ack, most, until };
         let Some((session, place)) = self.append(session, attend)? else { return Ok(None) };
         // Another request may have changed the session since this one has read it.
         let Some(session) = self.read(session.id)? else { return Ok(None) };
@@ -227,7 +245,9 @@ impl Sessions<'_, '_, '_> {
             let other_page = (!is_alone).then_some(HeldBack::OtherPage);
             let held_back = no_room.map(HeldBack::NoRoom).or(other_page);
             lasts += held_back.map_or(Duration::ZERO, HeldBack::pause);
-            render(Attended { turn: session.turn, floors: floors(&session), held_back })
+            // Another request may be the last one by now, with a batch of its own.
+            let turn = session.is_last(tag).then_some(session.turn);
+            render(Attended { turn, floors: floors(&session), held_back })
         };
         let topics = (vec![changes], Some(following));
         let mut wanted = self.hub.admit(topics, Until::FirstUpdate, Some(wait), render)?;
@@ -270,7 +290,19 @@ impl Sessions<'_, '_, '_> {
             Some(from) => from,
             None => self.now()?,
         };
-        Ok(Following::new(patterns, Some(&Start::After(from)), false))
+        let following = Following::new(patterns, Some(&Start::After(from)), false);
+        Ok(following.of_session(session.again()))
+    }
+
+    /// Where the client stands at most, if it stands in a future that the clock has left.
+    fn most(&self, session: &Session) -> Result<Option<Position>, Error> {
+        let is_ahead = |has: Position, now: Cursor| has.cursor > now.after(UNSETTLED_LIMIT);
+        let Some(last) = session.patterns().map(|(_, has)| has).max() else { return Ok(None) };
+        if !is_ahead(last, Cursor::now()) {
+            return Ok(None);
+        }
+        let now = self.now()?;
+        Ok(is_ahead(last, now.cursor).then_some(now))
     }
 
     fn shorten(&self, session: Session, received: bool, kept: Duration) -> Result<Session, Error> {
@@ -283,6 +315,10 @@ impl Sessions<'_, '_, '_> {
     fn append(&self, session: Session, entry: Entry) -> Result<Option<(Session, Cursor)>, Error> {
         let kept = self.hub.session_terms().kept();
         let sessions = self.store.sessions()?;
+        if session.is_longer_than(MAX_LOG) {
+            let why = "a session has too many changes; connect first";
+            return Err(Error::TooLarge(why.into()));
+        }
         let place = sessions.append(&session.id, &entry.text(), kept)?;
         Ok(place.map(|place| {
             let mut session = session;

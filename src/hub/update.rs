@@ -47,6 +47,8 @@ pub struct Occurrence {
     pub message: Option<Message>,
     /// Messages of this topic before it may be missing.
     pub gap: bool,
+    /// Until when it may be found again, if its time is no place in the order.
+    pub until: Option<Cursor>,
 }
 
 /// A piece of an answer: all of a poll's, or the next part of a stream.

@@ -4,9 +4,10 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::UNIX_EPOCH;
 
+use filetime::FileTime;
 use serde_json::{Value, json};
 
-use crate::support::binary::{Answer, Call, Store, Waiter};
+use crate::support::binary::{Answer, Call, Store, Waiter, session_file};
 use crate::support::wait::eventually;
 
 const PAGE: &str = include_str!("../../docs/bayeux.md");
@@ -89,7 +90,7 @@ impl<'s> Client<'s> {
     }
 
     pub fn file(&self) -> std::path::PathBuf {
-        self.store.0.join(format!("{}.session", self.id))
+        self.store.0.join(session_file(&self.id))
     }
 
     pub fn say(&self, messages: Value) -> Vec<Value> {
@@ -222,7 +223,7 @@ fn stolen_session_needs_the_cookie_of_its_browser() {
         replies(&call.variable("HTTP_COOKIE", cookie).answer())[0]["successful"] == true
     };
     let other = "BAYEUX_BROWSER=00000000000000000000000000000000";
-    assert!(asked("") && !asked(other), "a client may keep no cookie");
+    assert!(asked("") && asked(other), "it is bound to no browser yet");
     assert!(asked(&format!("a=b; {}", client.cookie)), "from now on it is needed");
     assert!(!asked("") && !asked(other) && asked(&client.cookie));
 }
@@ -371,4 +372,73 @@ fn examples_of_the_page_are_true() {
     let unknown = json!([{"channel": "/meta/connect", "clientId": ID, "id": "5"}]);
     let answer = call(&store, &unknown).answer();
     assert!(PAGE.contains(&format!("    {}\n", answer.body)), "{}", answer.body);
+}
+
+/// A touch has no place in the order, and each pattern has a position of its own.
+#[test]
+fn touch_is_heard_once_in_a_newer_channel() {
+    let store = Store::new();
+    let client = Client::begin(&store);
+    for channel in ["/a", "/b"] {
+        client.subscribe(channel);
+        store.query("publish=/other").answer();
+    }
+    fs::File::create(store.file("%2Fb")).unwrap();
+    let mut heard = client.poll(None).1;
+    for round in 0..5 {
+        assert_eq!(heard, [pair("/b", &Value::Null)], "{round}");
+        client.publish("/a", &json!(round));
+        assert_eq!(client.poll(None).1, [pair("/a", &json!(round))]);
+        // The kernel's own time moves by ticks, and two touches in one are one.
+        filetime::set_file_mtime(store.file("%2Fb"), FileTime::now()).unwrap();
+        heard = client.poll(None).1;
+    }
+}
+
+/// Channels are separate: an update with several topics is heard in each.
+#[test]
+fn update_with_several_topics_is_heard_in_each_channel() {
+    let store = Store::new();
+    let client = Client::begin(&store);
+    client.subscribe("/b");
+    let keys = crate::support::tokens::Keys::new();
+    let token = keys.token(r#"{"publish":["*"]}"#);
+    let update = store.query("").form("topic=/a&topic=/b&data=x");
+    let update = update.variable("SCRIPT_NAME", "/.well-known/mercure");
+    let update = update.variable("GATEWAY_INTERFACE", "CGI/1.1");
+    let update = update.variable("NOVCOMET_TOKEN_KEY", &keys.path("hs"));
+    let update = update.variable("HTTP_AUTHORIZATION", &format!("Bearer {token}"));
+    assert_eq!(update.answer().status(), 200);
+    client.subscribe("/a");
+    assert_eq!(client.poll(None).1, [pair("/b", &json!("x"))]);
+}
+
+#[test]
+fn message_has_the_limit_of_all_messages() {
+    let store = Store::new();
+    let client = Client::begin(&store);
+    let message = json!([{"channel": "/a", "data": "12345678"}]);
+    let small = client.call(message.clone()).variable("NOVCOMET_MAX_DATA", "10").answer();
+    assert_eq!(replies(&small)[0]["successful"], true);
+    let large = client.call(message).variable("NOVCOMET_MAX_DATA", "9").answer();
+    assert_eq!(replies(&large)[0]["error"], "413::a message has at most 9 bytes");
+}
+
+/// A list of the directory does not show the id of a session.
+#[test]
+fn file_of_a_session_does_not_name_it() {
+    let store = Store::new();
+    let client = Client::begin(&store);
+    let names = store.names();
+    assert!(client.file().exists() && names.iter().all(|name| !name.contains(&client.id[8..])));
+}
+
+/// It would use up the sessions of its visitor.
+#[test]
+fn foreign_site_begins_no_session() {
+    let store = Store::new();
+    let call = call(&store, &handshake()).variable("GATEWAY_INTERFACE", "CGI/1.1");
+    let answer = call.variable("HTTP_SEC_FETCH_SITE", "cross-site").answer();
+    assert_eq!(replies(&answer)[0]["error"], "403::handshake_denied");
+    assert!(store.names().is_empty());
 }

@@ -92,8 +92,14 @@ fn is_one_event(update: &NewUpdate) {
     let mut stream = UpdateStream::new(Generation::V1, None);
     assert!(update.topics.iter().all(|topic| topic.as_str() != "*"));
     let size = stream.size(&topic, &message);
-    let event =
-        Occurrence { topic, cursor: position.cursor, position, message: Some(message), gap: false };
+    let event = Occurrence {
+        topic,
+        cursor: position.cursor,
+        position,
+        message: Some(message),
+        gap: false,
+        until: None,
+    };
     let bytes = stream.render(&Piece::Events { events: vec![event], position });
     assert!(size >= bytes.len());
     let heard = EventSource::hear(&[&bytes]);

@@ -11,7 +11,7 @@ use novcomet::store::{Allowance, SessionLog, Store};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 
-use crate::support::binary::{Answer, Call};
+use crate::support::binary::{Answer, Call, session_file};
 use crate::support::store::{Backend, Kind};
 use crate::support::wait::eventually;
 
@@ -182,7 +182,7 @@ fn entry_renews_a_session(kind: Kind) {
         let one = id(group, 1);
         assert!(begin(store, &one, &most));
         let key = format!("novcomet:\u{1}log/{}", one.as_str());
-        let path = backend.directory().join(format!("{}.session", one.as_str()));
+        let path = backend.directory().join(session_file(one.as_str()));
         let left = || backend.redis(&["PTTL", &key]).trim().parse::<u128>().unwrap();
         let is_young = || match kind {
             Kind::File => !begin(store, &id(group, 2), &most),

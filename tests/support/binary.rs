@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 
+use sha2::{Digest, Sha256};
+
 use url::form_urlencoded;
 
 use super::dir::{TempDir, copy_program, set_time};
@@ -156,6 +158,13 @@ impl Call {
     pub fn output(self) -> Output {
         self.start().take().wait_with_output().unwrap()
     }
+}
+
+/// The name of the log of a session: its group, and a hash of its id.
+pub fn session_file(id: &str) -> String {
+    let hash = Sha256::digest(id);
+    let hash = u128::from_be_bytes(hash[..16].try_into().unwrap());
+    format!("{}{hash:032x}.session", &id[..8])
 }
 
 /// A process that is killed when a test drops it.

@@ -1,6 +1,6 @@
 //! The messages of a request, performed one after the other.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::channel::{Channel, is_meta, is_service};
 use super::message::Message;
@@ -9,7 +9,7 @@ use super::reply::Reply;
 use crate::auth::Access;
 use crate::cgi::{FieldValue, Head, Response};
 use crate::error::Error;
-use crate::hub::{Attendance, HeldBack, Hub, Session, Sessions};
+use crate::hub::{Attendance, BATCH_LIMIT, HeldBack, Hub, Session, Sessions, too_late};
 use crate::process::random::secret;
 use crate::protocol::options::options;
 use crate::protocol::{Action, Step};
@@ -42,6 +42,8 @@ pub struct Request {
     pub browser: Option<String>,
     /// The token in `ext` of a handshake.
     pub token: Option<String>,
+    /// The most bytes of a message.
+    pub max_data: usize,
 }
 
 impl Action for Command {
@@ -122,9 +124,14 @@ impl<'r, 'h, 'a, 's> Performance<'r, 'h, 'a, 's> {
         let is_connect = |message: &&Message| message.channel() == "/meta/connect";
         let messages = &self.request.messages;
         let last = messages.iter().rposition(|message| is_connect(&message));
+        let until = Instant::now() + BATCH_LIMIT;
         for (number, message) in messages.iter().enumerate() {
             if Some(number) != last {
-                let reply = self.reply(message).unwrap_or_else(|error| self.fail(message, error));
+                let reply = match Instant::now() < until {
+                    true => self.reply(message),
+                    false => Err(too_late()),
+                };
+                let reply = reply.unwrap_or_else(|error| self.fail(message, error));
                 self.replies.push(reply.json());
             }
         }
@@ -281,6 +288,9 @@ impl<'r, 'h, 'a, 's> Performance<'r, 'h, 'a, 's> {
             return Ok(Reply::failed(message, 400, "", "channel_invalid"));
         };
         let data = message.data()?;
+        if data.len() > self.request.max_data {
+            return Err(Error::MessageTooLong(self.request.max_data));
+        }
         let session = self.session(message)?;
         if session.is_none() && message.text("clientId").is_some() {
             return Ok(Reply::unknown(message));
@@ -306,7 +316,7 @@ impl<'r, 'h, 'a, 's> Performance<'r, 'h, 'a, 's> {
         let attendance = Attendance { ack: message.ack(), wait };
         let before = replies.clone();
         let wanted = self.sessions.attend(session, attendance, |attended| {
-            let reply = Reply::to(message).with_batch(acks.then_some(attended.turn));
+            let reply = Reply::to(message).with_batch(attended.turn.filter(|_| acks));
             let pause = attended.held_back.map_or(Duration::ZERO, HeldBack::pause);
             let reply = match (reply.again(pause, held), attended.held_back) {
                 (reply, Some(HeldBack::OtherPage)) => reply.beside_another(),

@@ -37,10 +37,10 @@ impl Protocol for Bayeux {
         end.is_some_and(|end| SUFFIXES.contains(&end))
     }
 
-    fn parse(&self, request: &Request, _: &Bounds) -> Result<Box<dyn Action>, Error> {
+    fn parse(&self, request: &Request, bounds: &Bounds) -> Result<Box<dyn Action>, Error> {
         Ok(Box::new(match request.method {
             Method::Options => Command::Options,
-            Method::Post => Command::Messages(messages(request)?),
+            Method::Post => Command::Messages(messages(request, bounds.max_data)?),
             _ => return Err(Error::MethodNotAllowed),
         }))
     }
@@ -54,11 +54,11 @@ impl Protocol for Bayeux {
     }
 }
 
-fn messages(request: &Request) -> Result<action::Request, Error> {
+fn messages(request: &Request, max_data: usize) -> Result<action::Request, Error> {
     let messages = Message::read_all(&request.body)?;
     let is_handshake = |message: &&Message| message.channel() == "/meta/handshake";
     let token = messages.iter().find(is_handshake).and_then(Message::token);
-    Ok(action::Request { messages, browser: cookie(&request.cookie), token })
+    Ok(action::Request { messages, browser: cookie(&request.cookie), token, max_data })
 }
 
 /// The secret in the cookie, if it has the form of one.

@@ -50,7 +50,9 @@ impl Connect {
     fn is_wanted(&self, one: &Occurrence) -> bool {
         let name = one.topic.as_str();
         let is_new = |(pattern, floor): &(Pattern, Position)| {
-            one.position > *floor && pattern.matches(&one.topic)
+            let is_later = one.position > *floor;
+            let is_found_again = one.until.is_some_and(|until| until > floor.cursor);
+            (is_later || is_found_again) && pattern.matches(&one.topic)
         };
         let is_new = self.floors.is_empty() || self.floors.iter().any(is_new);
         is_new && !is_meta(name) && !is_service(name)
@@ -135,7 +137,7 @@ mod tests {
         let cursor = position(at).cursor;
         let message = data.map(|data| Draft::new(data).message(cursor));
         let topic = Topic::new(topic).unwrap();
-        Occurrence { topic, cursor, position: position(at), message, gap: false }
+        Occurrence { topic, cursor, position: position(at), message, gap: false, until: None }
     }
 
     fn text(connect: &mut Connect, events: Vec<Occurrence>) -> String {
@@ -191,6 +193,19 @@ mod tests {
         for one in ["/a/c", "/a/old", "/b"] {
             assert!(told.contains(&format!("\"{one}\"")), "{told}");
         }
+    }
+
+    /// A touch has no place in the order, so its position is that of the whole request.
+    #[test]
+    fn touch_counts_by_the_time_until_it_is_found() {
+        let floor = |pattern, at| (Pattern::segments(pattern).unwrap(), position(at));
+        let floors = vec![floor("/a", 1), floor("/b", 5)];
+        let touch = |until| {
+            let until = Some(position(until).cursor);
+            Occurrence { until, ..occurrence("/b", None, 1) }
+        };
+        assert!(text(&mut connect(floors.clone()), vec![touch(6)]).contains("/b"));
+        assert!(!text(&mut connect(floors), vec![touch(4)]).contains("/b"));
     }
 
     #[test]

@@ -184,7 +184,14 @@ mod tests {
 
     fn occurrence(message: Option<Message>) -> Occurrence {
         let topic = Topic::new("https://example.com/books/1").unwrap();
-        Occurrence { topic, cursor: position(0).cursor, position: position(0), message, gap: false }
+        Occurrence {
+            topic,
+            cursor: position(0).cursor,
+            position: position(0),
+            message,
+            gap: false,
+            until: None,
+        }
     }
 
     fn message(data: &str, extra: Extra) -> Message {

@@ -52,16 +52,20 @@ pub fn file_name(topic: &Topic) -> PathBuf {
     name.into()
 }
 
-/// The name of the log of a session. No topic has such a file.
+/// The name of the log of a session: its group, and a hash. A list of the directory does not show
+/// the id, which is a secret. No topic has such a file.
 #[must_use]
 pub fn session_name(id: &SessionId) -> PathBuf {
-    format!("{}{SESSION_SUFFIX}", id.as_str()).into()
+    let hash = Sha256::digest(id.as_str());
+    let hash = u128::from_be_bytes(hash[..16].try_into().unwrap_or_default());
+    format!("{}{hash:032x}{SESSION_SUFFIX}", id.group()).into()
 }
 
-/// The session whose log has this name.
+/// The group of the session whose log has this name; `None` for another name.
 #[must_use]
-pub fn session_of(name: &[u8]) -> Option<SessionId> {
-    SessionId::parse(std::str::from_utf8(name).ok()?.strip_suffix(SESSION_SUFFIX)?)
+pub fn session_group(name: &[u8]) -> Option<String> {
+    let name = std::str::from_utf8(name).ok()?.strip_suffix(SESSION_SUFFIX)?;
+    SessionId::parse(name).map(|it| it.group().to_owned())
 }
 
 /// Whether its file has a shortened name, and the topic is in the header.

@@ -1,9 +1,11 @@
 //! Sessions as files beside the events: `ID.session`, for their owner only.
 
+use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -14,7 +16,7 @@ use rustix::process::geteuid;
 
 use super::dir_entry::DirEntry;
 use super::fault::{failed, lock_held};
-use super::name::{session_name, session_of};
+use super::name::{session_group, session_name};
 use super::publisher::{LOCK_PAUSE, OWNER_RW, TempFile};
 use super::{FileStore, PUBLISH_LIMIT};
 use crate::error::Error;
@@ -53,7 +55,10 @@ pub(super) fn read_session(path: &Path, since: Since) -> Result<Reading, Error> 
 
 impl FileStore {
     fn log_of(&self, id: &SessionId) -> Log<'_> {
-        let name = session_name(id);
+        self.log_named(session_name(id))
+    }
+
+    fn log_named(&self, name: PathBuf) -> Log<'_> {
         Log { store: self, path: self.path.join(&name), name }
     }
 
@@ -66,10 +71,13 @@ impl FileStore {
         let mut entries = RawDir::new(opened.as_fd(), &mut buffer);
         let (mut all, mut here) = (0, 0);
         while let Some(entry) = entries.next() {
-            let Some(found) = session_of(entry?.file_name().to_bytes()) else { continue };
-            let is_here = found.group() == id.group();
-            if (is_here || all % SWEEP == 0) && self.log_of(&found).is_old(kept) {
-                let _ = self.log_of(&found).entry().remove();
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            let Some(group) = session_group(name) else { continue };
+            let is_here = group == id.group();
+            let log = self.log_named(OsStr::from_bytes(name).into());
+            if (is_here || all % SWEEP == 0) && log.is_old(kept) {
+                let _ = log.entry().remove();
                 continue;
             }
             all += 1;
@@ -207,8 +215,9 @@ impl Sessions for FileStore {
 
     fn end(&self, id: &SessionId) -> Result<(), Error> {
         let log = self.log_of(id);
-        match log.open(OFlags::RDONLY)? {
-            Some(_) => log.entry().remove().map_err(log.failed("remove")),
+        // Otherwise one that is written anew at this moment would come back.
+        match log.locked()? {
+            Some(_lock) => log.entry().remove().map_err(log.failed("remove")),
             None => Ok(()),
         }
     }

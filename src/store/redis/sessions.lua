@@ -37,7 +37,7 @@ if what ~= 'end' then
     redis.call('PEXPIRE', KEYS[i], kept)
   end
 end
-if what == 'note' or what == 'shorten' then return 0 end
+if what == 'note' then return 0 end
 local told = redis.call('XADD', changes, 'MAXLEN', 1, '*', 'event', '0')
 redis.call('PEXPIRE', changes, kept)
 return cursor_of(told)
