@@ -54,6 +54,9 @@ pub const STALE: Duration = Duration::from_secs(30 * 86_400);
 /// Whether subscribers wait in one process, if they can.
 pub const TOGETHER: bool = true;
 
+/// Whether subscribers are told who comes to a topic and goes. It costs a look at each of them.
+pub const PRESENCE: bool = false;
+
 /// Whether a subscriber of Mercure may be without a token. In other hubs it may not,
 /// unless they are told so.
 pub const MERCURE_ANONYMOUS: bool = false;
@@ -127,6 +130,8 @@ pub struct Config {
     pub bayeux: SessionTerms,
     /// `NOVCOMET_TOGETHER`: whether subscribers wait in one process.
     pub together: bool,
+    /// `NOVCOMET_PRESENCE`: whether subscribers are told who comes to a topic and goes.
+    pub presence: bool,
     /// `NOVCOMET_MERCURE_SUBSCRIPTIONS`: whether a hub tells who subscribes.
     pub mercure_subscriptions: bool,
 }
@@ -187,6 +192,7 @@ impl Config {
             stale: env.age_or_never("NOVCOMET_STALE", STALE)?,
             bayeux: bayeux(&env)?,
             together: env.word("NOVCOMET_TOGETHER", AUTO, together)?.unwrap_or(TOGETHER),
+            presence: env.switch("NOVCOMET_PRESENCE", PRESENCE)?,
             mercure_subscriptions: env
                 .switch("NOVCOMET_MERCURE_SUBSCRIPTIONS", MERCURE_SUBSCRIPTIONS)?,
         })

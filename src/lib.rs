@@ -170,8 +170,21 @@ fn run(preset: impl Fn(&str) -> Option<OsString> + Copy, own: Own) -> Option<u8>
     sandbox::expect_signals();
     let request = Request::from_env(variable)?;
     let config = Config::load(variable, preset);
+    if own.is_none() && doctor::is_asked(&request) && may_know_all(config.as_ref(), &request) {
+        Streams::new().finish(&doctor::page(variable).bytes());
+        return Some(SUCCESS);
+    }
     let protocol = protocol::all::of(&request);
     Some(answer(config, request, protocol, Streams::new(), own))
+}
+
+/// Whether the client may see the doctor's page. Without valid settings there is no rule but
+/// that it is on the server's own machine.
+fn may_know_all(config: Result<&Config, &Error>, request: &Request) -> bool {
+    match config {
+        Ok(config) => auth::may_know_store(&config.access, request),
+        Err(_) => auth::is_from_here(request),
+    }
 }
 
 /// Answers a request, and ends the streams. Returns the exit status.
@@ -256,7 +269,9 @@ impl<'s> Service<'_, 's> {
         let writes = action.writes();
         let open = || self.open(writes);
         let _limit = match writes {
-            true => self.confine(|| FileSizeLimit::set(self.config.max_file()))?,
+            true => {
+                self.confine(|| FileSizeLimit::set(self.config.max_file().max(figures::BYTES)))?
+            }
             false => None,
         };
         let about = || self.about();
@@ -266,6 +281,7 @@ impl<'s> Service<'_, 's> {
             Step::Answer(response) => response,
             Step::Partial(response, fault) => {
                 streams.log.report(&fault);
+                figures::refused(response.status());
                 response
             }
             Step::Wait(wanted) => return self.wait(*wanted, streams),
@@ -315,7 +331,12 @@ impl<'s> Service<'_, 's> {
     fn together(&self, store: &dyn Store) -> Option<Together> {
         let name = || identity::name(&self.config, store.directory());
         let name = self.may_wait_together().then(name).flatten()?;
-        Some(Together { name, restore: protocol::all::restore, stays: identity::must_stay() })
+        Some(Together {
+            name,
+            restore: protocol::all::restore,
+            stays: identity::must_stay(),
+            tells_presence: self.config.presence,
+        })
     }
 
     fn terms<'t>(&'t self, together: &'t dyn Fn(&dyn Store) -> Option<Together>) -> Terms<'t> {

@@ -71,6 +71,11 @@ impl Settings {
 
     fn parse(path: &Path, text: &[u8]) -> Result<Self, Error> {
         let mut settings = Self { path: path.into(), lines: Vec::new() };
+        // It may be about to be written, and its rules would be missing.
+        if text.last() != Some(&b'\n') {
+            let why = "is empty or ends within a line; end it with a line feed";
+            return Err(Error::Misconfigured { log: format!("{} {why}", path.display()) });
+        }
         for (line, number) in text.split(|&byte| byte == b'\n').zip(1..) {
             let line = line.trim_ascii();
             if !line.is_empty() && !line.starts_with(b"#") {
@@ -152,8 +157,17 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Settings, String> {
-        let parsed = Settings::parse(Path::new("/f"), text.as_bytes());
+        let parsed = Settings::parse(Path::new("/f"), format!("{text}\n").as_bytes());
         parsed.map_err(|error| error.log_line().unwrap())
+    }
+
+    /// Its rules would be missing.
+    #[test]
+    fn file_that_is_being_written_is_refused() {
+        for text in ["", "NOVCOMET_PUBLISH=token\nNOVCOMET_PRI"] {
+            let error = Settings::parse(Path::new("/f"), text.as_bytes()).err().unwrap();
+            assert!(error.log_line().unwrap().contains("ends within a line"), "{text}");
+        }
     }
 
     #[test]

@@ -12,5 +12,6 @@ mod stores {
     mod stores_servers;
     mod stores_sessions;
     mod stores_tls;
+    mod stores_who;
     mod stores_wire;
 }

@@ -30,6 +30,8 @@ const NO_CONSENT_TO_SUBSCRIBE: &str = "the token in the cookie subscribes from p
 pub enum Access<'a> {
     /// Nothing that a store knows.
     None,
+    /// To know whether the server works.
+    Health,
     /// To publish to these topics.
     Publish(Vec<&'a Topic>),
     /// To subscribe to these topics.
@@ -82,7 +84,7 @@ pub fn authorize(
         Access::Metrics if claims_metrics => {
             grant.check_granted(&Topic::new(Metrics::TOPIC)?, now)?;
         }
-        Access::None | Access::Metrics | Access::Session(_) => {}
+        Access::None | Access::Health | Access::Metrics | Access::Session(_) => {}
         Access::Publish(topics) | Access::MercurePublish(topics) => {
             grant.check_publish(topics.iter().copied())?;
         }
@@ -106,7 +108,8 @@ pub fn may_know_store(policy: &Policy, request: &Request) -> bool {
 
 /// Whether the client is on the server's own machine. A page of another site that has rebound
 /// its name to this machine names another host.
-fn is_from_here(request: &Request) -> bool {
+#[must_use]
+pub fn is_from_here(request: &Request) -> bool {
     let is_direct = request.route == Route::Direct;
     is_direct && is_loopback(&request.address) && is_own_host(&request.host)
 }
@@ -142,6 +145,11 @@ impl Rights<'_> {
     fn claims_for(&self, access: &Access, now: Cursor) -> Result<(Granted, Option<Claims>), Error> {
         Ok(match access {
             Access::None => (Granted::Nothing, None),
+            Access::Health => {
+                // Without the key, requests with a token would be refused.
+                self.policy.token.as_ref().map(Key::read).transpose()?;
+                (Granted::Nothing, None)
+            }
             Access::Metrics => (Granted::Follow, self.metrics(now)?),
             Access::Publish(_) => (Granted::Publish, self.publish(now)?),
             Access::Subscribe(topics) => (Granted::Subscribe, self.subscribe(topics, now)?),

@@ -9,5 +9,5 @@ mod mercure;
 mod object;
 pub mod token;
 
-pub use authorize::{Access, allowed_origin, authorize, may_know_store};
+pub use authorize::{Access, allowed_origin, authorize, is_from_here, may_know_store};
 pub use claims::Generation;

@@ -116,6 +116,12 @@ pub struct Response {
 const LAST_EVENT_ID: &str = "Last-Event-ID";
 
 impl Response {
+    /// The HTTP status.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        self.head.status
+    }
+
     /// Lets the pages of `origin` read the answer, with their user's credentials
     /// (CORS, WHATWG Fetch §3.3).
     #[must_use]

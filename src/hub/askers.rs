@@ -120,9 +120,11 @@ impl Askers {
 impl Asker {
     /// Breaks at the end of the answer.
     fn go_on(&mut self, crowd: &Crowd, now: Duration) -> ControlFlow<()> {
+        let mut left = self.question.subscribers_at_once();
         for _ in 0..MAX_TOLD {
             if self.unsaid.is_empty() {
-                self.look(crowd);
+                self.look(crowd, &mut left);
+                self.progress = now;
             }
             let Some(text) = self.unsaid.front() else {
                 let is_over = self.has_seen_all(crowd) && self.say(&[END]) != Said::Later;
@@ -138,8 +140,8 @@ impl Asker {
         Continue(())
     }
 
-    /// Looks at the next subscribers, until there is something to say.
-    fn look(&mut self, crowd: &Crowd) {
+    /// Looks at the next subscribers, until there is something to say, or at none that is `left`.
+    fn look(&mut self, crowd: &Crowd, left: &mut usize) {
         if let Question::Numbers = self.question {
             if self.last == 0 {
                 self.unsaid.extend(serde_json::to_string(&crowd.numbers()));
@@ -147,8 +149,8 @@ impl Asker {
             self.last = Id::MAX - 1;
             return;
         }
-        for (id, waiter) in crowd.after(self.last).take(MAX_LOOKED_AT) {
-            self.last = id;
+        for (id, waiter) in crowd.after(self.last).take(*left) {
+            (self.last, *left) = (id, *left - 1);
             self.unsaid.extend(self.question.about(waiter));
             if !self.unsaid.is_empty() {
                 return;
@@ -170,6 +172,15 @@ impl Asker {
 }
 
 impl Question {
+    /// At how many subscribers the leader looks before it attends to others again. Each topic is
+    /// compared with their patterns.
+    fn subscribers_at_once(&self) -> usize {
+        match self {
+            Self::Topics(topics) => (MAX_LOOKED_AT / topics.len().max(1)).max(1),
+            Self::Notices(_) | Self::Numbers => MAX_LOOKED_AT,
+        }
+    }
+
     /// The parts of the answer about one subscriber.
     fn about(&self, waiter: &Waiter) -> Vec<String> {
         match self {

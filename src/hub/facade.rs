@@ -84,7 +84,7 @@ pub struct About {
 
 /// How long a batch may take before none of its messages is begun any more. A topic that hangs
 /// takes 2 s of a message, so one does not stop the others.
-const BATCH_LIMIT: Duration = Duration::from_secs(3);
+pub const BATCH_LIMIT: Duration = Duration::from_secs(3);
 
 /// The operations that an action of a protocol can use.
 pub struct Hub<'a, 's> {
@@ -328,7 +328,9 @@ enum Admission {
     Slot(Slot),
 }
 
-fn too_late() -> Error {
+/// The fault of a message that was not begun within [`BATCH_LIMIT`].
+#[must_use]
+pub fn too_late() -> Error {
     Error::unavailable(
         "the messages before this one took too long",
         "a batch took too long",

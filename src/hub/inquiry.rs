@@ -1,17 +1,21 @@
 //! What a client may ask about the server: its figures, its health, its topics.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::askers::Present;
 use super::asking::{ask_for_numbers, ask_for_topics};
+use super::elsewhere;
 use super::facade::Hub;
 use super::numbers::Waiters;
 use crate::error::Error;
-use crate::event::{Cursor, Topic};
+use crate::event::{Cursor, Message, Topic};
 use crate::process::figures::{self, Sums};
 use crate::process::slots::Slots;
 use crate::store::{Kept, Stock, Store};
+
+/// How long the messages of topics are counted. The first topic is always among them.
+const MAX_TIME: Duration = Duration::from_millis(50);
 
 /// How many names one list has at most.
 const MAX_LISTED: usize = 1_000;
@@ -98,7 +102,8 @@ impl Hub<'_, '_> {
         together.is_some_and(|together| matches!(ask_for_numbers(&together), Ok(Some(_))))
     }
 
-    /// The kept messages of these topics, as numbers, in order.
+    /// The kept messages of these topics that the client may receive, as numbers, in order. The
+    /// last topics are left out if the first ones take long.
     ///
     /// # Errors
     /// 401 when the token has expired, 403 for a topic that is not granted, 501 if the store
@@ -106,7 +111,11 @@ impl Hub<'_, '_> {
     pub fn kept(&self, topics: &[Topic]) -> Result<Vec<Kept>, Error> {
         self.grant.check_subscribe(topics, Cursor::now())?;
         let store = (self.open)()?;
-        topics.iter().map(|topic| store.kept(topic)).collect()
+        let end = Instant::now() + MAX_TIME;
+        let in_time = |number: usize| number == 0 || Instant::now() < end;
+        let topics = topics.iter().enumerate().take_while(|(number, _)| in_time(*number));
+        let may = |topic: &Topic, message: &Message| self.grant.may_receive(topic, Some(message));
+        topics.map(|(_, topic)| store.kept(topic, &|message| may(topic, message))).collect()
     }
 
     /// Those who wait together for each of these topics, in order; `None` if nobody would wait
@@ -122,7 +131,11 @@ impl Hub<'_, '_> {
         let may_know = |topic| self.grant.may_know_names(topic).then(BTreeSet::new);
         let nobody = topics.iter().map(|topic| Subscribers { number: 0, names: may_know(topic) });
         let mut subscribers: Vec<_> = nobody.collect();
-        for Present { topics, name } in ask_for_topics(&together, topics)? {
+        let mut present = ask_for_topics(&together, topics)?;
+        if together.tells_presence {
+            present.extend(elsewhere::present(store.as_ref(), &together, topics)?);
+        }
+        for Present { topics, name } in present {
             for number in topics {
                 let Some(one) = subscribers.get_mut(number) else { continue };
                 one.number += 1;

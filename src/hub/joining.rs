@@ -72,6 +72,8 @@ pub struct Together {
     pub restore: Restore,
     /// Whether a process stays until its subscriber's answer has ended.
     pub stays: bool,
+    /// Whether they are told who comes to a topic and goes.
+    pub tells_presence: bool,
 }
 
 /// What a process is among those that wait.

@@ -5,6 +5,7 @@ mod asking;
 mod bookmark;
 mod counting;
 mod crowd;
+mod elsewhere;
 mod facade;
 mod following;
 mod inquiry;
@@ -22,7 +23,7 @@ mod waiter;
 mod waiting_loop;
 
 pub use crate::store::Kept;
-pub use facade::{About, Hub, NewUpdate, Publication, Terms};
+pub use facade::{About, BATCH_LIMIT, Hub, NewUpdate, Publication, Terms, too_late};
 pub use following::{Start, Wish};
 pub use inquiry::{Figures, Listed, Subscribers};
 pub use joining::Together;

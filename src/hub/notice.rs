@@ -1,6 +1,12 @@
 //! What others may learn of a subscriber.
 
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
 use crate::event::{Draft, Topic};
+
+/// The beginning of the topic of a notice about the subscribers of a topic. That follows.
+const WHO: &str = "who/";
 
 /// A private message about a subscriber, in a topic of its own. The hub tells it to those who
 /// wait beside that subscriber. No store keeps it.
@@ -10,6 +16,26 @@ pub struct Notice {
     pub topic: Topic,
     /// The message. Its identifier tells it from others.
     pub message: Draft,
+}
+
+/// A subscriber, as its server tells others of it.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Remote {
+    /// The topics that it names.
+    pub topics: Vec<Topic>,
+    /// The name of its client.
+    pub name: Option<String>,
+}
+
+impl Notice {
+    /// That a subscriber with this name has come to a topic, or has gone; `None` if no topic
+    /// has so long a name.
+    pub(super) fn of(topic: &Topic, name: Option<&str>, presence: Presence) -> Option<Self> {
+        let is_here = presence == Presence::Here;
+        let data = json!({"topic": topic, "name": name, "here": is_here}).to_string();
+        let topic = Topic::new(format!("{WHO}{}", topic.as_str())).ok()?;
+        Some(Self { topic, message: Draft::new(data) })
+    }
 }
 
 /// Whether a subscriber waits, or waits no more.

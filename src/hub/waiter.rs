@@ -10,7 +10,7 @@ use super::bookmark::{Bookmark, Mark};
 use super::counting::count;
 use super::following::Following;
 use super::look::Look;
-use super::notice::{Notice, Payload, Presence};
+use super::notice::{Notice, Payload, Presence, Remote};
 use super::subscription::Subscription;
 use super::subscriptions::Subscriptions;
 use super::update::{MAX_PIECE, Piece};
@@ -253,6 +253,13 @@ impl Waiter {
         wants && !self.is_ending() && self.grant.may_receive(topic, None)
     }
 
+    /// Itself, as other servers are told of it.
+    pub(super) fn remote(&self) -> Remote {
+        let topics = self.subscriptions.wanted().map(|(topic, _)| topic);
+        let topics = topics.filter(|topic| topic.session().is_none() && !self.is_ending());
+        Remote { topics: topics.cloned().collect(), name: self.name().map(str::to_owned) }
+    }
+
     /// The name of its client.
     pub(super) fn name(&self) -> Option<&str> {
         self.grant.name()
@@ -266,6 +273,15 @@ impl Waiter {
     /// What others may learn of it.
     pub(super) fn notices(&self, presence: Presence) -> Vec<Notice> {
         self.renderer.notices(presence, &|matcher| self.grant.payload(matcher))
+    }
+
+    /// The same by the topics that its stream names. A poll comes and goes with each event.
+    pub(super) fn arrivals(&self, presence: Presence) -> Vec<Notice> {
+        if self.until == Until::FirstUpdate {
+            return Vec::new();
+        }
+        let topics = self.subscriptions.wanted().map(|(topic, _)| topic);
+        topics.filter_map(|topic| Notice::of(topic, self.name(), presence)).collect()
     }
 
     /// The bytes of those notices of others that it may receive. None comes before the
@@ -418,9 +434,9 @@ impl Waiter {
 
     /// The bookmark of a session, and where its client stands; `None` if the session has
     /// changed. Then the client is told nothing, and another entry would be one more change.
-    pub(super) fn bookmark(&self) -> Option<(&Bookmark, Position)> {
+    pub(super) fn bookmark(&self) -> Option<(&Bookmark, &Following)> {
         let told = self.following.as_ref().filter(|_| !self.subscriptions.has_updates());
-        Some((self.bookmark.as_ref()?, told?.position()))
+        Some((self.bookmark.as_ref()?, told?))
     }
 
     /// Itself for another process, besides its descriptors and what is unsent.

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use super::crowd::{Crowd, Id};
+use super::elsewhere;
 use super::following::Following;
 use super::joining::{self, Duty, Early, Leader, Role, Said, Together};
 use super::look::{Look, Wanted};
@@ -35,6 +36,11 @@ const GRACE: Duration = Duration::from_millis(100);
 /// How often the clients of a crowd are looked for. A server tells nobody that a client has
 /// gone whose process has ended.
 const ROLL_CALL: Duration = Duration::from_secs(5);
+
+/// How often other servers with the same store are told who waits here, and how soon after
+/// somebody has come or gone.
+const SHARING: Duration = Duration::from_secs(3);
+const SHARING_SOON: Duration = Duration::from_millis(500);
 
 /// How long a subscriber that waits alone lets pass before it tries again to join the
 /// others; each time twice as long, up to the second time.
@@ -69,6 +75,8 @@ pub struct Shared<'a> {
     next_look: Duration,
     /// When clients are looked for that have gone.
     next_roll_call: Duration,
+    /// When other servers are told who waits here.
+    next_sharing: Duration,
     /// When a subscriber that waits alone tries again to join the others, and how long
     /// it waits after that.
     next_join: Duration,
@@ -138,6 +146,7 @@ impl<'a> Shared<'a> {
             interval: Duration::ZERO,
             next_look: Duration::ZERO,
             next_roll_call: Duration::ZERO,
+            next_sharing: Duration::ZERO,
             next_join: Duration::MAX,
             join_pause: JOIN_PAUSE,
             is_in_vain: false,
@@ -469,12 +478,13 @@ impl<'a> Shared<'a> {
     /// in the log it would come again to everybody.
     fn keep_place(&mut self, id: Id) -> Result<(), Error> {
         let Some(waiter) = self.crowd.get(id) else { return Ok(()) };
-        let Some((bookmark, told)) = waiter.bookmark() else { return Ok(()) };
+        let Some((bookmark, following)) = waiter.bookmark() else { return Ok(()) };
         // The connection to a server may be in use for the watch.
         if let Some(watch) = &mut self.watch {
             watch.arm(&[]);
         }
-        bookmark.note(self.store, told).inspect_err(|error| (self.report)(error))
+        let noted = bookmark.note(self.store, following.position(), following.told());
+        noted.inspect_err(|error| (self.report)(error))
     }
 
     fn refuse(&mut self, id: Id, error: &Error) {
@@ -587,10 +597,19 @@ impl<'a> Shared<'a> {
         if self.leader.is_none() || self.own.closes.is_some() {
             return;
         }
-        let notices = self.crowd.get(id).map(|waiter| waiter.notices(presence));
+        self.next_sharing = self.next_sharing.min(self.clock.now() + SHARING_SOON);
+        let notices = self.crowd.get(id).map(|waiter| self.notices(waiter, presence));
         if let Some(notices) = notices.filter(|notices| !notices.is_empty()) {
             self.news.push_back((id, notices));
         }
+    }
+
+    fn notices(&self, waiter: &Waiter, presence: Presence) -> Vec<Notice> {
+        let mut notices = waiter.notices(presence);
+        if self.together.as_ref().is_some_and(|together| together.tells_presence) {
+            notices.extend(waiter.arrivals(presence));
+        }
+        notices
     }
 
     /// Tells a newcomer of those who came before it, but after the beginning of its stream:
@@ -604,7 +623,7 @@ impl<'a> Shared<'a> {
         let others = self.crowd.latest_followers().take(MAX_CAUGHT_UP);
         let later = others.filter(|(other, waiter)| *other != id && waiter.started() >= since);
         let notices: Vec<_> =
-            later.flat_map(|(_, waiter)| waiter.notices(Presence::Here)).collect();
+            later.flat_map(|(_, waiter)| self.notices(waiter, Presence::Here)).collect();
         if !notices.is_empty() {
             self.announce_to(id, &notices);
         }
@@ -683,7 +702,8 @@ impl<'a> Shared<'a> {
             (None, _) => Duration::MAX,
         };
         let roll_call = if self.has_others() { self.next_roll_call } else { Duration::MAX };
-        due.min(end).min(self.next_look).min(self.next_join).min(roll_call)
+        let sharing = if self.shares() { self.next_sharing } else { Duration::MAX };
+        due.min(end).min(self.next_look).min(self.next_join).min(roll_call).min(sharing)
     }
 
     fn woken(&mut self, wake: Wake) {
@@ -762,6 +782,26 @@ impl<'a> Shared<'a> {
             self.call_the_roll();
             self.next_roll_call = now + ROLL_CALL;
         }
+        if self.shares() && now >= self.next_sharing {
+            self.share();
+            self.next_sharing = now + SHARING;
+        }
+    }
+
+    /// Whether other servers with the same store are told who waits here.
+    fn shares(&self) -> bool {
+        let tells = self.together.as_ref().is_some_and(|together| together.tells_presence);
+        tells && self.leader.is_some() && self.store.directory().is_none()
+    }
+
+    fn share(&mut self) {
+        let Some(together) = &self.together else { return };
+        // The connection to a server may be in use for the watch.
+        if let Some(watch) = &mut self.watch {
+            watch.arm(&[]);
+        }
+        // A store that cannot be used is reported by those who read it.
+        let _ = elsewhere::share(self.store, together, &self.crowd);
     }
 
     /// Whether subscribers of other processes wait here.

@@ -16,7 +16,10 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, ftruncate, openat};
+use rustix::fs::{
+    FallocateFlags, FileType, Mode, OFlags, Stat, fallocate, fstat, ftruncate, openat,
+};
+use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use super::sys;
@@ -33,6 +36,9 @@ const NUMBERS: usize = 96;
 
 /// The bytes of a slot.
 const SLOT: usize = NUMBERS * size_of::<u64>();
+
+/// The bytes of the file.
+pub const BYTES: u64 = (SLOTS * SLOT) as u64;
 
 /// A kind of event that is counted, by its place in a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,11 +92,15 @@ pub fn count_in(directory: BorrowedFd<'_>) {
 /// Creates the file of this process's user in `directory`.
 ///
 /// # Errors
-/// The error of ftruncate(2).
+/// The error of fallocate(2) or ftruncate(2).
 pub fn begin(directory: BorrowedFd<'_>) -> io::Result<()> {
     match existing(directory, OFlags::CREATE) {
         // A file that is too short is made longer. No number is lost.
-        Some((file, false)) => Ok(ftruncate(&file, (SLOTS * SLOT) as u64)?),
+        // It takes its space now: a full disk could not be told later.
+        Some((file, false)) => match fallocate(&file, FallocateFlags::empty(), 0, BYTES) {
+            Err(Errno::OPNOTSUPP) => Ok(ftruncate(&file, BYTES)?),
+            allocated => Ok(allocated?),
+        },
         _ => Ok(()),
     }
 }

@@ -37,6 +37,16 @@ pub fn name(configuration: &impl Hash, directory: Option<BorrowedFd<'_>>) -> Opt
     Some(format!("novcomet/together/{:016x}", hasher.finish()))
 }
 
+/// Such a name among those of all machines: with the boot of the kernel and the network
+/// namespace, in which a name is unique (`network_namespaces(7)`).
+#[must_use]
+pub fn place(name: &str) -> String {
+    let mut hasher = DefaultHasher::new();
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().hash(&mut hasher);
+    fs::read_link("/proc/self/ns/net").ok().hash(&mut hasher);
+    format!("{name}@{:016x}", hasher.finish())
+}
+
 /// Whether this process must live as long as its request. At the end of a request
 /// `mod_cgid` sends SIGTERM and SIGKILL to the number that its CGI had. That may be
 /// another process by then, where numbers are few.

@@ -66,7 +66,8 @@ impl Slots<'_> {
         let names = fs::read_to_string("/proc/net/unix").ok()?;
         let is_slot = |line: &&str| {
             let name = line.rsplit(' ').next().and_then(|name| name.strip_prefix(&prefix));
-            name.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+            name.and_then(|number| number.parse().ok())
+                .is_some_and(|number: u32| number < self.most)
         };
         Some(names.lines().filter(is_slot).count() as u64)
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Budget, Kept, Reading, Readings, Store, Watch};
 use crate::error::Error;
-use crate::event::{Cursor, Draft, Since, Topic};
+use crate::event::{Cursor, Draft, Message, Since, Topic};
 
 /// A store that asks `check` for the time of a topic's last event. It has no messages,
 /// and is polled.
@@ -30,7 +30,7 @@ impl<F: Fn(&str) -> Option<Cursor>> Store for CheckStore<F> {
         Ok(wanted.iter().map(read).collect())
     }
 
-    fn kept(&self, _: &Topic) -> Result<Kept, Error> {
+    fn kept(&self, _: &Topic, _: &dyn Fn(&Message) -> bool) -> Result<Kept, Error> {
         Err(Error::NotImplemented("this store keeps nothing: its events come from a program"))
     }
 

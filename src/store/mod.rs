@@ -205,6 +205,24 @@ pub trait Store {
         Err(Error::NotImplemented(NO_ORDER))
     }
 
+    /// Tells the other servers with this store about the subscribers at one. It is known for
+    /// some seconds.
+    ///
+    /// # Errors
+    /// 503 if the store cannot be used.
+    fn share(&self, crowd: &str, told: &str) -> Result<(), Error> {
+        let _ = (crowd, told);
+        Ok(())
+    }
+
+    /// What servers have told, each with its name.
+    ///
+    /// # Errors
+    /// 503 if the store cannot be used.
+    fn shared(&self) -> Result<Vec<(String, String)>, Error> {
+        Ok(Vec::new())
+    }
+
     /// Whether a publish would work now. It changes no topic.
     ///
     /// # Errors
@@ -221,12 +239,13 @@ pub trait Store {
         Ok(Stock::default())
     }
 
-    /// What it keeps of a topic.
+    /// What it keeps of a topic, without the messages that the client may not know.
     ///
     /// # Errors
     /// 501 if the store keeps nothing, 503 if the topic or the store cannot be used.
-    fn kept(&self, topic: &Topic) -> Result<Kept, Error> {
-        let reading = self.read(topic, Since::Earliest, MOST_KEPT)?;
+    fn kept(&self, topic: &Topic, may: &dyn Fn(&Message) -> bool) -> Result<Kept, Error> {
+        let mut reading = self.read(topic, Since::Earliest, MOST_KEPT)?;
+        reading.messages.retain(may);
         Ok(Kept::of(&reading.messages, reading.standing))
     }
 

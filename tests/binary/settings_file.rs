@@ -67,7 +67,7 @@ fn file_counts_for_servers_and_shells() {
 #[test]
 fn environment_wins_over_the_file() {
     let house = House::new();
-    house.write("NOVCOMET_MAX_DATA=3\nNOVCOMET_KEEP=x");
+    house.write("NOVCOMET_MAX_DATA=3\nNOVCOMET_KEEP=x\n");
     let publish = || house.call().method("GET").variable("QUERY_STRING", "publish=a&data=four");
     let valid = || publish().variable("NOVCOMET_KEEP", "1");
     assert_eq!(valid().variable("NOVCOMET_MAX_DATA", "4").answer().body, "true");

@@ -1,5 +1,8 @@
 //! What the binary tells of those who wait.
 
+use std::io::{BufRead, BufReader, Lines};
+use std::process::{Child, ChildStdout};
+
 use serde_json::{Value, json};
 
 use crate::support::binary::{Call, Store, Waiter};
@@ -99,6 +102,58 @@ fn subscriber_can_name_itself_by_a_setting() {
     let others = who(&store, &keys, "who[room]=1", "");
     assert_eq!(others["room"], json!({"number": 0}), "those with other settings wait apart");
     drop(waiting);
+}
+
+/// The lines of a stream, as they come.
+fn lines(waiter: Waiter) -> (Child, Lines<BufReader<ChildStdout>>) {
+    let mut child = waiter.take();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    (child, lines)
+}
+
+#[test]
+fn arrivals_are_told_by_a_setting() {
+    let (store, keys) = (Store::new(), Keys::new());
+    let call = |query: &str, name: &str| {
+        call(&store, &keys, query, name).variable("NOVCOMET_PRESENCE", "on")
+    };
+    let granted = keys.token(r#"{"publish":[],"subscribe":["who/*"]}"#);
+    let bearer = format!("Bearer {granted}");
+    let hearer = call("matching=who/*&stream=1", "").variable("HTTP_AUTHORIZATION", &bearer);
+    let (mut hearer, heard) = lines(hearer.waiting());
+    let (mut stranger, strange) = lines(call("matching=who/*&stream=1", "").waiting());
+    let alice = call("subscribed[room]=0&subscribed[b]=0&stream=1", "alice").waiting();
+    let poll = call("subscribed[room]=0", "bob").waiting();
+    let nobody = call("subscribed[room]=0&stream=1", "").waiting();
+    eventually("all wait together", || {
+        call("who[room]=1", "").answer().body == r#"{"who":{"room":{"number":3}}}"#
+    });
+    drop((alice, nobody));
+    let here = |topic: &str, name: &str, here: bool| {
+        format!(r#"data: {{"here":{here},"name":{name},"topic":"{topic}"}}"#)
+    };
+    let mut expected = vec![
+        here("b", r#""alice""#, true),
+        here("room", r#""alice""#, true),
+        here("room", "null", true),
+        here("b", r#""alice""#, false),
+        here("room", r#""alice""#, false),
+        here("room", "null", false),
+    ];
+    let data = heard.map(Result::unwrap).filter(|line| line.starts_with("data: {"));
+    let mut told: Vec<_> = data.take(expected.len()).collect();
+    told.sort();
+    expected.sort();
+    assert_eq!(told, expected);
+    assert!(PROTOCOL.contains(&format!("    {}\n", here("room", r#""alice""#, true))));
+    store.query("publish=who/end&data=end").answer();
+    let before: Vec<_> =
+        strange.map(Result::unwrap).take_while(|line| line != "data: end").collect();
+    assert!(!before.iter().any(|line| line.contains("alice")), "{before:?}");
+    for child in [&mut hearer, &mut stranger] {
+        let _ = (child.kill(), child.wait());
+    }
+    drop(poll);
 }
 
 /// 200 come, and go by a kill or because their client goes. The number is right each time. With

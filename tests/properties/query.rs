@@ -285,7 +285,8 @@ fn is_what_was_asked(inquiry: &Inquiry, given: &[(Vec<u8>, Vec<u8>)]) {
             let is_who = matches!(inquiry, Inquiry::Who(_));
             let beginning: &[u8] = if is_who { b"who[" } else { b"info[" };
             let is_asked = |(name, _): &&(Vec<u8>, Vec<u8>)| name.starts_with(beginning);
-            assert_eq!(topics.len(), given.iter().filter(is_asked).count());
+            let names: std::collections::BTreeSet<_> = given.iter().filter(is_asked).collect();
+            assert!((1..=names.len()).contains(&topics.len()));
         }
     }
 }

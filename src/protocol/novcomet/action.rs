@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::batch::{self, Entry};
 use super::inquiry::Inquiry;
 use super::json::{JSON, state, to_json};
+use super::metrics::TEXT;
 use super::ordered::{OrderedPoll, OrderedStream};
 use super::poll::Poll;
 use super::stream::{EventStream, Format};
@@ -141,6 +142,7 @@ fn bare(step: Step) -> Step {
 fn head(command: &Command) -> Response {
     match command {
         Command::Stream(..) | Command::StreamMatching(..) => sse::head().body(""),
+        Command::Ask(Inquiry::Metrics) => Head::new(200, TEXT).body(""),
         _ => Head::new(200, JSON).body(""),
     }
 }

@@ -40,7 +40,7 @@ impl Inquiry {
     pub fn access(&self) -> Access<'_> {
         match self {
             Self::Metrics => Access::Metrics,
-            Self::Health => Access::None,
+            Self::Health => Access::Health,
             Self::Info(topics) | Self::Who(topics) => Access::Subscribe(topics.iter().collect()),
             Self::Topics { .. } => Access::Follow,
         }

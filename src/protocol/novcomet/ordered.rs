@@ -8,8 +8,9 @@ use super::saved::Saved;
 use super::stream::{Format, GREETING, RETRY};
 use crate::cgi::{Head, Response};
 use crate::error::Error;
+use crate::event::position::Position;
 use crate::event::{Message, Topic};
-use crate::hub::{Occurrence, Piece, Renderer};
+use crate::hub::{Notice, Occurrence, Piece, Renderer};
 use crate::protocol::problem::problem;
 use crate::protocol::sse;
 
@@ -99,6 +100,20 @@ impl Renderer for OrderedStream {
 
     fn render(&mut self, piece: &Piece) -> Vec<u8> {
         self.text(piece).into_bytes()
+    }
+
+    /// No store keeps a notice, so its `id` is the place of the subscriber.
+    fn render_notices(&self, notices: &[Notice], position: Position) -> Vec<u8> {
+        if notices.is_empty() {
+            return Vec::new();
+        }
+        let cursor = position.cursor;
+        let occurrence = |Notice { topic, message }: &Notice| {
+            let message = Some(message.clone().message(cursor));
+            Occurrence { topic: topic.clone(), cursor, position, message, gap: false, until: None }
+        };
+        let events = notices.iter().map(occurrence).collect();
+        self.text(&Piece::Events { events, position }).into_bytes()
     }
 
     fn size(&self, topic: &Topic, message: &Message) -> usize {

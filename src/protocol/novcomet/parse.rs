@@ -22,6 +22,10 @@ use crate::hub::{Start, Subscription, Wish};
 /// for tens of thousands, which take seconds of processor time.
 pub const MAX_TOPICS: usize = 64;
 
+/// How many bytes the names of the topics have together that a client asks about. All of them
+/// go to the process in which subscribers wait.
+const MAX_NAMES: usize = 8_192;
+
 /// The beginning of the parameter with a topic to be told of.
 const INFO: &str = "info[";
 
@@ -281,9 +285,17 @@ impl Parameters {
     }
 }
 
+/// A topic counts once.
 fn ask(asked: &mut Vec<Topic>, topic: Topic) -> Result<(), Error> {
+    if asked.contains(&topic) {
+        return Ok(());
+    }
     if asked.len() == MAX_TOPICS {
         return too_many();
+    }
+    let size: usize = asked.iter().chain([&topic]).map(|topic| topic.as_str().len()).sum();
+    if size > MAX_NAMES {
+        return Err(Error::TooLarge(format!("the names have at most {MAX_NAMES} bytes together")));
     }
     asked.push(topic);
     Ok(())

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::lines::Lines;
 use crate::auth::Access;
 use crate::cgi::Head;
-use crate::error::Error;
+use crate::error::{Error, escaped};
 use crate::event::{Since, Topic};
 use crate::hub::{Hub, Subscription, Until};
 use crate::process::input::Stdin;
@@ -79,8 +79,11 @@ impl Action for Bounded {
             }
             Command::Topics(prefix) => {
                 let topics = hub.all_topics(&prefix)?;
-                let lines = topics.iter().flat_map(|topic| [topic.as_str(), "\n"]);
-                Ok(answer(lines.collect()))
+                let line = |topic: &Topic| match is_terminal() {
+                    true => escaped(topic.as_str()) + "\n",
+                    false => format!("{}\n", topic.as_str()),
+                };
+                Ok(answer(topics.iter().map(line).collect()))
             }
         }
     }

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod connection;
+mod crowds;
 mod reply;
 mod sessions;
 mod url;
@@ -285,6 +286,14 @@ impl Store for RedisStore {
 
     fn sessions(&self) -> Result<&dyn Sessions, Error> {
         Ok(self)
+    }
+
+    fn share(&self, crowd: &str, told: &str) -> Result<(), Error> {
+        self.share_crowd(crowd, told)
+    }
+
+    fn shared(&self) -> Result<Vec<(String, String)>, Error> {
+        self.shared_crowds()
     }
 
     fn watch(&self) -> Box<dyn Watch> {

@@ -1,0 +1,55 @@
+//! Subscribers that wait at other servers with the same store, as these have told it.
+
+use super::askers::Present;
+use super::crowd::Crowd;
+use super::joining::Together;
+use super::notice::Remote;
+use crate::error::Error;
+use crate::event::Topic;
+use crate::process::identity;
+use crate::store::Store;
+
+/// How much one server tells of its subscribers, in bytes. Those beyond that are left out.
+const MAX_TEXT: usize = 1 << 20;
+
+/// Tells the other servers who waits here.
+///
+/// # Errors
+/// The store's.
+pub(super) fn share(store: &dyn Store, together: &Together, crowd: &Crowd) -> Result<(), Error> {
+    let mut text = String::from("[");
+    for (_, waiter) in crowd.after(0) {
+        let remote = serde_json::to_string(&waiter.remote()).unwrap_or_default();
+        if text.len() + remote.len() > MAX_TEXT {
+            break;
+        }
+        if text.len() > 1 {
+            text.push(',');
+        }
+        text.push_str(&remote);
+    }
+    text.push(']');
+    store.share(&identity::place(&together.name), &text)
+}
+
+/// Those who wait for some of these topics at other servers.
+///
+/// # Errors
+/// The store's.
+pub(super) fn present(
+    store: &dyn Store,
+    together: &Together,
+    topics: &[Topic],
+) -> Result<Vec<Present>, Error> {
+    let own = identity::place(&together.name);
+    let others = store.shared()?.into_iter().filter(|(crowd, _)| *crowd != own);
+    // What another version of the program tells may have another form.
+    let remotes =
+        others.flat_map(|(_, text)| serde_json::from_str::<Vec<Remote>>(&text).unwrap_or_default());
+    let present = |Remote { topics: wanted, name }| {
+        let numbers = topics.iter().enumerate().filter(|(_, topic)| wanted.contains(topic));
+        let topics: Vec<_> = numbers.map(|(number, _)| number).collect();
+        (!topics.is_empty()).then_some(Present { topics, name })
+    };
+    Ok(remotes.filter_map(present).collect())
+}

@@ -1,0 +1,52 @@
+//! Web servers with one Redis tell each other who waits.
+
+use crate::support::binary::Call;
+use crate::support::store::{Backend, Kind, over_every_store};
+use crate::support::wait::eventually;
+
+over_every_store! {
+    subscribers_of_all_servers_are_told
+}
+
+/// A request through one of several servers, whose settings differ.
+fn call(backend: &Backend, server: &str, query: &str) -> Call {
+    let call = Call::new().variable("NOVCOMET_STORE", &backend.url()).method("GET");
+    let call = call.variable("GATEWAY_INTERFACE", "CGI/1.1").variable("NOVCOMET_SLEEP", server);
+    let call = call.variable("NOVCOMET_PRESENCE", "on").variable("NOVCOMET_NAMES", "parameter");
+    call.variable("QUERY_STRING", query)
+}
+
+fn who(backend: &Backend, server: &str) -> String {
+    call(backend, server, "who[room]=1").answer().body
+}
+
+fn told(number: usize, names: &str) -> String {
+    format!(r#"{{"who":{{"room":{{"number":{number},"names":[{names}]}}}}}}"#)
+}
+
+/// A store of files, and memcached, tell only of the server that is asked.
+fn subscribers_of_all_servers_are_told(kind: Kind) {
+    let backend = Backend::start(kind);
+    let wait = |server: &str, query: &str| call(&backend, server, query).waiting();
+    let own = wait("2", "subscribed[room]=0&name=a&stream=1");
+    let second = wait("2", "subscribed[other]=0&subscribed[room]=0&name=b");
+    let other = wait("3", "subscribed[room]=0&name=c&stream=1");
+    if !matches!(kind, Kind::Redis | Kind::RedisTls) {
+        return eventually("its own are told", || {
+            who(&backend, "2") == told(2, r#""a","b""#) && who(&backend, "3") == told(1, r#""c""#)
+        });
+    }
+    for server in ["2", "3"] {
+        let all = told(3, r#""a","b","c""#);
+        eventually("all are told", || who(&backend, server) == all);
+    }
+    drop(second);
+    for server in ["2", "3"] {
+        eventually("one has gone", || who(&backend, server) == told(2, r#""a","c""#));
+    }
+    drop(other);
+    eventually("a server has ended", || who(&backend, "2") == told(1, r#""a""#));
+    let publish = call(&backend, "3", "publish=room&data=x").answer().body;
+    assert_eq!(publish, "true", "subscribers still hear");
+    drop(own);
+}
