@@ -285,4 +285,12 @@ mod tests {
         );
         assert!(!askers.contains(0), "that was all");
     }
+
+    /// Each topic is compared with the patterns of each subscriber.
+    #[test]
+    fn many_topics_are_compared_with_few_subscribers_at_once() {
+        let topic = Topic::new("a").unwrap();
+        let at_once = |count| Question::Topics(vec![topic.clone(); count]).subscribers_at_once();
+        assert_eq!([1, 64, 999].map(at_once), [MAX_LOOKED_AT, MAX_LOOKED_AT / 64, 1]);
+    }
 }

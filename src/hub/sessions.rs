@@ -101,7 +101,7 @@ impl Sessions<'_, '_, '_> {
             return Err(Error::Forbidden("the request comes from a foreign site"));
         }
         let terms = self.hub.session_terms();
-        let bytes = secret::<SECRET>().map_err(|cause| no_secret(&cause))?;
+        let bytes = secret::<SECRET>()?;
         let id = SessionId::new(address_hash(self.hub.address()), bytes);
         let begin = Entry::Begin {
             claims: self.hub.grant().claims().cloned(),
@@ -222,12 +222,12 @@ impl Sessions<'_, '_, '_> {
     ) -> Result<Option<Wanted>, Error> {
         let terms = *self.hub.session_terms();
         let is_first = session.turn == 0;
-        let most = if is_first { Duration::ZERO } else { terms.held };
-        let wait = attendance.wait.unwrap_or(most).min(most);
+        let longest = if is_first { Duration::ZERO } else { terms.held };
+        let wait = attendance.wait.unwrap_or(longest).min(longest);
         let (wait, page) = self.page(&session, wait)?;
         let received = session.has_received(attendance.ack);
         let session = self.shorten(session, received, terms.kept())?;
-        let tag = secret::<4>().map(u32::from_be_bytes).map_err(|cause| no_secret(&cause))?;
+        let tag = secret().map(u32::from_be_bytes)?;
         let until = Cursor::now().after(wait + terms.lasts);
         let most = self.most(&session)?;
         let attend = Entry::Attend { tag, ack: attendance.ack, most, until };
@@ -351,12 +351,4 @@ fn floors(session: &Session) -> Vec<(Pattern, Position)> {
         floors.clear();
     }
     floors
-}
-
-fn no_secret(cause: &std::io::Error) -> Error {
-    Error::unavailable(
-        "no session can begin; the server's error log says why",
-        &format!("the kernel gives no random bytes: {cause}"),
-        "allow the server getrandom(2)",
-    )
 }

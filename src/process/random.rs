@@ -1,8 +1,11 @@
 //! Pseudo-random numbers, so that processes do not act in step, and secrets.
 
-use std::io;
 use std::process;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use crate::error::Error;
 
 /// A pseudo-random generator with a seed for each process, not for secrets. It avoids
 /// getrandom(2), which a sandbox may deny.
@@ -52,12 +55,18 @@ fn mix(number: u64) -> u64 {
 /// Random bytes that nobody can guess (getrandom(2)).
 ///
 /// # Errors
-/// That of the system call.
-pub fn secret<const N: usize>() -> io::Result<[u8; N]> {
+/// 503 if the kernel gives none.
+pub fn secret<const N: usize>() -> Result<[u8; N], Error> {
     let mut bytes = [0; N];
     // The kernel gives up to 256 bytes at once.
-    let count = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    if count == N { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    match getrandom(&mut bytes, GetRandomFlags::empty()) {
+        Ok(count) if count == N => Ok(bytes),
+        _ => Err(Error::unavailable(
+            "no secret can be made",
+            "the kernel gives no random bytes",
+            "allow the server getrandom(2)",
+        )),
+    }
 }
 
 impl Default for Random {

@@ -184,3 +184,41 @@ fn odd_text_is_a_string() {
     }
     assert!(heard.into_iter().map(|(_, data)| data).eq(odd.map(Value::String)));
 }
+
+/// With longer channels, the shortest log would be too long for any change.
+#[test]
+fn subscriptions_are_bounded_together() {
+    let store = Store::new();
+    let client = Client::begin(&store);
+    let mut refused = None;
+    for number in 0..40 {
+        let channel = format!("/{number}{}", "x".repeat(1_000));
+        let reply = client.subscribe(&channel);
+        if reply["successful"] == false {
+            refused = Some((number, reply["error"].clone()));
+            break;
+        }
+    }
+    let (number, error) = refused.unwrap();
+    assert!(number > 25, "{number}");
+    assert!(error.as_str().unwrap().starts_with("413:"), "{error}");
+    for _ in 0..3 {
+        client.publish("/1", &json!(0));
+        let connect = client.say(json!([{"channel": "/meta/connect"}, {"channel": "/meta/x"}]));
+        assert_eq!(connect[1]["successful"], true, "{connect:?}");
+    }
+}
+
+/// Each message to a topic that another process holds takes 2 s.
+#[test]
+fn messages_end_within_seconds_of_their_limit() {
+    let store = Store::new();
+    let file = std::fs::File::create(store.file("%2Fa")).unwrap();
+    rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+    let begin = std::time::Instant::now();
+    let message = json!({"channel": "/a", "data": 1});
+    let answer = super::bayeux::call(&store, &json!(vec![message; 9])).answer();
+    assert!(begin.elapsed() < std::time::Duration::from_secs(6), "{:?}", begin.elapsed());
+    let late = "503::the messages before this one took too long";
+    assert!(answer.body.ends_with(&format!("\"error\":\"{late}\"}}]")), "{}", answer.body);
+}

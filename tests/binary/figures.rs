@@ -437,3 +437,24 @@ fn held_slots_delay_no_publish() {
     assert!(try_lock_bytes(&held, 63 * SLOT..64 * SLOT).unwrap());
     assert_eq!(publish(), 1, "it is published and not counted");
 }
+
+/// The file of the figures is longer than a log may be then.
+#[test]
+fn small_limits_do_not_stop_the_figures() {
+    let store = Store::new();
+    let call = |query: &str| {
+        let call = local(&store, query).variable("NOVCOMET_KEEP_BYTES", "4096");
+        call.variable("NOVCOMET_MAX_DATA", "1024")
+    };
+    call("metrics=1").answer();
+    call("publish=a").answer();
+    assert_eq!(value(&call("metrics=1").answer().body, PUBLISHES), 1);
+}
+
+#[test]
+fn head_has_the_type_of_the_figures() {
+    let store = Store::new();
+    let [get, head] = ["GET", "HEAD"].map(|it| local(&store, "metrics=1").method(it).answer());
+    assert_eq!(get.header("Content-Type"), head.header("Content-Type"));
+    assert_eq!(head.body, "");
+}

@@ -106,3 +106,12 @@ fn subscribers_notice_nothing() {
     }
     assert_eq!(waiter.times_asleep(), before);
 }
+
+/// Without the key, each request with a token would be refused.
+#[test]
+fn missing_key_fails() {
+    let store = Store::new();
+    let answer = ask(&store).variable("NOVCOMET_TOKEN_KEY", "/nowhere/at/all").answer();
+    answer.assert_problem(503);
+    assert!(answer.log.contains("NOVCOMET_TOKEN_KEY"), "{answer:?}");
+}

@@ -126,3 +126,35 @@ fn private_topics_are_listed_for_their_subscribers_only() {
     assert_eq!(call("").answer().status(), 401);
     assert_eq!(call(&one).answer().body, r#"{"topics":["secret/a"]}"#);
 }
+
+/// A private update counts only for those who may read it.
+#[test]
+fn info_counts_no_private_message_for_others() {
+    let (store, keys) = (Store::new(), Keys::new());
+    let update = store.query("").form("topic=a&data=hello&private=on");
+    let update = update.variable("SCRIPT_NAME", "/.well-known/mercure");
+    let update = update.variable("NOVCOMET_TOKEN_KEY", &keys.path("hs"));
+    let update = update.variable("GATEWAY_INTERFACE", "CGI/1.1");
+    let bearer = format!("Bearer {}", keys.token(r#"{"publish":["*"]}"#));
+    assert_eq!(update.variable("HTTP_AUTHORIZATION", &bearer).answer().status(), 200);
+    let ask = |token: &str| {
+        let call = private(&store, &keys, "info[a]=1", token);
+        call.variable("GATEWAY_INTERFACE", "CGI/1.1").answer().body
+    };
+    assert!(ask("").contains(r#""messages":0,"bytes":0"#), "{}", ask(""));
+    let granted = ask(&keys.token(r#"{"subscribe":["a"]}"#));
+    assert!(granted.contains(r#""messages":1,"bytes":5"#), "{granted}");
+}
+
+#[test]
+fn names_in_a_question_are_bounded_and_count_once() {
+    let store = Store::new();
+    let one = "x".repeat(1_000);
+    let same = format!("info[{one}]=1&").repeat(7);
+    assert_eq!(ask(&store, &same).body.matches("messages").count(), 1);
+    for (name, count, status) in [("info", 8, 200), ("info", 9, 413), ("who", 9, 413)] {
+        let names = (0..count).map(|number| format!("{name}[{number}{one}]=1"));
+        let form = names.collect::<Vec<_>>().join("&");
+        assert_eq!(store.query("").form(&form).answer().status(), status, "{count} of {name}");
+    }
+}

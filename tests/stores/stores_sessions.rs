@@ -316,6 +316,24 @@ fn long_log_in_redis_is_written_anew() {
     assert!(most < 300, "{most} entries");
 }
 
+/// Its list has no bound of bytes of its own.
+#[test]
+fn log_in_redis_is_bounded_in_bytes() {
+    let backend = Backend::start(Kind::Redis);
+    let say = |messages: Value| -> Value {
+        serde_json::from_str(&ask(&backend.url(), &messages).body).unwrap()
+    };
+    let id = say(handshake())[0]["clientId"].clone();
+    let channel = format!("/{}", "x".repeat(1_000));
+    let change = |what: &str| json!({"channel": what, "clientId": id, "subscription": channel});
+    let both = || [change("/meta/subscribe"), change("/meta/unsubscribe")];
+    let both: Vec<_> = (0..20).flat_map(|_| both()).collect();
+    let replies = [say(json!(both)), say(json!(both))];
+    assert_eq!(replies[0][0]["successful"], true, "{}", replies[0]);
+    let last = &replies[1][39]["error"];
+    assert!(last.as_str().unwrap().contains("too many changes"), "{last}");
+}
+
 /// Also the error log says why, once.
 #[test]
 fn memcached_keeps_no_sessions() {

@@ -209,10 +209,7 @@ impl<'r, 'h, 'a, 's> Performance<'r, 'h, 'a, 's> {
         if let Some(known) = &self.request.browser {
             return Ok(known.clone());
         }
-        let bytes = secret::<16>().map_err(|cause| {
-            let what = format!("the kernel gives no random bytes: {cause}");
-            Error::unavailable("no session can begin", &what, "allow the server getrandom(2)")
-        })?;
+        let bytes = secret::<16>()?;
         let new = format!("{:032x}", u128::from_be_bytes(bytes));
         self.cookie = FieldValue::new(format!("{COOKIE}={new}; Path=/; HttpOnly; SameSite=Lax"));
         Ok(new)

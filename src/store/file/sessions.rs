@@ -258,13 +258,14 @@ mod tests {
 
     const MOST: Allowance = Allowance { sessions: 3, of_address: 2, kept: Duration::from_secs(60) };
 
+    const KEPT: Retention =
+        Retention { messages: 1, bytes: 1, age: Duration::from_secs(1), max_file_bytes: 1 };
+
     fn store(name: &str) -> (PathBuf, FileStore) {
         let name = format!("novcomet-sessions-{name}-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
         fs::create_dir(&path).unwrap();
-        let kept =
-            Retention { messages: 1, bytes: 1, age: Duration::from_secs(1), max_file_bytes: 1 };
-        (path.clone(), FileStore::open(path, kept, Limits::NONE).unwrap())
+        (path.clone(), FileStore::open(path, KEPT, Limits::NONE).unwrap())
     }
 
     fn id(group: u32, number: u8) -> SessionId {
@@ -329,6 +330,21 @@ mod tests {
             assert_eq!(Sessions::read(&store, &id).unwrap(), None);
             assert_eq!(store.append(&id, "b", MOST.kept).unwrap(), None);
         }
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    /// Otherwise a log that is written anew at that moment would come back.
+    #[test]
+    fn end_waits_for_those_who_shorten() {
+        let (path, store) = store("end");
+        let id = id(1, 1);
+        assert!(store.begin(&id, "a", &MOST).unwrap());
+        let lock = store.log_of(&id).locked().unwrap();
+        let other = FileStore::open(path.clone(), KEPT, Limits::NONE).unwrap();
+        assert!(other.end(&id).is_err() && Sessions::read(&store, &id).unwrap().is_some());
+        drop(lock);
+        store.end(&id).unwrap();
+        assert_eq!(Sessions::read(&store, &id).unwrap(), None);
         fs::remove_dir_all(path).unwrap();
     }
 }
