@@ -175,6 +175,12 @@ impl Session {
         Some(session)
     }
 
+    /// Takes an entry that has been appended, and has so many bytes.
+    pub(super) fn grow(&mut self, entry: Entry, bytes: usize) {
+        self.bytes += bytes + "\n".len();
+        self.apply(entry);
+    }
+
     pub(super) fn apply(&mut self, entry: Entry) {
         match entry {
             Entry::Bind => self.is_bound = true,

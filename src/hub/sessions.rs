@@ -319,10 +319,11 @@ impl Sessions<'_, '_, '_> {
             let why = "a session has too many changes; connect first";
             return Err(Error::TooLarge(why.into()));
         }
-        let place = sessions.append(&session.id, &entry.text(), kept)?;
+        let text = entry.text();
+        let place = sessions.append(&session.id, &text, kept)?;
         Ok(place.map(|place| {
             let mut session = session;
-            session.apply(entry);
+            session.grow(entry, text.len());
             (session, place)
         }))
     }
