@@ -26,6 +26,7 @@ mod settings;
 #[doc(hidden)]
 pub mod store;
 
+use std::collections::BTreeSet;
 use std::env;
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -44,7 +45,7 @@ use process::output::Output;
 use process::sandbox::{self, FileSizeLimit};
 use process::slots::Slots;
 use process::streams::Streams;
-use protocol::shell::{self, Asked, Command, Shell, USAGE, Wrong};
+use protocol::shell::{self, Asked, Command, Question, Shell, USAGE, Wrong};
 use protocol::{Action, Bounds, Protocol, Step};
 use store::check::CheckStore;
 use store::{Limits, Retention, Store};
@@ -126,6 +127,7 @@ pub fn shell() -> u8 {
         Ok(Asked::Help) => print!("{USAGE}"),
         Ok(Asked::Version) => println!("comet.cgi {}", env!("CARGO_PKG_VERSION")),
         Ok(Asked::Command(command)) => return obey(command),
+        Ok(Asked::Remote(question)) => return ask(&question),
         Ok(Asked::Doctor { url, is_long }) => {
             let is_sound = doctor::examine(variable, url.as_deref(), is_long);
             return if is_sound { SUCCESS } else { FAILURE };
@@ -149,6 +151,15 @@ fn obey(command: Command) -> u8 {
     let config = config.map(|config| Config { stream: Duration::MAX, ..config });
     let (request, streams) = (Request::of_shell(), Streams::of_person());
     answer(config, request, &Shell(command), streams, None)
+}
+
+/// Prints the answer of another server.
+fn ask(question: &Question) -> u8 {
+    sandbox::expect_signals();
+    let mut streams = Streams::of_person();
+    let told = question.ask().map_err(|error| streams.log.report(&error));
+    let is_done = told.is_ok_and(|text| streams.finish(text.as_bytes()));
+    if is_done { SUCCESS } else { FAILURE }
 }
 
 /// Makes the store of a program with its own check.
@@ -276,7 +287,8 @@ impl<'s> Service<'_, 's> {
         };
         let about = || self.about();
         let together = |store: &dyn Store| self.together(store);
-        let hub = Hub::new(&grant, &open, self.terms(&together), &about);
+        let leaders = |store: &dyn Store| identity::names(&self.config.store, store.directory());
+        let hub = Hub::new(&grant, &open, self.terms(&together, &leaders), &about);
         let response = match action.perform(&hub)? {
             Step::Answer(response) => response,
             Step::Partial(response, fault) => {
@@ -329,7 +341,7 @@ impl<'s> Service<'_, 's> {
 
     /// With whom this request may wait.
     fn together(&self, store: &dyn Store) -> Option<Together> {
-        let name = || identity::name(&self.config, store.directory());
+        let name = || identity::name(&self.config, &self.config.store, store.directory());
         let name = self.may_wait_together().then(name).flatten()?;
         Some(Together {
             name,
@@ -339,7 +351,11 @@ impl<'s> Service<'_, 's> {
         })
     }
 
-    fn terms<'t>(&'t self, together: &'t dyn Fn(&dyn Store) -> Option<Together>) -> Terms<'t> {
+    fn terms<'t>(
+        &'t self,
+        together: &'t dyn Fn(&dyn Store) -> Option<Together>,
+        leaders: &'t dyn Fn(&dyn Store) -> Option<BTreeSet<String>>,
+    ) -> Terms<'t> {
         let Config { max_waiters: most, max_waiters_per_address: most_per_address, .. } =
             self.config;
         let slots = Slots { store: &self.config.store, most, most_per_address };
@@ -351,6 +367,7 @@ impl<'s> Service<'_, 's> {
             address: &self.request.address,
             port: &self.request.port,
             together,
+            leaders,
             sessions: self.config.sessions(),
         }
     }

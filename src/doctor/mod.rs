@@ -3,7 +3,6 @@
 
 mod date;
 mod finding;
-mod http;
 mod machine;
 mod own;
 mod rights;
@@ -16,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use crate::cgi::{Head, Method, Request, Response};
 use crate::config::Config;
+use crate::net::http::Site;
 use finding::Findings;
-use http::Site;
 use own::Own;
 use server::Server;
 use waiting::Trial;

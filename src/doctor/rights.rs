@@ -1,10 +1,10 @@
 //! The rights at the URL, and at others that lead to the program.
 
 use super::finding::Findings;
-use super::http::{ANSWER, Answer, Site};
 use super::server::Server;
 use super::visit::{ABOUT, About, served_as_a_file};
 use crate::auth::access::Origin;
+use crate::net::http::{ANSWER, Answer, Site};
 
 /// The paths at which the program may be, too.
 const PATHS: [&str; 5] = [

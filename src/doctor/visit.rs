@@ -10,9 +10,10 @@ use url::Url;
 
 use super::date;
 use super::finding::{Findings, quoted};
-use super::http::{Answer, Site};
 use super::own;
 use super::server::Server;
+use crate::net::http::{Answer, Site};
+use crate::protocol::problem;
 
 /// The URL at which NovComet says what it is.
 pub const ABOUT: &str = "about=1";
@@ -35,17 +36,9 @@ impl About {
     }
 }
 
-/// The details of a refusal by NovComet (RFC 9457).
-#[derive(Deserialize)]
-struct Problem {
-    detail: String,
-}
-
 /// The text of a refusal by NovComet; `None` if another program has answered.
 pub fn problem(answer: &Answer) -> Option<String> {
-    let is_ours = answer.header("Content-Type") == "application/problem+json";
-    let problem: Problem = serde_json::from_slice(&answer.body).ok().filter(|_| is_ours)?;
-    Some(problem.detail)
+    problem::detail(answer.header("Content-Type"), &answer.body)
 }
 
 /// Asks what answers. `None` if it is not NovComet.

@@ -6,13 +6,13 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::finding::{Findings, quoted};
-use super::http::{ANSWER, Answer, Exchange, Site};
 use super::own::Own;
 use super::server::Server;
 use super::visit::problem;
 use crate::config::Config;
 use crate::error::Error;
 use crate::event::Topic;
+use crate::net::http::{ANSWER, Answer, Exchange, Site};
 use crate::process::random::uuid;
 use crate::process::slots::Slots;
 

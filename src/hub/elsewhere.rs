@@ -12,6 +12,9 @@ use crate::store::Store;
 /// How much one server tells of its subscribers, in bytes. Those beyond that are left out.
 const MAX_TEXT: usize = 1 << 20;
 
+/// The crowd of a server, and what it has told.
+type Told = (String, String);
+
 /// Tells the other servers who waits here.
 ///
 /// # Errors
@@ -32,24 +35,24 @@ pub(super) fn share(store: &dyn Store, together: &Together, crowd: &Crowd) -> Re
     store.share(&identity::place(&together.name), &text)
 }
 
-/// Those who wait for some of these topics at other servers.
-///
-/// # Errors
-/// The store's.
-pub(super) fn present(
-    store: &dyn Store,
-    together: &Together,
-    topics: &[Topic],
-) -> Result<Vec<Present>, Error> {
-    let own = identity::place(&together.name);
-    let others = store.shared()?.into_iter().filter(|(crowd, _)| *crowd != own);
+/// Those who wait for some of these topics at servers that have told it, but for those whose
+/// leaders have been `asked` themselves.
+pub(super) fn present(told: &[Told], asked: &[String], topics: &[Topic]) -> Vec<Present> {
+    let asked: Vec<_> = asked.iter().map(|name| identity::place(name)).collect();
+    let others = told.iter().filter(|(crowd, _)| !asked.contains(crowd));
     // What another version of the program tells may have another form.
     let remotes =
-        others.flat_map(|(_, text)| serde_json::from_str::<Vec<Remote>>(&text).unwrap_or_default());
+        others.flat_map(|(_, text)| serde_json::from_str::<Vec<Remote>>(text).unwrap_or_default());
     let present = |Remote { topics: wanted, name }| {
         let numbers = topics.iter().enumerate().filter(|(_, topic)| wanted.contains(topic));
         let topics: Vec<_> = numbers.map(|(number, _)| number).collect();
         (!topics.is_empty()).then_some(Present { topics, name })
     };
-    Ok(remotes.filter_map(present).collect())
+    remotes.filter_map(present).collect()
+}
+
+/// Whether the leader of this name has told who waits there.
+pub(super) fn has_told(told: &[Told], name: &str) -> bool {
+    let place = identity::place(name);
+    told.iter().any(|(crowd, _)| *crowd == place)
 }

@@ -1,5 +1,6 @@
 //! The only way from a request to a store; everything on it is authorised.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -40,6 +41,9 @@ pub struct Terms<'a> {
     pub port: &'a str,
     /// With whom a subscriber of this store would wait, if with others.
     pub together: &'a dyn Fn(&dyn Store) -> Option<Together>,
+    /// The names of all leaders of this store, of any user and server. `None` if the kernel does
+    /// not say.
+    pub leaders: &'a dyn Fn(&dyn Store) -> Option<BTreeSet<String>>,
     /// The sessions of clients.
     pub sessions: SessionTerms,
 }
@@ -394,6 +398,7 @@ mod tests {
             address: "",
             port: "",
             together: &|_| None,
+            leaders: &|_| None,
             sessions: SessionTerms { held: second, lasts: second, most: 1, most_per_address: 1 },
         }
     }

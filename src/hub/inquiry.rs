@@ -1,11 +1,8 @@
 //! What a client may ask about the server: its figures, its health, its topics.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::askers::Present;
-use super::asking::{ask_for_numbers, ask_for_topics};
-use super::elsewhere;
+use super::asking::ask_for_numbers;
 use super::facade::Hub;
 use super::numbers::Waiters;
 use crate::error::Error;
@@ -33,16 +30,6 @@ pub struct Figures {
     pub slots_used: Option<u64>,
     /// The slots that there are.
     pub slots_max: Option<u64>,
-}
-
-/// Those who wait for a topic.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Subscribers {
-    /// How many they are.
-    pub number: usize,
-    /// The names of those that have one, each once. `None` for a client that may not know
-    /// them.
-    pub names: Option<BTreeSet<String>>,
 }
 
 /// Some topics, in the order of their names.
@@ -116,33 +103,6 @@ impl Hub<'_, '_> {
         let topics = topics.iter().enumerate().take_while(|(number, _)| in_time(*number));
         let may = |topic: &Topic, message: &Message| self.grant.may_receive(topic, Some(message));
         topics.map(|(_, topic)| store.kept(topic, &|message| may(topic, message))).collect()
-    }
-
-    /// Those who wait together for each of these topics, in order; `None` if nobody would wait
-    /// with this client.
-    ///
-    /// # Errors
-    /// 401 when the token has expired, 403 for a topic that is not granted, 503 if the leader
-    /// of those who wait does not answer.
-    pub fn subscribers(&self, topics: &[Topic]) -> Result<Option<Vec<Subscribers>>, Error> {
-        self.grant.check_subscribe(topics, Cursor::now())?;
-        let store = (self.open)()?;
-        let Some(together) = (self.terms.together)(store.as_ref()) else { return Ok(None) };
-        let may_know = |topic| self.grant.may_know_names(topic).then(BTreeSet::new);
-        let nobody = topics.iter().map(|topic| Subscribers { number: 0, names: may_know(topic) });
-        let mut subscribers: Vec<_> = nobody.collect();
-        let mut present = ask_for_topics(&together, topics)?;
-        if together.tells_presence {
-            present.extend(elsewhere::present(store.as_ref(), &together, topics)?);
-        }
-        for Present { topics, name } in present {
-            for number in topics {
-                let Some(one) = subscribers.get_mut(number) else { continue };
-                one.number += 1;
-                one.names.iter_mut().for_each(|names| names.extend(name.clone()));
-            }
-        }
-        Ok(Some(subscribers))
     }
 
     /// The topics that begin with `prefix` and come after `after`, as many as one list has.

@@ -3,6 +3,7 @@
 mod askers;
 mod asking;
 mod bookmark;
+mod census;
 mod counting;
 mod crowd;
 mod elsewhere;
@@ -23,9 +24,10 @@ mod waiter;
 mod waiting_loop;
 
 pub use crate::store::Kept;
+pub use census::Subscribers;
 pub use facade::{About, BATCH_LIMIT, Hub, NewUpdate, Publication, Terms, too_late};
 pub use following::{Start, Wish};
-pub use inquiry::{Figures, Listed, Subscribers};
+pub use inquiry::{Figures, Listed};
 pub use joining::Together;
 pub use notice::{Notice, Payload, Presence};
 pub use numbers::Waiters;

@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod deadline;
+pub mod http;
 pub mod stream;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 pub mod tls;

@@ -1,6 +1,7 @@
 //! Which processes may wait together: those of one user, executable, server, store and
 //! configuration.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::BorrowedFd;
@@ -14,13 +15,18 @@ use rustix::stdio::stdin;
 pub const MANY: u32 = 1 << 20;
 
 /// A name in the abstract namespace for the processes that have all of this in common with
-/// us: `configuration` and the directory of the store, user, executable, and the server
+/// us: `configuration` and the `store` with its directory, user, executable, and the server
 /// that has started us. `None` if the executable is not known (no /proc).
 ///
 /// A server's processes share its process group. The daemon of `mod_cgid` is another one
 /// after each restart of Apache, and its requests end with it.
 #[must_use]
-pub fn name(configuration: &impl Hash, directory: Option<BorrowedFd<'_>>) -> Option<String> {
+pub fn name(
+    configuration: &impl Hash,
+    store: &str,
+    directory: Option<BorrowedFd<'_>>,
+) -> Option<String> {
+    let prefix = prefix(store, directory)?;
     let executable = stat("/proc/self/exe").ok()?;
     let mut hasher = DefaultHasher::new();
     configuration.hash(&mut hasher);
@@ -30,11 +36,32 @@ pub fn name(configuration: &impl Hash, directory: Option<BorrowedFd<'_>>) -> Opt
     if is_of_cgid() {
         getppid().map(Pid::as_raw_pid).hash(&mut hasher);
     }
-    if let Some(directory) = directory {
-        let directory = fstat(directory).ok()?;
-        (directory.st_dev, directory.st_ino).hash(&mut hasher);
+    Some(format!("{prefix}{:016x}", hasher.finish()))
+}
+
+/// The names of all processes that listen for those who wait for this store, of any user and
+/// server. `None` if the kernel does not say (`/proc/net/unix`).
+#[must_use]
+pub fn names(store: &str, directory: Option<BorrowedFd<'_>>) -> Option<BTreeSet<String>> {
+    let prefix = prefix(store, directory)?;
+    // Any user can give any bytes as a name.
+    let sockets = fs::read("/proc/net/unix").ok()?;
+    let sockets = String::from_utf8_lossy(&sockets);
+    let name = |line: &str| line.split_once(" @").map(|(_, name)| name.to_owned());
+    Some(sockets.lines().filter_map(name).filter(|name| name.starts_with(&prefix)).collect())
+}
+
+/// The beginning of the names for a store: its directory, or the server at its URL.
+fn prefix(store: &str, directory: Option<BorrowedFd<'_>>) -> Option<String> {
+    let mut hasher = DefaultHasher::new();
+    match directory {
+        None => store.hash(&mut hasher),
+        Some(directory) => {
+            let directory = fstat(directory).ok()?;
+            (directory.st_dev, directory.st_ino).hash(&mut hasher);
+        }
     }
-    Some(format!("novcomet/together/{:016x}", hasher.finish()))
+    Some(format!("novcomet/together/{:016x}/", hasher.finish()))
 }
 
 /// Such a name among those of all machines: with the boot of the kernel and the network

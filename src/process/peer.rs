@@ -14,9 +14,10 @@ use rustix::net::{
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags,
     SocketType, accept_with, bind, connect, listen, recvmsg, sendmsg, shutdown, socket_with,
 };
-use rustix::process::geteuid;
+use rustix::process::{Uid, geteuid};
 
 use super::clock::monotonic;
+use super::sys;
 
 /// The longest message, in bytes. A socket holds 212,992 (`net.core.wmem_default`).
 pub const MAX_MESSAGE: usize = 131_072;
@@ -59,6 +60,12 @@ fn socket() -> Result<OwnedFd, Errno> {
 /// The kernel vouches for the user at the other end (`SO_PEERCRED`).
 fn is_ours(socket: &OwnedFd) -> bool {
     socket_peercred(socket).is_ok_and(|peer| peer.uid == geteuid())
+}
+
+fn connect_to_any(name: &str) -> Result<OwnedFd, Errno> {
+    let socket = socket()?;
+    connect(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
+    Ok(socket)
 }
 
 impl Listener {
@@ -104,9 +111,24 @@ impl Peer {
     /// ECONNREFUSED if no process has the name, EACCES if one of another user has it,
     /// EAGAIN if too many wait to be accepted.
     pub fn connect(name: &str) -> Result<Self, Errno> {
-        let socket = socket()?;
-        connect(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
+        let socket = connect_to_any(name)?;
         if is_ours(&socket) { Ok(Self(socket)) } else { Err(Errno::ACCESS) }
+    }
+
+    /// The same. Root also connects to a name of another user, as this user: a process hears
+    /// its own user only.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn connect_as_its_user(name: &str) -> Result<Self, Errno> {
+        if !geteuid().is_root() {
+            return Self::connect(name);
+        }
+        let user = socket_peercred(&connect_to_any(name)?)?.uid;
+        sys::act_as(user).map_err(|_| Errno::ACCESS)?;
+        let peer = Self::connect(name);
+        sys::act_as(Uid::ROOT).map_err(|_| Errno::ACCESS)?;
+        peer
     }
 
     /// Sends a message with descriptors, of which the sender keeps its own. When it

@@ -8,6 +8,8 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
+use rustix::process::Uid;
+
 // From Linux's include/uapi/linux/fcntl.h and asm-generic/fcntl.h, the same on
 // every architecture; the libc crate lacks them for some of its targets.
 const F_SETSIG: i32 = 10;
@@ -96,6 +98,16 @@ pub fn limit(resource: Resource, new: Option<libc::rlimit64>) -> io::Result<libc
     // SAFETY: both pointers are null or to locals that outlive the call.
     check(unsafe { libc::prlimit64(0, resource, new, &raw mut before) })?;
     Ok(before)
+}
+
+/// Acts as `user` from now on (seteuid(2)). Root can act as root again.
+///
+/// # Errors
+/// The error of seteuid(2).
+pub fn act_as(user: Uid) -> io::Result<()> {
+    // SAFETY: the call takes an integer and touches no memory of this process.
+    check(unsafe { libc::seteuid(user.as_raw()) })?;
+    Ok(())
 }
 
 /// Asks the kernel to send `signal` to this process when its parent exits

@@ -5,7 +5,7 @@ pub mod bayeux;
 pub mod mercure;
 pub mod novcomet;
 mod options;
-mod problem;
+pub mod problem;
 pub mod shell;
 mod sse;
 

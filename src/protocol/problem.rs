@@ -1,5 +1,6 @@
 //! Problem details for HTTP APIs (RFC 9457).
 
+use serde::Deserialize;
 use serde_json::json;
 
 use crate::cgi::{FieldValue, Head, METHODS, Response, status_line};
@@ -49,6 +50,18 @@ pub fn problem_with(status: u16, detail: &str) -> Response {
 #[must_use]
 pub fn details(error: &Error) -> String {
     json(error.status(), &error.to_string())
+}
+
+/// The text of such an answer, of this type and with this body; `None` for another answer.
+#[must_use]
+pub fn detail(content_type: &str, body: &[u8]) -> Option<String> {
+    let problem: Details = serde_json::from_slice(body).ok()?;
+    (content_type == PROBLEM).then_some(problem.detail)
+}
+
+#[derive(Deserialize)]
+struct Details {
+    detail: String,
 }
 
 fn json(status: u16, detail: &str) -> String {

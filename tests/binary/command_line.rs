@@ -153,6 +153,7 @@ fn fault_of_the_server_is_told_in_one_line() {
     assert_refused(call(&["publish", "a"]), "/nowhere/at/all");
     assert_refused(call(&["subscribe", "a"]), "/nowhere/at/all");
     assert_refused(call(&["topics"]), "/nowhere/at/all");
+    assert_refused(call(&["who", "a"]), "/nowhere/at/all");
     let wrong = shell(&store, &["publish", "a"]).variable("NOVCOMET_KEEP", "x").output();
     assert_refused(wrong, "NOVCOMET_KEEP=\"x\" is not");
 }
@@ -174,6 +175,10 @@ fn wrong_usage_is_told_with_the_right_one() {
         (&["subscribe", "a", "--wait=nan"], "a number of seconds"),
         (&["subscribe", "a", "--json=1"], "unknown option \"--json=1\""),
         (&["topics", "a", "b"], "one prefix"),
+        (&["who"], "needs a topic"),
+        (&["who", "--url", "http://localhost/"], "needs a topic"),
+        (&["who", "a", "--url"], "--url needs a value"),
+        (&["who", "a", "--wait=1"], "unknown option \"--wait=1\""),
         (&["doctor", "a", "b"], "one URL"),
         (&["nonsense"], "unknown command \"nonsense\""),
         (&["publish=a"], "unknown command \"publish=a\""),
@@ -191,7 +196,7 @@ fn wrong_usage_is_told_with_the_right_one() {
 fn each_command_has_help() {
     let store = Store::new();
     let help = print(&store, &["--help"]);
-    for command in ["publish", "subscribe", "topics", "doctor"] {
+    for command in ["publish", "subscribe", "topics", "who", "doctor"] {
         assert_eq!(print(&store, &[command, "a", "--help"]), help);
         assert!(help.contains(&format!("comet.cgi {command} ")), "{help}");
     }
@@ -340,6 +345,7 @@ fn shell_needs_no_token() {
         &["publish", "a", "x"][..],
         &["subscribe", "a", "--since=earliest", "--wait=0"],
         &["topics"],
+        &["who", "a"],
     ] {
         let call = shell(&store, arguments).variable("NOVCOMET_PUBLISH", "none");
         let call = call.variable("NOVCOMET_PRIVATE", "*").variable("NOVCOMET_SUBSCRIBE", "none");
@@ -353,9 +359,14 @@ fn shell_needs_no_token() {
 #[test]
 fn command_is_never_obeyed_under_a_server() {
     let store = Store::new();
-    for arguments in
-        [&["publish", "a", "x"][..], &["subscribe", "a"], &["topics"], &["doctor"], &["--help"]]
-    {
+    for arguments in [
+        &["publish", "a", "x"][..],
+        &["subscribe", "a"],
+        &["topics"],
+        &["who", "a"],
+        &["doctor"],
+        &["--help"],
+    ] {
         for (name, value) in
             [("GATEWAY_INTERFACE", "CGI/1.1"), ("REQUEST_METHOD", "GET"), ("REQUEST_METHOD", "")]
         {
@@ -418,5 +429,7 @@ fn shell_completes_commands_and_topics() {
     assert_eq!(complete("publish n"), "news/a\\ b,");
     assert_eq!(complete("topics ''"), "news/a\\ b,");
     assert_eq!(complete("subscribe a --s"), "--since,");
+    assert_eq!(complete("who n"), "news/a\\ b,");
+    assert_eq!(complete("who a --u"), "--url,");
     assert_eq!(complete("publish a ''"), ",");
 }

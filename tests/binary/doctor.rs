@@ -178,12 +178,12 @@ fn url_that_nobody_answers_is_found() {
     assert_fault(
         at(&store, "localhost/comet.cgi"),
         "is no URL",
-        "comet.cgi doctor http://localhost/",
+        "such as http://localhost/comet.cgi",
     );
     assert_fault(
         at(&store, "ftp://localhost/x"),
         "is no URL",
-        "comet.cgi doctor http://localhost/",
+        "such as http://localhost/comet.cgi",
     );
     let unknown = "http://host.invalid/comet.cgi";
     assert_fault(at(&store, unknown), "", "correct the host");

@@ -6,6 +6,7 @@ use std::process::{Child, ChildStdout};
 use serde_json::{Value, json};
 
 use crate::support::binary::{Call, Store, Waiter};
+use crate::support::host::{is_root, not_run};
 use crate::support::tokens::{HS256, Keys, claims};
 use crate::support::wait::eventually;
 
@@ -181,4 +182,103 @@ fn number_is_right_amid_joins_leaves_and_kills() {
         }
         eventually("those who went are gone", || is_right(&waiting));
     }
+}
+
+// At a shell.
+
+/// What `comet.cgi who` prints, or the line that it refuses with.
+fn shell(store: &Store, arguments: &[&str]) -> Result<String, String> {
+    told_by(Call::new(), store, arguments)
+}
+
+fn told_by(call: Call, store: &Store, arguments: &[&str]) -> Result<String, String> {
+    let call = call.variable("NOVCOMET_STORE", &format!("file://{}", store.0.display()));
+    let call = arguments.iter().fold(call.argument("who"), |call, word| call.argument(word));
+    let output = call.output();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    match output.status.code() {
+        Some(0) if output.stderr.is_empty() => Ok(text(output.stdout)),
+        Some(1) if output.stdout.is_empty() => Err(text(output.stderr)),
+        _ => panic!("{output:?}"),
+    }
+}
+
+/// Servers with other settings have other leaders. Those of another store do not count.
+#[test]
+fn shell_is_told_by_all_servers_of_its_store() {
+    let (store, other, keys) = (Store::new(), Store::new(), Keys::new());
+    let wait = |query: &str, name: &str| call(&store, &keys, query, name).waiting();
+    let waiting = [
+        wait("subscribed[room]=0", "bob"),
+        wait("subscribed[room]=0&stream=1", r"al\tice"),
+        wait("subscribed[room]=0&stream=1", ""),
+        wait("matching=r*&stream=1", "bob"),
+        call(&store, &keys, "subscribed[room]=0", "carol").variable("NOVCOMET_POLL", "9").waiting(),
+        call(&other, &keys, "subscribed[room]=0", "").waiting(),
+    ];
+    let numbers = "room\t5\nnobody\t0\nroom\t5\n";
+    let ask = |words: &[&str]| shell(&store, words).unwrap();
+    eventually("all wait", || ask(&["room", "nobody", "room"]) == numbers);
+    let names = ask(&["--names", "room", "nobody"]);
+    assert_eq!(names, "room\t5\tal\\tice\tbob\tcarol\nnobody\t0\n");
+    let objects = ask(&["room", "nobody", "--json", "--names"]);
+    let room = r#"{"topic":"room","number":5,"names":["al\tice","bob","carol"]}"#;
+    assert_eq!(objects, format!("{room}\n{{\"topic\":\"nobody\",\"number\":0,\"names\":[]}}\n"));
+    assert_eq!(shell(&other, &["room"]).unwrap(), "room\t1\n");
+    drop(waiting);
+    eventually("all have gone", || ask(&["room"]) == "room\t0\n");
+    assert!(store.names().is_empty(), "asking makes no topic");
+}
+
+#[test]
+fn shell_asks_for_any_number_of_topics() {
+    let (store, keys) = (Store::new(), Keys::new());
+    let last = "\"".repeat(1024);
+    let encoded = "%22".repeat(1024);
+    let query = format!("subscribed[{encoded}]=0");
+    let _waiting = call(&store, &keys, &query, "").waiting();
+    let topics: Vec<_> = (0..99).map(|number| format!("{number:\"<1024}")).collect();
+    let mut words: Vec<_> = topics.iter().map(String::as_str).collect();
+    words.push(&last);
+    let told = || shell(&store, &words).unwrap();
+    eventually("the last is told", || told().ends_with("\"\t1\n"));
+    assert_eq!(told().matches("\t0\n").count(), 99);
+}
+
+/// A process of one user is not asked by another, and the number without it would be wrong.
+#[test]
+fn root_is_told_by_the_servers_of_all_users() {
+    const ONE: u32 = 4321;
+    const TWO: u32 = 4322;
+    if !is_root() {
+        return not_run("servers of two users", "root");
+    }
+    let store = Store::new();
+    let wait = |user| {
+        let call = store.query("subscribed[room]=0&stream=1").method("GET").user(user);
+        call.variable("GATEWAY_INTERFACE", "CGI/1.1").waiting()
+    };
+    let ask = |user| told_by(Call::new().user(user), &store, &["room"]);
+    let one = wait(ONE);
+    eventually("its user is told", || ask(ONE) == Ok("room\t1\n".into()));
+    let refusal = ask(TWO).unwrap_err();
+    assert!(refusal.starts_with("comet.cgi: subscribers wait in a process of another user; "));
+    let _two = wait(TWO);
+    eventually("root is told", || ask(0) == Ok("room\t2\n".into()));
+    assert_eq!(ask(ONE).unwrap_err(), refusal);
+    drop(one);
+    eventually("the other is told", || ask(TWO) == Ok("room\t1\n".into()));
+}
+
+/// A leader that is stopped says nothing, and the number is not known.
+#[test]
+fn stopped_leader_is_no_answer() {
+    let (store, keys) = (Store::new(), Keys::new());
+    let leader = call(&store, &keys, "subscribed[room]=0", "").waiting();
+    eventually("it waits", || shell(&store, &["room"]) == Ok("room\t1\n".into()));
+    leader.signal("STOP");
+    let refusal = shell(&store, &["room"]).unwrap_err();
+    assert!(refusal.contains("did not answer"), "{refusal}");
+    leader.signal("CONT");
+    assert_eq!(shell(&store, &["room"]).unwrap(), "room\t1\n");
 }

@@ -157,6 +157,7 @@ fn say(scratch: &Scratch, body: &[u8]) -> std::result::Result<Option<Vec<Value>>
         address: &request.address,
         port: &request.port,
         together: &|_: &dyn Store| None,
+        leaders: &|_: &dyn Store| None,
         sessions: config.sessions(),
     };
     let about = || About { version: "", protocols: Vec::new(), store: None };

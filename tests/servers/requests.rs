@@ -9,6 +9,7 @@ use crate::support::SOURCE;
 use crate::support::binary::{Call, Store, batch};
 use crate::support::dir::{TempDir, make_file, touch_by_shell};
 use crate::support::server::{Exchange, Kind, Reply, Server, stories};
+use crate::support::wait::eventually;
 
 stories! {
     publish_is_confirmed
@@ -17,6 +18,7 @@ stories! {
     subscriber_receives_a_publish
     subscriber_receives_a_touch
     quiet_wait_ends_with_cursors
+    shell_asks_who_waits
     old_url_is_answered
     demo_page_is_served
     each_method_has_its_answer
@@ -87,6 +89,32 @@ fn quiet_wait_ends_with_cursors(kind: Kind) {
     assert!(begin.elapsed() >= Duration::from_millis(300));
     assert_eq!(reply.status, 200);
     assert!(reply.body.starts_with(r#"{"s":0,"k":{"a":"#), "{}", reply.body);
+}
+
+/// The tests run as root, and the server's programs as another user.
+fn shell_asks_who_waits(kind: Kind) {
+    let server = Server::start(kind);
+    let store = format!("file://{}", server.store().display());
+    let who = |words: &[&str]| {
+        let call = Call::new().variable("NOVCOMET_STORE", &store).argument("who");
+        let output = words.iter().fold(call, |call, word| call.argument(word)).output();
+        let told = if output.status.success() { output.stdout } else { output.stderr };
+        String::from_utf8(told).unwrap()
+    };
+    let url = |path: &str| format!("http://127.0.0.1:{}{path}", server.port());
+    let _waiting =
+        [server.subscriber("subscribed[room]=0"), server.subscriber("subscribed[room]=0")];
+    eventually("they wait together", || who(&["room", "other"]) == "room\t2\nother\t0\n");
+    let at = url("/comet.cgi");
+    assert_eq!(who(&["other", "room", "--url", &at]), "other\t0\nroom\t2\n");
+    let objects = "{\"topic\":\"room\",\"number\":2}\n";
+    assert_eq!(who(&["room", "--names", "--json", "--url", &at]), objects, "names need a token");
+    let refusal = who(&["room", "--url", &url("/missing")]);
+    assert!(refusal.contains("/missing answers 404: that is not NovComet's answer; "), "{refusal}");
+    let closed = Server::setup(kind).option("NOVCOMET_SUBSCRIBE", "none").start();
+    let refusal = who(&["room", "--url", &format!("http://127.0.0.1:{}/comet.cgi", closed.port())]);
+    assert!(refusal.contains("answers 403: nobody subscribes at this URL; "), "{refusal}");
+    assert_eq!(refusal.lines().count(), 1, "{refusal}");
 }
 
 fn old_url_is_answered(kind: Kind) {

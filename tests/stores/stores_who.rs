@@ -1,11 +1,13 @@
 //! Web servers with one Redis tell each other who waits.
 
 use crate::support::binary::Call;
+use crate::support::host::{is_root, not_run};
 use crate::support::store::{Backend, Kind, over_every_store};
 use crate::support::wait::eventually;
 
 over_every_store! {
     subscribers_of_all_servers_are_told
+    shell_is_told_of_every_server_once
 }
 
 /// A request through one of several servers, whose settings differ.
@@ -49,4 +51,39 @@ fn subscribers_of_all_servers_are_told(kind: Kind) {
     let publish = call(&backend, "3", "publish=room&data=x").answer().body;
     assert_eq!(publish, "true", "subscribers still hear");
     drop(own);
+}
+
+/// What a shell prints.
+fn shell(backend: &Backend, call: Call) -> String {
+    let call = call.variable("NOVCOMET_STORE", &backend.url());
+    let output = call.argument("who").argument("room").argument("--names").output();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+const BOTH: &str = "room\t2\ta\tc\n";
+
+/// A leader that is asked, and has told the store too, counts once.
+fn shell_is_told_of_every_server_once(kind: Kind) {
+    let backend = Backend::start(kind);
+    let wait = |server: &str, query: &str| call(&backend, server, query).waiting();
+    let _own = wait("2", "subscribed[room]=0&name=a&stream=1");
+    let _other = wait("3", "subscribed[room]=0&name=c&stream=1");
+    eventually("both have told", || match kind {
+        Kind::Redis | Kind::RedisTls => who(&backend, "2") == told(2, r#""a","c""#),
+        _ => who(&backend, "2") == told(1, r#""a""#) && who(&backend, "3") == told(1, r#""c""#),
+    });
+    assert_eq!(shell(&backend, Call::new()), BOTH);
+}
+
+/// A shell that may not ask a server reads what it has told.
+#[test]
+fn redis_tells_a_shell_of_another_user() {
+    if !is_root() {
+        return not_run("a shell of another user", "root");
+    }
+    let backend = Backend::start_on_port(Kind::Redis, &[]);
+    let wait = |server: &str, query: &str| call(&backend, server, query).waiting();
+    let _own = wait("2", "subscribed[room]=0&name=a&stream=1");
+    let _other = wait("3", "subscribed[room]=0&name=c&stream=1");
+    eventually("both have told", || shell(&backend, Call::new().user(4321)) == BOTH);
 }

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use super::command::{Command, Text};
+use super::remote::Question;
+use super::who::Form;
 use crate::error::Error;
 use crate::event::{Since, Topic};
 
@@ -12,13 +14,15 @@ pub const USAGE: &str = "\
 usage: comet.cgi publish TOPIC [TEXT | -]
        comet.cgi subscribe TOPIC... [--since CURSOR|earliest|latest] [--json] [--wait SECONDS]
        comet.cgi topics [PREFIX]
+       comet.cgi who TOPIC... [--names | --json] [--url URL]
        comet.cgi doctor [URL] [--long]
        comet.cgi --help | --version
        QUERY_STRING='publish=ID&data=TEXT' comet.cgi
 
 publish takes TEXT as it is, and - for standard input. subscribe prints a line for each
-event. doctor says what is wrong with this machine and the server at URL, and what to do. The
-last form answers as it does for a web server. Settings: man comet.cgi
+event, and who one for each topic: how many wait for it. doctor says what is wrong with this
+machine and the server at URL, and what to do. The last form answers as it does for a web
+server. Settings: man comet.cgi
 ";
 
 /// What a command line asks for.
@@ -30,6 +34,8 @@ pub enum Asked {
     Version,
     /// To do this.
     Command(Command),
+    /// To ask the server at a URL.
+    Remote(Question),
     /// To examine the installation.
     Doctor {
         /// The URL of the program.
@@ -66,6 +72,7 @@ pub fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Asked, Wrong> 
         "--version" => return Ok(Asked::Version),
         "publish" | "topics" => &[],
         "subscribe" => &[("--since", true), ("--json", false), ("--wait", true)],
+        "who" => &[("--names", false), ("--json", false), ("--url", true)],
         "doctor" => &[("--long", false)],
         other if other.starts_with('-') => return usage(&format!("unknown option {other:?}")),
         other => return usage(&format!("unknown command {other:?}")),
@@ -76,6 +83,7 @@ pub fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Asked, Wrong> 
     }
     let command = match first.as_str() {
         "doctor" => return doctor(words),
+        "who" => return who(words),
         "publish" => publish(words.operands),
         "topics" => topics(words.operands),
         _ => subscribe(words),
@@ -120,6 +128,24 @@ fn topics(mut operands: Vec<String>) -> Result<Command, Wrong> {
     match operands.len() {
         0 | 1 => Ok(Command::Topics(operands.pop().unwrap_or_default())),
         _ => usage("topics takes one prefix"),
+    }
+}
+
+fn who(words: Words) -> Result<Asked, Wrong> {
+    let (mut form, mut url) = (Form::Numbers, None);
+    for (name, value) in words.options {
+        match name {
+            "--url" => url = Some(value),
+            "--json" => form = Form::Json,
+            _ if form != Form::Json => form = Form::Names,
+            _ => {}
+        }
+    }
+    let topics = words.operands.into_iter().map(Topic::new).collect::<Result<Vec<_>, _>>()?;
+    match (topics.is_empty(), url) {
+        (true, _) => usage("who needs a topic"),
+        (false, None) => Ok(Asked::Command(Command::Who { topics, form })),
+        (false, Some(url)) => Ok(Asked::Remote(Question { url, topics, form })),
     }
 }
 

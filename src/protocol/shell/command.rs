@@ -4,6 +4,7 @@ use std::io::{self, Read};
 use std::time::Duration;
 
 use super::lines::Lines;
+use super::who::{self, Form};
 use crate::auth::Access;
 use crate::cgi::Head;
 use crate::error::{Error, escaped};
@@ -31,6 +32,13 @@ pub enum Command {
     },
     /// To list the topics whose names begin so.
     Topics(String),
+    /// To tell who waits for these topics, in this order.
+    Who {
+        /// The topics.
+        topics: Vec<Topic>,
+        /// How each is told.
+        form: Form,
+    },
 }
 
 /// The text of a message.
@@ -54,7 +62,9 @@ impl Action for Bounded {
     fn access(&self) -> Access<'_> {
         match &self.command {
             Command::Publish(topic, _) => Access::Publish(vec![topic]),
-            Command::Subscribe { topics, .. } => Access::Subscribe(topics.iter().collect()),
+            Command::Subscribe { topics, .. } | Command::Who { topics, .. } => {
+                Access::Subscribe(topics.iter().collect())
+            }
             Command::Topics(_) => Access::Follow,
         }
     }
@@ -84,6 +94,10 @@ impl Action for Bounded {
                     false => format!("{}\n", topic.as_str()),
                 };
                 Ok(answer(topics.iter().map(line).collect()))
+            }
+            Command::Who { topics, form } => {
+                let ask = |topics: &[Topic]| hub.all_subscribers(topics);
+                Ok(answer(who::tell(&topics, form, ask)?))
             }
         }
     }

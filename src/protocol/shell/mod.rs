@@ -3,9 +3,12 @@
 mod arguments;
 mod command;
 mod lines;
+mod remote;
+mod who;
 
 pub use arguments::{Asked, USAGE, Wrong, parse};
 pub use command::Command;
+pub use remote::Question;
 
 use super::{Action, Bounds, Protocol};
 use crate::cgi::{Head, Request, Response};

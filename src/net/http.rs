@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use rustix::net::{getpeername, getsockname};
 use url::Url;
 
-use crate::net::TlsFiles;
-use crate::net::address::Address;
-use crate::net::stream::{DeadlineStream, Transport, invalid_reply, read_more};
-use crate::net::tls::Tls;
+use super::TlsFiles;
+use super::address::Address;
+use super::stream::{DeadlineStream, Transport, invalid_reply, read_more};
+use super::tls::Tls;
 
 /// The most bytes of an answer that are read. The program itself, sent as a file, is longer.
 const MAX_ANSWER: usize = 65_536;
@@ -107,7 +107,7 @@ impl Site {
     }
 }
 
-const EXAMPLE: &str = "comet.cgi doctor http://localhost/comet.cgi";
+const EXAMPLE: &str = "give one such as http://localhost/comet.cgi";
 
 fn tls() -> Result<Tls, (String, String)> {
     if cfg!(not(feature = "tls")) {
