@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::auth::access::{
-    Algorithm, HubUrl, KeyFile, Mercure, Metrics, Names, Origin, Policy, Publish, Subscribe,
-    TellStore, Topics,
+    Algorithm, Doctor, HubUrl, KeyFile, Mercure, Metrics, Names, Origin, Policy, Publish,
+    Subscribe, TellStore, Topics,
 };
 use crate::cgi;
 use crate::error::Error;
@@ -358,6 +358,7 @@ fn access(env: &Env) -> Result<Policy, Error> {
     let origins = env.word("NOVCOMET_ORIGINS", ORIGINS, Origin::parse_list)?;
     let tell_store = env.word("NOVCOMET_TELL_STORE", TELL_STORE, TellStore::parse)?;
     let metrics = env.word("NOVCOMET_METRICS", METRICS, Metrics::parse)?;
+    let doctor = env.word("NOVCOMET_DOCTOR", DOCTOR, Doctor::parse)?;
     let names = env.word("NOVCOMET_NAMES", NAMES, Names::parse)?;
     let access = Policy {
         publish: publish.unwrap_or(Publish::SameSite),
@@ -367,11 +368,13 @@ fn access(env: &Env) -> Result<Policy, Error> {
         token: key_file(env)?,
         tell_store: tell_store.unwrap_or(TellStore::Auto),
         metrics: metrics.unwrap_or(Metrics::Loopback),
+        doctor: doctor.unwrap_or(Doctor::Loopback),
         names: names.unwrap_or(Names::Token),
         mercure: mercure(env)?,
     };
     let needs_key = access.publish == Publish::Token
         || access.metrics == Metrics::Token
+        || access.doctor == Doctor::Token
         || !access.private.is_empty();
     match access.token {
         // Without a key no request could satisfy the rule.
@@ -429,13 +432,14 @@ const SECONDS: &str = "a number of seconds above 0";
 const WAITERS: &str = "a number from 1 to 100000, or 0 for any number of waiters";
 const AUTO: &str = "auto or off";
 const METRICS: &str = "loopback, token, all or off";
+const DOCTOR: &str = "loopback, token or off";
 const NAMES: &str = "token or parameter";
 const TELL_STORE: &str = "auto, on or off";
 const SANDBOX: &str = "off, on or require";
 const PUBLISH: &str = "any, same-site, post, token or none";
 const SUBSCRIBE: &str = "any, token or none";
-const NEEDS_KEY: &str = "set, and NOVCOMET_PUBLISH=token, NOVCOMET_SUBSCRIBE=token, NOVCOMET_PRIVATE or \
-     NOVCOMET_METRICS=token needs it";
+const NEEDS_KEY: &str = "set, and NOVCOMET_PUBLISH=token, NOVCOMET_SUBSCRIBE=token, NOVCOMET_PRIVATE, \
+     NOVCOMET_METRICS=token or NOVCOMET_DOCTOR=token needs it";
 const TOPICS: &str = "a list of names that topics can have, or prefixes followed by *, \
                       with white space, commas, quotes and % written as in a URL (%20)";
 const ORIGINS: &str = "a list of origins such as https://intranet.example:8443, \
@@ -541,6 +545,7 @@ mod tests {
             ("NOVCOMET_TOKEN_ALGORITHM", "hs256"),
             ("NOVCOMET_TELL_STORE", "yes"),
             ("NOVCOMET_METRICS", "on"),
+            ("NOVCOMET_DOCTOR", "all"),
             ("NOVCOMET_NAMES", "on"),
             ("NOVCOMET_MERCURE_URL", "/.well-known/mercure"),
             ("NOVCOMET_MERCURE_URL", "https://a.example"),

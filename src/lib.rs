@@ -32,8 +32,9 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use auth::Access;
 use auth::access::{HubUrl, Metrics};
-use cgi::Request;
+use cgi::{Request, Response};
 use config::{Config, Sandbox};
 use error::Error;
 use event::Cursor;
@@ -181,21 +182,36 @@ fn run(preset: impl Fn(&str) -> Option<OsString> + Copy, own: Own) -> Option<u8>
     sandbox::expect_signals();
     let request = Request::from_env(variable)?;
     let config = Config::load(variable, preset);
-    if own.is_none() && doctor::is_asked(&request) && may_know_all(config.as_ref(), &request) {
-        Streams::new().finish(&doctor::page(variable).bytes());
-        return Some(SUCCESS);
-    }
     let protocol = protocol::all::of(&request);
+    if own.is_none() && doctor::is_asked(&request) {
+        if let Some(shown) = doctors_page(config.as_ref().ok(), &request) {
+            return Some(show(shown, protocol));
+        }
+    }
     Some(answer(config, request, protocol, Streams::new(), own))
 }
 
-/// Whether the client may see the doctor's page. Without valid settings there is no rule but
-/// that it is on the server's own machine.
-fn may_know_all(config: Result<&Config, &Error>, request: &Request) -> bool {
+/// The page of the doctor, or why the client does not see it. Without valid settings there is no
+/// rule but that it is on the server's own machine; `None` for another client then.
+fn doctors_page(config: Option<&Config>, request: &Request) -> Option<Result<Response, Error>> {
     match config {
-        Ok(config) => auth::may_know_store(&config.access, request),
-        Err(_) => auth::is_from_here(request),
+        Some(config) => {
+            let may = auth::authorize(&config.access, request, &Access::Doctor, Cursor::now());
+            Some(may.map(|_| doctor::page(variable)))
+        }
+        None => auth::is_from_here(request).then(|| Ok(doctor::page(variable))),
     }
+}
+
+/// Answers, and ends the streams. Returns the exit status.
+fn show(response: Result<Response, Error>, protocol: &dyn Protocol) -> u8 {
+    let mut streams = Streams::new();
+    let response = response.unwrap_or_else(|error| {
+        streams.log.report(&error);
+        protocol.refuse(&error)
+    });
+    streams.finish(&response.bytes());
+    SUCCESS
 }
 
 /// Answers a request, and ends the streams. Returns the exit status.

@@ -29,6 +29,8 @@ pub struct Policy {
     pub tell_store: TellStore,
     /// `NOVCOMET_METRICS`: the clients that learn the figures.
     pub metrics: Metrics,
+    /// `NOVCOMET_DOCTOR`: the clients that see the doctor's page.
+    pub doctor: Doctor,
     /// `NOVCOMET_NAMES`: where subscribers have their names from.
     pub names: Names,
     /// `NOVCOMET_MERCURE_…`: the rules of the hub.
@@ -120,6 +122,33 @@ impl Metrics {
             "loopback" => Some(Self::Loopback),
             "token" => Some(Self::Token),
             "all" => Some(Self::All),
+            "off" => Some(Self::Off),
+            _ => None,
+        }
+    }
+}
+
+/// The clients that see the doctor's page (`NOVCOMET_DOCTOR`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Doctor {
+    /// A client on the server's own machine, unless [`TellStore::Off`] hides the directory from it.
+    Loopback,
+    /// The holder of a token that grants subscribing to [`Doctor::TOPIC`].
+    Token,
+    /// No client.
+    Off,
+}
+
+impl Doctor {
+    /// The name that a token grants.
+    pub const TOPIC: &str = "novcomet/doctor";
+
+    /// `None` for an unknown word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        match word {
+            "loopback" => Some(Self::Loopback),
+            "token" => Some(Self::Token),
             "off" => Some(Self::Off),
             _ => None,
         }

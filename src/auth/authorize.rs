@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use url::form_urlencoded;
 
-use super::access::{Metrics, Names, Origin, Policy, Publish, Subscribe, TellStore, Topics};
+use super::access::{
+    Doctor, Metrics, Names, Origin, Policy, Publish, Subscribe, TellStore, Topics,
+};
 use super::claims::{Claims, Generation, is_name};
 use super::credential::{Places, TokenLocation, credential};
 use super::grant::{Grant, Granted, Publishes};
@@ -17,6 +19,8 @@ use crate::event::{Cursor, Topic};
 
 const NOT_FROM_HERE: &str = "the figures are for clients on the server's own machine; \
     NOVCOMET_METRICS says for whom else";
+const NO_PATIENT: &str = "the doctor's page is for clients on the server's own machine; \
+    NOVCOMET_DOCTOR says for whom else";
 const FOREIGN: &str = "the request comes from a foreign site";
 // A browser sends the cookie with a request that any site causes.
 const NO_CONSENT_TO_PUBLISH: &str = "the token in the cookie publishes from pages of this site: \
@@ -44,6 +48,8 @@ pub enum Access<'a> {
     MercureFollow(Generation),
     /// To know the figures.
     Metrics,
+    /// To see the page of the doctor.
+    Doctor,
     /// To know who subscribes to a hub of Mercure, at the URL with this path. It needs a token
     /// that grants the path as a topic, whatever its generation.
     MercureSubscriptions(&'a Topic),
@@ -74,17 +80,16 @@ pub fn authorize(
     let rights = Rights { policy, request };
     let origin = allowed_origin(&policy.origins, request).cloned();
     let (action, claims) = rights.claims_for(access, now)?;
-    let claims_metrics = claims.is_some();
+    let has_claims = claims.is_some();
     let is_judged_later =
         matches!(action, Granted::Follow | Granted::Session { .. }) || claims.is_some();
     let private = if is_judged_later { policy.private.clone() } else { Topics::default() };
     let grant = Grant::new(action, private, claims, rights.is_foreign(), origin)
         .named(policy.names, rights.name());
     match access {
-        Access::Metrics if claims_metrics => {
-            grant.check_granted(&Topic::new(Metrics::TOPIC)?, now)?;
-        }
-        Access::None | Access::Health | Access::Metrics | Access::Session(_) => {}
+        Access::Metrics if has_claims => grant.check_granted(&Topic::new(Metrics::TOPIC)?, now)?,
+        Access::Doctor if has_claims => grant.check_granted(&Topic::new(Doctor::TOPIC)?, now)?,
+        Access::None | Access::Health | Access::Metrics | Access::Doctor | Access::Session(_) => {}
         Access::Publish(topics) | Access::MercurePublish(topics) => {
             grant.check_publish(topics.iter().copied())?;
         }
@@ -151,6 +156,7 @@ impl Rights<'_> {
                 (Granted::Nothing, None)
             }
             Access::Metrics => (Granted::Follow, self.metrics(now)?),
+            Access::Doctor => (Granted::Follow, self.doctor(now)?),
             Access::Publish(_) => (Granted::Publish, self.publish(now)?),
             Access::Subscribe(topics) => (Granted::Subscribe, self.subscribe(topics, now)?),
             Access::Follow => (Granted::Follow, self.follow(Wire::Own, now)?),
@@ -175,6 +181,18 @@ impl Rights<'_> {
             Metrics::Loopback if is_from_here(self.request) => Ok(None),
             Metrics::Loopback => forbid(NOT_FROM_HERE),
             Metrics::Token => self.claims_to_subscribe(Wire::Own, now).map(Some),
+        }
+    }
+
+    /// The claims that the page of the doctor needs, if it does; their topics are not checked.
+    fn doctor(&self, now: Cursor) -> Result<Option<Claims>, Error> {
+        // The page names the directory.
+        let is_hidden = self.policy.tell_store == TellStore::Off;
+        match self.policy.doctor {
+            Doctor::Off => forbid("nobody sees this page; NOVCOMET_DOCTOR says who may"),
+            Doctor::Loopback if is_from_here(self.request) && !is_hidden => Ok(None),
+            Doctor::Loopback => forbid(NO_PATIENT),
+            Doctor::Token => self.claims_to_subscribe(Wire::Own, now).map(Some),
         }
     }
 

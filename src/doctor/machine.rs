@@ -17,9 +17,13 @@ const DESCRIPTORS_EACH: u64 = 3;
 /// The memory that each of them takes, in KiB, with the server's part.
 const KIBIBYTES_EACH: u64 = 32;
 
+/// The beginning of the finding with the number of requests that may wait.
+pub const MAX_WAITERS: &str = "NOVCOMET_MAX_WAITERS is ";
+
 /// Looks at what this machine gives to `config`'s number of waiting requests.
 pub fn examine(config: &Config, findings: &mut Findings) {
     let waiters = u64::from(config.max_waiters);
+    findings.ok(&format!("{MAX_WAITERS}{waiters}"));
     inotify_instances(findings);
     process_numbers(findings);
     queue(waiters, findings);

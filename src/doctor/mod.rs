@@ -1,6 +1,7 @@
 //! The doctor: finds what is wrong with an installation, and says what to do. It is called at
 //! a shell, or by a request that asks for its page.
 
+mod cookies;
 mod date;
 mod finding;
 mod machine;
@@ -9,6 +10,7 @@ mod rights;
 mod server;
 mod visit;
 mod waiting;
+mod workers;
 
 use std::ffi::OsString;
 use std::time::{Duration, Instant};
@@ -78,14 +80,18 @@ fn through(url: &str, own: Option<(Config, Own)>, is_long: bool, findings: &mut 
     let Some((server, about)) = visit::examine(&site, findings) else { return };
     let store = about.store.as_deref();
     visit::health(&site, server, store, findings);
+    let config = own.as_ref().map(|(config, _)| config);
+    // Only a client on the server's machine is told its store.
+    workers::examine(&site, server, config.filter(|_| store.is_some()), findings);
     rights::authorization(&site, server, findings);
-    let origins = own.as_ref().map_or(&[][..], |(config, _)| &config.access.origins);
+    cookies::arrival(&site, server, findings);
+    cookies::origin(&site, server, findings);
+    let origins = config.map_or(&[][..], |config| &config.access.origins);
     rights::origins(&site, server, origins, findings);
     rights::other_urls(&site, server, &about, findings);
     if let Some((config, own)) = own {
         let is_same = waiting::stores(store, &own, findings);
         if let (true, Ok(trial)) = (is_same, Trial::new(&own)) {
-            // Only a client on the server's machine is told its store.
             wait(&trial, &site, server, store.map(|_| &config), findings);
         }
         if is_same && is_long {

@@ -16,7 +16,10 @@ const PATHS: [&str; 5] = [
 ];
 
 /// The part of the path that asks for the hub of Mercure, which tells whether there was a token.
-const HUB: &str = "/.well-known/mercure";
+pub const HUB: &str = "/.well-known/mercure";
+
+/// The headers of a request that a page of another site causes.
+pub const OTHER_SITE: [&str; 2] = ["Origin: http://doctor.invalid", "Sec-Fetch-Site: cross-site"];
 
 /// A publish that is only asked for: nothing is published on HEAD.
 const PUBLISH: &str = "publish=doctor";
@@ -43,8 +46,7 @@ pub fn authorization(site: &Site, server: Server, findings: &mut Findings) {
 pub fn origins(site: &Site, server: Server, configured: &[Origin], findings: &mut Findings) {
     let publish = |headers: &[&str]| site.ask("HEAD", PUBLISH, headers).ok().map(|it| it.status);
     let own = format!("Origin: {}://{}", site.scheme, site.host);
-    let foreign = ["Origin: http://doctor.invalid", "Sec-Fetch-Site: cross-site"];
-    match (publish(&[]), publish(&[&own]), publish(&foreign)) {
+    match (publish(&[]), publish(&[&own]), publish(&OTHER_SITE)) {
         (Some(200), _, Some(200)) => findings.note(&format!(
             "pages of any site can publish; {}",
             server.setting("NOVCOMET_PUBLISH", "same-site")

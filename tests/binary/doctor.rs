@@ -264,3 +264,38 @@ fn hanging_server_does_not_hang_the_doctor() {
         assert!(begin.elapsed() < Duration::from_secs(20), "{pace:?}");
     }
 }
+
+// Its page.
+
+#[test]
+fn page_is_for_whom_the_setting_says() {
+    let (store, keys) = (Store::new(), Keys::new());
+    let granted = keys.token(r#"{"subscribe":["novcomet/doctor"]}"#);
+    let other = keys.token(r#"{"subscribe":["news"]}"#);
+    let page = |address: &str, rule: &str, token: &str| {
+        let call = store.query("doctor=1").method("GET").variable("NOVCOMET_DOCTOR", rule);
+        let call = call.variable("GATEWAY_INTERFACE", "CGI/1.1").variable("HTTP_HOST", "localhost");
+        let call = call.variable("REMOTE_ADDR", address);
+        let call = call.variable("NOVCOMET_TOKEN_KEY", &keys.path("hs"));
+        let token = if token.is_empty() { String::new() } else { format!("Bearer {token}") };
+        call.variable("HTTP_AUTHORIZATION", &token).answer()
+    };
+    let (here, there) = ("127.0.0.1", "192.0.2.1");
+    for (address, rule, token, status) in [
+        (here, "", "", 200),
+        (here, "loopback", "", 200),
+        (there, "loopback", granted.as_str(), 403),
+        (there, "token", granted.as_str(), 200),
+        (there, "token", other.as_str(), 403),
+        (there, "token", "", 401),
+        (here, "token", "", 401),
+        (here, "off", granted.as_str(), 403),
+    ] {
+        let answer = page(address, rule, token);
+        assert_eq!(answer.status(), status, "{address} {rule} {token}");
+        let is_told = answer.body.contains(store.0.to_str().unwrap());
+        assert_eq!(is_told, status == 200, "{}", answer.body);
+    }
+    assert_eq!(page(there, "all", "").status(), 503);
+    assert_eq!(page(here, "all", "").status(), 200, "it says what is wrong");
+}

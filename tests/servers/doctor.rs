@@ -11,6 +11,7 @@ use crate::support::binary::{Call, Store, Waiter};
 use crate::support::dir::{TempDir, copy_program};
 use crate::support::host::{found, free_port, is_root, not_run};
 use crate::support::server::{Kind, Server, stories};
+use crate::support::tokens::Keys;
 use crate::support::wait::eventually;
 
 /// What the doctor prints about `path` of a server, called with this store.
@@ -77,7 +78,11 @@ stories!(
     invalid_setting_is_found
     settings_of_one_url_are_found
     old_place_without_settings_is_found
+    too_few_workers_are_found
     stripped_authorization_is_found
+    stripped_cookie_is_found
+    changed_site_is_found
+    page_is_for_the_holder_of_a_token
     compressed_stream_is_found
     taken_slots_are_found
     password_is_told
@@ -97,6 +102,9 @@ fn sound_server_has_no_fault(kind: Kind) {
         "ok    the clock",
         "ok    the server's user can publish",
         "ok    Authorization arrives",
+        "ok    Cookie arrives",
+        "ok    pages of other sites are recognised, so cookies from them do not count",
+        "ok    NOVCOMET_MAX_WAITERS is 100",
         "ok    pages of this site can publish, others cannot",
         "ok    the same settings count at /novcomet/comet.cgi, /comet.php, /novcomet/comet.php",
         "ok    the server and this shell have the same store",
@@ -242,6 +250,83 @@ fn stripped_authorization_is_found(kind: Kind) {
     };
     let fix = of(kind, "CGIPassAuth On", "Authorization");
     assert_fault(&examine(&server.start()), "Authorization does not arrive", fix);
+}
+
+fn stripped_cookie_is_found(kind: Kind) {
+    let lines = match kind {
+        Kind::Lighttpd => "setenv.set-request-header = ( \"Cookie\" => \"\" )",
+        _ => {
+            "LoadModule headers_module ${MODULES}/mod_headers.so\n\
+             RequestHeader unset Cookie early"
+        }
+    };
+    let server = Server::setup(kind).lines(lines).start();
+    assert_fault(&examine(&server), "Cookie does not arrive", "unsets the header Cookie");
+}
+
+/// As behind a proxy that hides from which site a request comes.
+fn changed_site_is_found(kind: Kind) {
+    let lines = match kind {
+        Kind::Lighttpd => {
+            "setenv.set-request-header = ( \"Origin\" => \"\", \"Sec-Fetch-Site\" => \"\" )"
+        }
+        _ => {
+            "LoadModule headers_module ${MODULES}/mod_headers.so\n\
+             RequestHeader unset Origin early\nRequestHeader unset Sec-Fetch-Site early"
+        }
+    };
+    let server = Server::setup(kind).lines(lines).start();
+    let fix = "remove what changes the headers Origin and Sec-Fetch-Site";
+    assert_fault(&examine(&server), "pages of other sites are not recognised", fix);
+    let closed = Server::setup(kind).option("NOVCOMET_SUBSCRIBE", "none").start();
+    assert_has(&examine(&closed), "note  whether cookies from other sites count is not known");
+}
+
+/// The server has the setting, and not the shell. Apache's own numbers are 400 and 256.
+fn too_few_workers_are_found(kind: Kind) {
+    let status = "LoadModule status_module ${MODULES}/mod_status.so\n\
+                  <Location \"/server-status\">\nSetHandler server-status\n</Location>";
+    let (what, fix) = match kind {
+        Kind::ApacheEvent => ("Apache has 400 workers (event MPM)", 350),
+        Kind::ApachePrefork => ("Apache has 256 workers (prefork MPM)", 206),
+        Kind::Lighttpd => return,
+    };
+    let start = |waiters: &str| {
+        let setup = Server::setup(kind).lines(status).option("NOVCOMET_MAX_WAITERS", waiters);
+        setup.option("NOVCOMET_MAX_WAITERS_PER_ADDRESS", "0").start()
+    };
+    for waiters in ["400", "0"] {
+        let lines = examine(&start(waiters));
+        assert_fault(&lines, what, &format!("SetEnv NOVCOMET_MAX_WAITERS \"{fix}\""));
+    }
+    let lines = examine(&start(&fix.to_string()));
+    let left = format!("ok    {what}, of which 50 are left if {fix} requests wait");
+    assert_has(&lines, &left);
+    assert_eq!(faults(&lines), [""; 0], "{lines:#?}");
+    let is_told = lines.iter().any(|line| line.starts_with("note  Apache runs the prefork MPM"));
+    assert_eq!(is_told, kind == Kind::ApachePrefork);
+    let lines = examine(&Server::start(kind));
+    assert_has(&lines, "note  how many workers Apache has is not known");
+}
+
+/// From anywhere, and no more on the server's machine without one.
+fn page_is_for_the_holder_of_a_token(kind: Kind) {
+    let keys = Keys::new();
+    keys.give_to_the_server("hs");
+    let setup = Server::setup(kind).option("NOVCOMET_DOCTOR", "token");
+    let server = setup.option("NOVCOMET_TOKEN_KEY", &keys.path("hs")).start();
+    let page = |grant: &str| {
+        let bearer = format!("Authorization: Bearer {}", keys.token(grant));
+        let headers = [bearer.as_str(), "X-Forwarded-For: 192.0.2.1"];
+        server.send_with("GET /comet.cgi?doctor=1", &headers).reply()
+    };
+    let granted = page(r#"{"subscribe":["novcomet/doctor"]}"#);
+    assert_eq!(granted.status, 200);
+    assert!(granted.body.contains("ok    the store can be written"), "{granted:?}");
+    assert_eq!(page(r#"{"subscribe":["news"]}"#).status, 403);
+    assert_eq!(server.get("/comet.cgi?doctor=1").status, 401);
+    let none = Server::setup(kind).option("NOVCOMET_DOCTOR", "off").start();
+    assert_eq!(none.get("/comet.cgi?doctor=1").status, 403);
 }
 
 fn compressed_stream_is_found(kind: Kind) {
@@ -395,7 +480,7 @@ fn page_has_the_view_of_the_server(kind: Kind) {
     );
     assert!(!page.body.contains("fault "), "{page:?}");
     let proxied = server.send_with("GET /comet.cgi?doctor=1", &["X-Forwarded-For: 192.0.2.1"]);
-    assert_eq!(proxied.reply().status, 400, "a client elsewhere");
+    assert_eq!(proxied.reply().status, 403, "a client elsewhere");
     let missing = Server::setup(kind).store("file:///nowhere/at/all").start();
     let page = missing.get("/comet.cgi?doctor=1").body;
     assert!(page.contains("fault the store /nowhere/at/all cannot be used"), "{page}");
@@ -403,5 +488,5 @@ fn page_has_the_view_of_the_server(kind: Kind) {
     let page = invalid.get("/comet.cgi?doctor=1").body;
     assert!(page.contains("fault NOVCOMET_TRIES"), "{page}");
     let silent = Server::setup(kind).option("NOVCOMET_TELL_STORE", "off").start();
-    assert_eq!(silent.get("/comet.cgi?doctor=1").status, 400);
+    assert_eq!(silent.get("/comet.cgi?doctor=1").status, 403);
 }
