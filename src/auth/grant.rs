@@ -51,6 +51,22 @@ pub struct Grant {
     name: Option<String>,
 }
 
+/// The topics that a subscriber by pattern may receive, as other servers are told of them. It
+/// gives no right.
+#[derive(Serialize, Deserialize)]
+pub struct Scope {
+    private: Topics,
+    granted: Vec<Topics>,
+}
+
+impl Scope {
+    /// Whether `topic` is one of them.
+    #[must_use]
+    pub fn contains(&self, topic: &Topic) -> bool {
+        !self.private.contains(topic) || self.granted.iter().any(|topics| topics.contains(topic))
+    }
+}
+
 impl Grant {
     pub(super) fn new(
         action: Granted,
@@ -162,6 +178,14 @@ impl Grant {
         let others = message.map(|it| it.extra.topics.as_slice()).unwrap_or_default();
         let mut topics = std::iter::once(topic).chain(others);
         self.may_receive_some() && (!is_private || topics.any(|topic| self.is_granted(topic)))
+    }
+
+    /// The topics that it may receive.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        let details = self.claims.iter().flat_map(|claims| &claims.subscribe);
+        let granted = details.map(|detail| detail.topics.clone()).collect();
+        Scope { private: self.private.clone(), granted }
     }
 
     /// Whether the token itself grants subscribing to `topic`, which may be public.

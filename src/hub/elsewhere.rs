@@ -43,10 +43,10 @@ pub(super) fn present(told: &[Told], asked: &[String], topics: &[Topic]) -> Vec<
     // What another version of the program tells may have another form.
     let remotes =
         others.flat_map(|(_, text)| serde_json::from_str::<Vec<Remote>>(text).unwrap_or_default());
-    let present = |Remote { topics: wanted, name }| {
-        let numbers = topics.iter().enumerate().filter(|(_, topic)| wanted.contains(topic));
-        let topics: Vec<_> = numbers.map(|(number, _)| number).collect();
-        (!topics.is_empty()).then_some(Present { topics, name })
+    let present = |remote: Remote| {
+        let wanted = topics.iter().enumerate().filter(|(_, topic)| remote.waits_for(topic));
+        let topics: Vec<_> = wanted.map(|(number, _)| number).collect();
+        (!topics.is_empty()).then_some(Present { topics, name: remote.name })
     };
     remotes.filter_map(present).collect()
 }

@@ -149,6 +149,11 @@ impl Following {
         self.patterns.iter().any(|pattern| pattern.matches(topic))
     }
 
+    /// The patterns.
+    pub fn patterns(&self) -> &[Pattern] {
+        &self.patterns
+    }
+
     /// Whether a notice is for it, with this grant. It is private, whatever it says.
     pub fn hears(&self, notice: &Notice, grant: &Grant) -> bool {
         self.wants(&notice.topic) && grant.is_granted(&notice.topic)

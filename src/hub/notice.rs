@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::auth::grant::Scope;
+use crate::event::pattern::Pattern;
 use crate::event::{Draft, Topic};
 
 /// The beginning of the topic of a notice about the subscribers of a topic. That follows.
@@ -23,8 +25,28 @@ pub struct Notice {
 pub(super) struct Remote {
     /// The topics that it names.
     pub topics: Vec<Topic>,
+    /// What it follows besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub following: Option<Followed>,
     /// The name of its client.
     pub name: Option<String>,
+}
+
+/// What a subscriber by pattern follows.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Followed {
+    pub patterns: Vec<Pattern>,
+    pub scope: Scope,
+}
+
+impl Remote {
+    /// Whether it waits for events of this topic.
+    pub(super) fn waits_for(&self, topic: &Topic) -> bool {
+        let follows = |Followed { patterns, scope }: &Followed| {
+            patterns.iter().any(|pattern| pattern.matches(topic)) && scope.contains(topic)
+        };
+        self.topics.contains(topic) || self.following.as_ref().is_some_and(follows)
+    }
 }
 
 impl Notice {

@@ -10,7 +10,7 @@ use super::bookmark::{Bookmark, Mark};
 use super::counting::count;
 use super::following::Following;
 use super::look::Look;
-use super::notice::{Notice, Payload, Presence, Remote};
+use super::notice::{Followed, Notice, Payload, Presence, Remote};
 use super::subscription::Subscription;
 use super::subscriptions::Subscriptions;
 use super::update::{MAX_PIECE, Piece};
@@ -257,7 +257,13 @@ impl Waiter {
     pub(super) fn remote(&self) -> Remote {
         let topics = self.subscriptions.wanted().map(|(topic, _)| topic);
         let topics = topics.filter(|topic| topic.session().is_none() && !self.is_ending());
-        Remote { topics: topics.cloned().collect(), name: self.name().map(str::to_owned) }
+        let followed = |following: &Following| Followed {
+            patterns: following.patterns().to_vec(),
+            scope: self.grant.scope(),
+        };
+        let following = self.following.as_ref().filter(|_| !self.is_ending()).map(followed);
+        let name = self.name().map(str::to_owned);
+        Remote { topics: topics.cloned().collect(), following, name }
     }
 
     /// The name of its client.

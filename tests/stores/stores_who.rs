@@ -87,3 +87,23 @@ fn redis_tells_a_shell_of_another_user() {
     let _other = wait("3", "subscribed[room]=0&name=c&stream=1");
     eventually("both have told", || shell(&backend, Call::new().user(4321)) == BOTH);
 }
+
+/// A subscriber by pattern of another server counts where it may receive events.
+#[test]
+fn subscribers_by_pattern_are_told_over_redis() {
+    let backend = Backend::start(Kind::Redis);
+    let call = |server: &str, query: &str| {
+        call(&backend, server, query)
+            .variable("NOVCOMET_PRIVATE", "secret")
+            .variable("NOVCOMET_TOKEN_KEY", "/nowhere/key")
+    };
+    let _other = call("3", "matching=*&name=p&stream=1").waiting();
+    let _named = call("3", "subscribed[room]=0&name=n&stream=1").waiting();
+    let who = || shell(&backend, Call::new());
+    let all = |topic: &str| call("2", &format!("who[{topic}]=1")).answer().body;
+    eventually("both are told", || all("room") == told(2, r#""n","p""#));
+    assert_eq!(all("any"), r#"{"who":{"any":{"number":1,"names":["p"]}}}"#);
+    assert_eq!(who(), "room\t2\tn\tp\n");
+    let apart = self::call(&backend, "2", "who[secret]=1").answer().body;
+    assert_eq!(apart, r#"{"who":{"secret":{"number":0,"names":[]}}}"#, "it may not receive it");
+}
