@@ -31,6 +31,8 @@ fn subscribers_of_all_servers_are_told(kind: Kind) {
     let backend = Backend::start(kind);
     let wait = |server: &str, query: &str| call(&backend, server, query).waiting();
     let own = wait("2", "subscribed[room]=0&name=a&stream=1");
+    // With a killed leader all of its subscribers would go.
+    eventually("it leads", || own.read_proc("comm").trim() == "comet: leader");
     let second = wait("2", "subscribed[other]=0&subscribed[room]=0&name=b");
     let other = wait("3", "subscribed[room]=0&name=c&stream=1");
     if !matches!(kind, Kind::Redis | Kind::RedisTls) {
