@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::auth::access::{
-    Algorithm, Doctor, HubUrl, KeyFile, Mercure, Metrics, Names, Origin, Policy, Publish,
+    Algorithm, Doctor, GripKeys, HubUrl, KeyFile, Mercure, Metrics, Names, Origin, Policy, Publish,
     Subscribe, TellStore, Topics,
 };
 use crate::cgi;
 use crate::error::Error;
+use crate::grip::Proxies;
 use crate::hub::SessionTerms;
 use crate::settings::Settings;
 
@@ -134,6 +135,8 @@ pub struct Config {
     pub presence: bool,
     /// `NOVCOMET_MERCURE_SUBSCRIPTIONS`: whether a hub tells who subscribes.
     pub mercure_subscriptions: bool,
+    /// `NOVCOMET_GRIP`: the proxies that are told of events.
+    pub proxies: Proxies,
 }
 
 /// Whether the process drops its rights before it acts on a request.
@@ -195,6 +198,7 @@ impl Config {
             presence: env.switch("NOVCOMET_PRESENCE", PRESENCE)?,
             mercure_subscriptions: env
                 .switch("NOVCOMET_MERCURE_SUBSCRIPTIONS", MERCURE_SUBSCRIPTIONS)?,
+            proxies: env.hidden_word("NOVCOMET_GRIP", GRIP, Proxies::parse)?.unwrap_or_default(),
         })
     }
 
@@ -371,6 +375,7 @@ fn access(env: &Env) -> Result<Policy, Error> {
         doctor: doctor.unwrap_or(Doctor::Loopback),
         names: names.unwrap_or(Names::Token),
         mercure: mercure(env)?,
+        grip: grip(env)?,
     };
     let needs_key = access.publish == Publish::Token
         || access.metrics == Metrics::Token
@@ -413,14 +418,36 @@ fn without_exp(text: &str) -> Option<bool> {
     }
 }
 
-/// An administrator may confuse the two options of the key, or set one to the
-/// secret itself. So the log shows neither value.
 fn key_file(env: &Env) -> Result<Option<KeyFile>, Error> {
-    let algorithm = env.hidden_word("NOVCOMET_TOKEN_ALGORITHM", ALGORITHM, Algorithm::parse)?;
-    let algorithm = algorithm.unwrap_or(Algorithm::Hs256);
-    match (env.read)(TOKEN_KEY).map(PathBuf::from) {
-        Some(path) if path.is_absolute() => Ok(Some(KeyFile { path, algorithm })),
-        Some(_) => Err(Error::setting(TOKEN_KEY, HIDDEN, "the absolute path of a file")),
+    let algorithm = algorithm(env, "NOVCOMET_TOKEN_ALGORITHM")?;
+    let path = secret_path(env, TOKEN_KEY)?;
+    Ok(path.map(|path| KeyFile { setting: TOKEN_KEY, path, algorithm }))
+}
+
+/// A proxy that signs with a key of its own shares no secret with us.
+fn grip(env: &Env) -> Result<Option<GripKeys>, Error> {
+    const KEY: &str = "NOVCOMET_GRIP_KEY";
+    const SECRET: &str = "NOVCOMET_GRIP_SECRET";
+    let algorithm = algorithm(env, "NOVCOMET_GRIP_ALGORITHM")?;
+    let secret = secret_path(env, SECRET)?;
+    let Some(path) = secret_path(env, KEY)? else { return Ok(None) };
+    if algorithm != Algorithm::Hs256 && secret.is_none() {
+        return Err(Error::setting(SECRET, "", NEEDS_SECRET));
+    }
+    Ok(Some(GripKeys { key: KeyFile { setting: KEY, path, algorithm }, secret }))
+}
+
+/// An administrator may confuse the two options of a key, or set one to the secret itself. So
+/// the log shows neither value.
+fn algorithm(env: &Env, name: &str) -> Result<Algorithm, Error> {
+    let algorithm = env.hidden_word(name, ALGORITHM, Algorithm::parse)?;
+    Ok(algorithm.unwrap_or(Algorithm::Hs256))
+}
+
+fn secret_path(env: &Env, name: &str) -> Result<Option<PathBuf>, Error> {
+    match (env.read)(name).map(PathBuf::from) {
+        Some(path) if path.is_absolute() => Ok(Some(path)),
+        Some(_) => Err(Error::setting(name, HIDDEN, "the absolute path of a file")),
         None => Ok(None),
     }
 }
@@ -447,6 +474,10 @@ const ORIGINS: &str = "a list of origins such as https://intranet.example:8443, 
 const EXP: &str = "required or optional";
 const HUB_URL: &str = "a URL such as https://example.com/.well-known/mercure, \
                        as browsers write it, and without ? and #";
+const GRIP: &str = "a list of control URLs such as http://127.0.0.1:5561 (https only with \
+                    FEATURES=tls)";
+const NEEDS_SECRET: &str =
+    "set, and NOVCOMET_GRIP_KEY needs it unless NOVCOMET_GRIP_ALGORITHM is HS256";
 const ALGORITHM: &str = "HS256, EdDSA, ES256 or RS256";
 
 #[cfg(test)]
@@ -542,6 +573,10 @@ mod tests {
             ("NOVCOMET_ORIGINS", "null"),
             ("NOVCOMET_TOKEN_KEY", "a/key"),
             ("NOVCOMET_TOKEN_ALGORITHM", "none"),
+            ("NOVCOMET_GRIP", "127.0.0.1:5561"),
+            ("NOVCOMET_GRIP_KEY", "key"),
+            ("NOVCOMET_GRIP_SECRET", "key"),
+            ("NOVCOMET_GRIP_ALGORITHM", "none"),
             ("NOVCOMET_TOKEN_ALGORITHM", "hs256"),
             ("NOVCOMET_TELL_STORE", "yes"),
             ("NOVCOMET_METRICS", "on"),

@@ -15,6 +15,7 @@ mod doctor;
 pub mod error;
 #[doc(hidden)]
 pub mod event;
+mod grip;
 #[doc(hidden)]
 pub mod hub;
 mod net;
@@ -26,6 +27,7 @@ mod settings;
 #[doc(hidden)]
 pub mod store;
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::env;
 use std::ffi::OsString;
@@ -38,7 +40,7 @@ use cgi::{Request, Response};
 use config::{Config, Sandbox};
 use error::Error;
 use event::Cursor;
-use hub::{About, Hub, Shared, Terms, Together, Waiter, Wanted};
+use hub::{About, Holder, Hub, Shared, Terms, Together, Waiter, Wanted};
 use process::clock::{Clock, ProcessClock};
 use process::figures;
 use process::identity;
@@ -226,8 +228,11 @@ fn answer(
     let received = request.receive(process::streams::input(), max_body);
     let origins = config.as_ref().map_or(&[][..], |config| &config.access.origins);
     let origin = auth::allowed_origin(origins, &request).cloned();
-    let answered = config.and_then(|config| {
+    let answered = config.and_then(|mut config| {
         let source = Source::find(&config, own)?;
+        if request.may_publish() {
+            config.proxies.look_up();
+        }
         let service = Service { config, request: &request, protocol, source };
         let answered = received.and_then(|()| service.answer(&mut streams));
         answered.inspect_err(|error| service.count_refusal(error))
@@ -304,7 +309,9 @@ impl<'s> Service<'_, 's> {
         let about = || self.about();
         let together = |store: &dyn Store| self.together(store);
         let leaders = |store: &dyn Store| identity::names(&self.config.store, store.directory());
-        let hub = Hub::new(&grant, &open, self.terms(&together, &leaders), &about);
+        let log = RefCell::new(&mut streams.log);
+        let report = |fault: Error| log.borrow_mut().report(&fault);
+        let hub = Hub::new(&grant, &open, self.terms(&together, &leaders, &report)?, &about);
         let response = match action.perform(&hub)? {
             Step::Answer(response) => response,
             Step::Partial(response, fault) => {
@@ -371,11 +378,12 @@ impl<'s> Service<'_, 's> {
         &'t self,
         together: &'t dyn Fn(&dyn Store) -> Option<Together>,
         leaders: &'t dyn Fn(&dyn Store) -> Option<BTreeSet<String>>,
-    ) -> Terms<'t> {
+        report: &'t dyn Fn(Error),
+    ) -> Result<Terms<'t>, Error> {
         let Config { max_waiters: most, max_waiters_per_address: most_per_address, .. } =
             self.config;
         let slots = Slots { store: &self.config.store, most, most_per_address };
-        Terms {
+        Ok(Terms {
             poll: self.config.wait(),
             stream: self.config.stream,
             interval: self.config.sleep,
@@ -385,7 +393,20 @@ impl<'s> Service<'_, 's> {
             together,
             leaders,
             sessions: self.config.sessions(),
-        }
+            proxies: &self.config.proxies,
+            holder: self.holder()?,
+            restore: protocol::all::restore,
+            report,
+        })
+    }
+
+    /// The proxy that holds the client's connection, if it has signed the request.
+    fn holder(&self) -> Result<Option<Holder>, Error> {
+        let seal = auth::proxy_seal(&self.config.access, self.request, Cursor::now())?;
+        Ok(seal.map(|seal| Holder {
+            seal,
+            last: String::from_utf8_lossy(&self.request.grip_last).into_owned(),
+        }))
     }
 
     fn about(&self) -> About {

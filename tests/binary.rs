@@ -16,6 +16,7 @@ mod binary {
     mod doctor;
     mod figures;
     mod full;
+    mod grip;
     mod health;
     mod inquiry;
     mod mercure;

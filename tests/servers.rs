@@ -6,6 +6,7 @@ mod servers {
     mod bayeux;
     mod doctor;
     mod figures;
+    mod grip;
     mod hostile;
     mod limits;
     mod mercure;

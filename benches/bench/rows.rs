@@ -1,6 +1,7 @@
 //! The rows of the table. Each has its own setup.
 
 mod crowd;
+mod grip;
 mod growth;
 mod held;
 mod idle;
@@ -15,11 +16,12 @@ mod together;
 pub mod wake;
 
 /// The rows by name, in the order of docs/performance.md.
-pub const ALL: [(&str, fn()); 13] = [
+pub const ALL: [(&str, fn()); 14] = [
     ("start", start::row),
     ("wake", wake::row),
     ("crowd", crowd::row),
     ("together", together::row),
+    ("grip", grip::row),
     ("redis", redis::row),
     ("patterns", patterns::row),
     ("idle", idle::row),

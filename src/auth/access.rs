@@ -35,6 +35,8 @@ pub struct Policy {
     pub names: Names,
     /// `NOVCOMET_MERCURE_…`: the rules of the hub.
     pub mercure: Mercure,
+    /// `NOVCOMET_GRIP_…`: how a proxy shows that it holds the connections of clients.
+    pub grip: Option<GripKeys>,
 }
 
 /// The rules for the clients of Mercure.
@@ -269,10 +271,21 @@ impl Algorithm {
 /// could make a public key the secret of an HMAC.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KeyFile {
+    /// The setting that names it.
+    pub setting: &'static str,
     /// An absolute path.
     pub path: PathBuf,
     /// The only algorithm it is for.
     pub algorithm: Algorithm,
+}
+
+/// `NOVCOMET_GRIP_KEY`, `NOVCOMET_GRIP_ALGORITHM` and `NOVCOMET_GRIP_SECRET`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct GripKeys {
+    /// What the proxies' signatures are checked with.
+    pub key: KeyFile,
+    /// The file of the secret of our own seal. A secret that the proxies share serves too.
+    pub secret: Option<PathBuf>,
 }
 
 /// Selects topics by name, by prefix, or by a pattern of Mercure.

@@ -31,13 +31,12 @@ const MIN_RSA: usize = 256;
 const PEM: &[u8] = b"-----BEGIN";
 
 /// A path is not shown if no file has it: it may be the secret itself.
-fn unusable(path: Option<PathBuf>, why: &str) -> Error {
-    const NAME: &str = "NOVCOMET_TOKEN_KEY";
-    if let Some(path) = path {
-        return Error::Misconfigured { log: format!("{NAME}: {} {why}", path.display()) };
+fn unusable(setting: &str, path: &Path, why: &str) -> Error {
+    if let Some(path) = existing(path) {
+        return Error::Misconfigured { log: format!("{setting}: {} {why}", path.display()) };
     }
     let what = "its value, which is not shown because it may be a secret,";
-    Error::misconfigured(&format!("{NAME}: {what} {why}"), "name a key file")
+    Error::misconfigured(&format!("{setting}: {what} {why}"), "name a key file")
 }
 
 /// What a key has signed. Its time is not checked.
@@ -63,10 +62,17 @@ impl Key {
     /// 503 for a file that others can read or could have put
     /// there, and for one that holds no such key.
     pub fn read(file: &KeyFile) -> Result<Self, Error> {
-        let refuse = |why: String| unusable(existing(&file.path), &why);
-        let opened = private_file::open(&file.path).map_err(|cause| refuse(cause.to_string()))?;
-        let bytes = private_file::read(opened, MAX_KEY).map_err(refuse)?;
-        Self::parse(file.algorithm, bytes).map_err(refuse)
+        let KeyFile { setting, path, algorithm } = file;
+        let bytes = read_file(setting, path)?;
+        Self::parse(*algorithm, bytes).map_err(|why| unusable(setting, path, &why))
+    }
+
+    /// What both sides share, if the key is a secret.
+    pub(super) fn secret(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Verify::Hs256(secret) => Some(secret),
+            _ => None,
+        }
     }
 
     fn parse(algorithm: Algorithm, bytes: Vec<u8>) -> Result<Self, String> {
@@ -145,6 +151,20 @@ impl Key {
             }
         }
     }
+}
+
+/// Reads the secret that a setting names.
+///
+/// # Errors
+/// 503 for a file that others can read or could have put there, and for a short secret.
+pub(super) fn read_secret(setting: &str, path: &Path) -> Result<Vec<u8>, Error> {
+    secret(read_file(setting, path)?).map_err(|why| unusable(setting, path, &why))
+}
+
+fn read_file(setting: &str, path: &Path) -> Result<Vec<u8>, Error> {
+    let refuse = |why: String| unusable(setting, path, &why);
+    let opened = private_file::open(path).map_err(|cause| refuse(cause.to_string()))?;
+    private_file::read(opened, MAX_KEY).map_err(refuse)
 }
 
 /// The path of an existing file. Any other text may be the secret itself: base64

@@ -15,8 +15,9 @@ const MAX_DISCARD: usize = 1 << 20;
 /// The methods that are answered.
 pub const METHODS: &str = "GET, HEAD, POST, OPTIONS";
 
-/// Headers that a proxy adds (RFC 7239, RFC 9110 §7.6.3, and older customs).
-const FORWARDING: [&str; 6] = [
+/// Headers that a proxy adds (RFC 7239, RFC 9110 §7.6.3, GRIP, and older customs).
+const FORWARDING: [&str; 7] = [
+    "HTTP_GRIP_SIG",
     "HTTP_FORWARDED",
     "HTTP_VIA",
     "HTTP_X_FORWARDED_FOR",
@@ -100,6 +101,10 @@ pub struct Request {
     pub authorization: Vec<u8>,
     /// `Cookie`, empty without the header.
     pub cookie: Vec<u8>,
+    /// `Grip-Sig`: the signature of a proxy that holds connections, empty without the header.
+    pub grip_sig: Vec<u8>,
+    /// `Grip-Last`: what such a proxy knows of the request that it asks for again.
+    pub grip_last: Vec<u8>,
     /// The body of a POST or a QUERY, once it has been received.
     pub body: Body,
     length: Vec<u8>,
@@ -170,11 +175,20 @@ impl Request {
             referer: bytes("HTTP_REFERER"),
             authorization: bytes("HTTP_AUTHORIZATION"),
             cookie: bytes("HTTP_COOKIE"),
+            grip_sig: bytes("HTTP_GRIP_SIG"),
+            grip_last: bytes("HTTP_GRIP_LAST"),
             body: Body::Empty,
             length: bytes("CONTENT_LENGTH"),
             content_type: bytes("CONTENT_TYPE"),
             is_chunked: !bytes("HTTP_TRANSFER_ENCODING").is_empty(),
         }
+    }
+
+    /// Whether it may be to publish. In the query, `publish` is that of 2011.
+    #[must_use]
+    pub fn may_publish(&self) -> bool {
+        const NAME: &[u8] = b"publish";
+        self.method == Method::Post || self.query.windows(NAME.len()).any(|part| part == NAME)
     }
 
     /// Reads the body from `stdin`: `max_body` bytes at most, and never more in

@@ -8,16 +8,18 @@ use serde::Serialize;
 
 use super::asking::ask;
 use super::following::{Following, Start, Wish, find};
+use super::hold::{Continuation, Hold, Holder, Interest};
 use super::joining::Together;
 use super::session::SessionTerms;
 use super::subscription::Subscription;
-use super::waiter::{Renderer, Until, Wanted};
+use super::waiter::{Renderer, Restore, Until, Wanted};
 use crate::auth::Generation;
 use crate::auth::grant::Grant;
 use crate::error::Error;
 use crate::event::pattern::Pattern;
 use crate::event::position::Position;
 use crate::event::{Cursor, Draft, Event, Topic};
+use crate::grip::Proxies;
 use crate::process::random::Random;
 use crate::process::slots::{Slot, Slots};
 use crate::store::Store;
@@ -46,6 +48,14 @@ pub struct Terms<'a> {
     pub leaders: &'a dyn Fn(&dyn Store) -> Option<BTreeSet<String>>,
     /// The sessions of clients.
     pub sessions: SessionTerms,
+    /// The proxies that are told of events.
+    pub proxies: &'a Proxies,
+    /// The proxy that holds the client's connection.
+    pub holder: Option<Holder>,
+    /// Makes the renderer of a stream that goes on.
+    pub restore: Restore,
+    /// Tells the administrator of a fault that does not concern the client.
+    pub report: &'a dyn Fn(Error),
 }
 
 impl Terms<'_> {
@@ -124,11 +134,22 @@ impl<'a, 's> Hub<'a, 's> {
     pub fn publish(&self, topics: Vec<Topic>, data: Option<&str>) -> Result<Vec<Event>, Error> {
         self.grant.check_publish(&topics)?;
         let store = (self.open)()?;
+        let mut events = Vec::new();
         let publish = |topic: Topic| {
             let cursor = store.publish(&topic, data)?;
-            Ok(Event { topic, cursor })
+            events.push(Event { topic, cursor });
+            Ok(())
         };
-        topics.into_iter().map(publish).collect()
+        let published = topics.into_iter().try_for_each(publish);
+        self.tell(&events);
+        published.map(|()| events)
+    }
+
+    /// Tells the proxies of events that the store has.
+    pub(super) fn tell(&self, events: &[Event]) {
+        if let Err(fault) = self.terms.proxies.tell(events) {
+            (self.terms.report)(fault);
+        }
     }
 
     /// Publishes a message to its topics, in order. Each of them keeps it. Returns where the
@@ -144,12 +165,17 @@ impl<'a, 's> Hub<'a, 's> {
         if topics.len() > 1 {
             message.extra.topics.clone_from(&topics);
         }
-        let mut canonical = None;
-        for topic in &topics {
+        let mut events = Vec::new();
+        let put = |topic: &Topic| {
             let cursor = store.put(topic, Some(message.clone()))?;
-            canonical = canonical.or(Some(cursor));
-        }
-        canonical.map(Position::after).ok_or_else(|| Error::bad_request("an update needs a topic"))
+            events.push(Event { topic: topic.clone(), cursor });
+            Ok(())
+        };
+        let put = topics.iter().try_for_each(put);
+        self.tell(&events);
+        put?;
+        let canonical = events.first().map(|event| Position::after(event.cursor));
+        canonical.ok_or_else(|| Error::bad_request("an update needs a topic"))
     }
 
     /// Publishes these, one after the other, except for those that have been refused. If one
@@ -173,7 +199,10 @@ impl<'a, 's> Hub<'a, 's> {
             let cursor = store.publish(&topic, data.as_deref())?;
             Ok(Event { topic, cursor })
         };
-        Ok(publications.into_iter().map(publish).collect())
+        let published: Vec<_> = publications.into_iter().map(publish).collect();
+        let events: Vec<_> = published.iter().flatten().cloned().collect();
+        self.tell(&events);
+        Ok(published)
     }
 
     /// Admits a subscriber, for at most `wait`. A subscriber that gets no slot
@@ -251,7 +280,7 @@ impl<'a, 's> Hub<'a, 's> {
 
     pub(super) fn admit(
         &self,
-        (subscriptions, following): (Vec<Subscription>, Option<Following>),
+        (mut subscriptions, mut following): (Vec<Subscription>, Option<Following>),
         until: Until,
         wait: Option<Duration>,
         renderer: impl FnOnce(Option<u32>) -> Box<dyn Renderer>,
@@ -262,7 +291,18 @@ impl<'a, 's> Hub<'a, 's> {
             Until::Deadline => jittered(self.terms.stream),
         };
         let timeout = wait.unwrap_or(Duration::MAX).min(longest).min(self.grant.expires_in(now));
-        let (timeout, retry_after, slot) = match self.take_slot(timeout)? {
+        if let Some(holder) = &self.terms.holder {
+            holder.resume(&mut subscriptions, &mut following);
+        }
+        let has_end = until == Until::Deadline && wait.is_some();
+        let hold = self.hold(&subscriptions, following.as_ref(), until, timeout);
+        let hold = hold.filter(|_| !has_end);
+        let admission = match hold {
+            Some(_) => Admission::Held,
+            None => self.take_slot(timeout)?,
+        };
+        let (timeout, retry_after, slot) = match admission {
+            Admission::Held => (Duration::ZERO, None, None),
             Admission::Refused => (Duration::ZERO, Some(retry_after_seconds()), None),
             Admission::Unlimited => (timeout, None, None),
             Admission::Slot(slot) => (timeout, None, Some(slot)),
@@ -281,7 +321,61 @@ impl<'a, 's> Hub<'a, 's> {
             client,
             slot,
             bookmark: None,
+            hold,
         })
+    }
+
+    /// How a proxy holds the request instead of this program. A session waits for two things, and
+    /// its request changes it.
+    fn hold(
+        &self,
+        subscriptions: &[Subscription],
+        following: Option<&Following>,
+        until: Until,
+        timeout: Duration,
+    ) -> Option<Hold> {
+        let holder = self.terms.holder.as_ref()?;
+        let is_session = !subscriptions.is_empty() && following.is_some();
+        if is_session || self.grant.is_foreign() || timeout.is_zero() {
+            return None;
+        }
+        let topics: Vec<_> = subscriptions.iter().map(|one| one.topic.clone()).collect();
+        let wanted = Interest { topics: &topics, following };
+        match until {
+            Until::FirstUpdate => Hold::plan_poll(wanted, timeout),
+            Until::Deadline => Hold::plan_stream(holder, wanted, self.grant),
+        }
+    }
+
+    /// Goes on with a stream that a proxy holds, by the link that it was given.
+    ///
+    /// # Errors
+    /// 400 unless such a proxy returns such a link.
+    pub fn go_on(&self, link: &str) -> Result<Wanted, Error> {
+        let only_proxies = || Error::bad_request("grip is for the proxies of NOVCOMET_GRIP_KEY");
+        let holder = self.terms.holder.as_ref().ok_or_else(only_proxies)?;
+        let found = Continuation::open(&holder.seal, link)?;
+        let renderer = (self.terms.restore)(&found.renderer).ok_or_else(only_proxies)?;
+        Ok(Wanted {
+            subscriptions: found.subscriptions,
+            following: found.following,
+            until: Until::Deadline,
+            timeout: Duration::ZERO,
+            interval: self.terms.interval,
+            retry_after: None,
+            grant: found.grant,
+            renderer,
+            client: None,
+            slot: None,
+            bookmark: None,
+            hold: Some(Hold::NextLink(holder.seal.clone())),
+        })
+    }
+
+    /// Whether the request comes through a proxy that holds connections.
+    #[must_use]
+    pub fn has_holder(&self) -> bool {
+        self.terms.holder.is_some()
     }
 
     /// The generation of Mercure whose rules the client's token keeps; `None` without a token.
@@ -326,6 +420,8 @@ impl<'a, 's> Hub<'a, 's> {
 }
 
 enum Admission {
+    /// A proxy holds the request.
+    Held,
     Refused,
     /// No slot is needed.
     Unlimited,
@@ -364,6 +460,8 @@ mod tests {
     use crate::event::{Message, Since};
     use crate::hub::update::Piece;
 
+    static NO_PROXIES: Proxies = Proxies::NONE;
+
     struct NoRenderer;
 
     impl Renderer for NoRenderer {
@@ -400,6 +498,10 @@ mod tests {
             together: &|_| None,
             leaders: &|_| None,
             sessions: SessionTerms { held: second, lasts: second, most: 1, most_per_address: 1 },
+            proxies: &NO_PROXIES,
+            holder: None,
+            restore: |_| None,
+            report: &|_| (),
         }
     }
 

@@ -154,6 +154,18 @@ impl Following {
         &self.patterns
     }
 
+    /// The only topics that it selects; `None` if there may be others.
+    pub fn topics(&self) -> Option<Vec<&Topic>> {
+        self.patterns.iter().map(Pattern::topic).collect()
+    }
+
+    /// It stands there, if it was to begin from now on.
+    pub fn begin_at(&mut self, position: Position) {
+        if self.position.is_none() && self.is_known == Some(true) {
+            self.position = Some(position);
+        }
+    }
+
     /// Whether a notice is for it, with this grant. It is private, whatever it says.
     pub fn hears(&self, notice: &Notice, grant: &Grant) -> bool {
         self.wants(&notice.topic) && grant.is_granted(&notice.topic)

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::event::pattern::Pattern;
 use crate::event::position::Position;
 use crate::event::session::{SECRET, SessionId};
-use crate::event::{Cursor, Since, Topic};
+use crate::event::{Cursor, Event, Since, Topic};
 use crate::process::random::secret;
 use crate::process::slots::{Slot, address_hash};
 use crate::store::{Allowance, Store};
@@ -198,7 +198,9 @@ impl Sessions<'_, '_, '_> {
     ) -> Result<(), Error> {
         let grant = session.map_or_else(|| self.hub.grant().clone(), |it| self.grant(it));
         grant.check_publish([topic])?;
-        self.store.publish(topic, Some(data)).map(|_| ())
+        let cursor = self.store.publish(topic, Some(data))?;
+        self.hub.tell(&[Event { topic: topic.clone(), cursor }]);
+        Ok(())
     }
 
     /// Ends a session.

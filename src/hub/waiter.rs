@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::bookmark::{Bookmark, Mark};
 use super::counting::count;
 use super::following::Following;
+use super::hold::{Hold, Instruction, State};
 use super::look::Look;
 use super::notice::{Followed, Notice, Payload, Presence, Remote};
 use super::subscription::Subscription;
@@ -57,6 +58,9 @@ pub trait Renderer {
         Vec::new()
     }
 
+    /// A new answer goes on with the stream.
+    fn renew(&mut self) {}
+
     /// Whether a stream ends here, and its client is to reconnect.
     fn is_done(&self) -> bool {
         false
@@ -91,6 +95,8 @@ pub struct Wanted {
     pub(super) slot: Option<Slot>,
     /// Of a request of a session.
     pub(super) bookmark: Option<Bookmark>,
+    /// How a proxy is to hold the request instead of this program.
+    pub(super) hold: Option<Hold>,
 }
 
 /// One subscriber, its output and what it has received.
@@ -118,6 +124,9 @@ pub struct Waiter {
     ends: Option<Duration>,
     slot: Option<Slot>,
     bookmark: Option<Bookmark>,
+    hold: Option<Hold>,
+    /// Whether the last look has found all.
+    is_whole: bool,
 }
 
 /// What became of one subscriber.
@@ -152,6 +161,7 @@ impl Waiter {
             client,
             slot,
             bookmark,
+            hold,
             ..
         } = wanted;
         let deadline = now.saturating_add(timeout);
@@ -173,6 +183,8 @@ impl Waiter {
             ends: None,
             slot,
             bookmark,
+            hold,
+            is_whole: true,
         }
     }
 
@@ -181,6 +193,16 @@ impl Waiter {
     /// A request of a session takes no event that was found before it knew whether the session
     /// has changed: the client may have subscribed to more in between.
     pub(super) fn take(
+        &mut self,
+        look: &Look,
+        now: Duration,
+        report: &mut dyn FnMut(&Error),
+    ) -> Result<bool, Error> {
+        self.is_whole = self.take_piece(look, now, report)?;
+        Ok(self.is_whole)
+    }
+
+    fn take_piece(
         &mut self,
         look: &Look,
         now: Duration,
@@ -321,13 +343,17 @@ impl Waiter {
     pub(super) fn deliver(&mut self, found: Found, now: Duration) -> Result<Next, Error> {
         match (self.until, found) {
             (Until::Deadline, _) => self.stream(found, now),
-            (Until::FirstUpdate, Found::Updates) => self.render_updates(now).map(Next::End),
+            (Until::FirstUpdate, Found::Updates) => {
+                let body = self.render_updates(now)?;
+                Ok(Next::End(self.with_head(body, false)))
+            }
             (Until::FirstUpdate, Found::Nothing | Found::Terminated) => {
                 let end = match &self.following {
                     Some(following) => Piece::Idle(following.position()),
                     None => Piece::Timeout(self.subscriptions.cursors()),
                 };
-                self.render(&end).map(Next::End)
+                let body = self.render(&end)?;
+                Ok(Next::End(self.with_head(body, found == Found::Nothing)))
             }
         }
     }
@@ -354,58 +380,91 @@ impl Waiter {
     }
 
     fn stream(&mut self, found: Found, now: Duration) -> Result<Next, Error> {
-        let (mut bytes, mut goes_on) = (Vec::new(), true);
+        let (mut body, mut goes_on) = (Vec::new(), true);
         let is_start = !self.has_begun;
-        if is_start {
-            goes_on = self.start(&mut bytes)?;
+        match &self.hold {
+            Some(hold) if hold.is_continued() => self.check(&Piece::Heartbeat)?,
+            _ if is_start => goes_on = self.start(&mut body)?,
+            _ => {}
         }
         match found {
             Found::Updates if goes_on => {
-                bytes.extend(self.render_updates(now)?);
+                body.extend(self.render_updates(now)?);
             }
             Found::Nothing if !is_start && now >= self.started + HEARTBEAT => {
-                bytes.extend(self.render(&Piece::Heartbeat)?);
+                body.extend(self.render(&Piece::Heartbeat)?);
             }
             Found::Terminated => goes_on = false,
             Found::Updates | Found::Nothing => {}
         }
         self.next_piece = self.deadline.min(now + HEARTBEAT);
-        goes_on &= now < self.deadline && !self.renderer.is_done();
+        goes_on &= !self.renderer.is_done();
+        let bytes = self.with_head(body, goes_on);
+        goes_on &= now < self.deadline;
         Ok(if goes_on { Next::Continue(bytes) } else { Next::End(bytes) })
     }
 
     /// A stream without a cursor for each topic ends at once.
-    fn start(&mut self, bytes: &mut Vec<u8>) -> Result<bool, Error> {
+    fn start(&mut self, body: &mut Vec<u8>) -> Result<bool, Error> {
         if let Some(following) = &self.following {
             let (position, is_known) = (following.position(), following.is_known());
             let begin = Piece::Begin { position, is_known, retry_after: self.retry_after };
-            bytes.extend(self.render(&begin)?);
+            body.extend(self.render(&begin)?);
             return Ok(true);
         }
         let cursors = self.subscriptions.all_cursors();
         let is_known = !cursors.is_empty();
-        bytes.extend(self.render(&Piece::Start { cursors, retry_after: self.retry_after })?);
+        body.extend(self.render(&Piece::Start { cursors, retry_after: self.retry_after })?);
         Ok(is_known)
     }
 
-    /// Each piece is checked: a token may have expired.
     fn render(&mut self, piece: &Piece) -> Result<Vec<u8>, Error> {
+        self.check(piece)?;
+        Ok(self.renderer.render(piece))
+    }
+
+    /// Each piece is checked: a token may have expired.
+    fn check(&self, piece: &Piece) -> Result<(), Error> {
         match self.following {
-            Some(_) => self.grant.check_valid(Cursor::now())?,
-            None => self.grant.check_subscribe(piece.topics(), Cursor::now())?,
+            Some(_) => self.grant.check_valid(Cursor::now()),
+            None => self.grant.check_subscribe(piece.topics(), Cursor::now()),
         }
-        let body = self.renderer.render(piece);
+    }
+
+    /// The body, after the head if that is not written. A proxy may hold the request then.
+    fn with_head(&mut self, body: Vec<u8>, may_hold: bool) -> Vec<u8> {
         if self.has_begun {
-            return Ok(body);
+            return body;
         }
         self.has_begun = true;
         // It may depend on the first piece.
         let head = self.renderer.head().retry_after(self.retry_after);
+        let hold = self.hold.take().filter(|hold| may_hold && hold.may_begin_with(body.len()));
+        let instructions = hold.and_then(|hold| self.instructions(&hold));
+        let head = instructions
+            .into_iter()
+            .flatten()
+            .fold(head, |head, (name, value)| head.header(name, value));
         let response = match self.until {
             Until::FirstUpdate => head.body(body),
             Until::Deadline => head.start_stream(body),
         };
-        Ok(response.with_cors(self.grant.allowed_origin()).bytes())
+        response.with_cors(self.grant.allowed_origin()).bytes()
+    }
+
+    /// What a proxy is told about the hold.
+    fn instructions(&mut self, hold: &Hold) -> Option<Vec<Instruction>> {
+        let heartbeat = self.renderer.render(&Piece::Heartbeat);
+        self.renderer.renew();
+        let state = State {
+            subscriptions: self.subscriptions.positions(),
+            following: self.following.as_ref(),
+            grant: &self.grant,
+            renderer: self.renderer.save(),
+            heartbeat,
+            is_whole: self.is_whole,
+        };
+        hold.instructions(&state)
     }
 
     /// The answer to a request that cannot be served any longer. A stream only ends: its
@@ -413,9 +472,15 @@ impl Waiter {
     pub(super) fn refuse(&self, error: &Error) -> Vec<u8> {
         // A poll that has its answer may not have sent it.
         let is_sent = matches!(self.until, Until::Deadline) || self.is_ending();
-        match self.has_begun && is_sent {
-            true => Vec::new(),
-            false => self.renderer.refuse(error).with_cors(self.grant.allowed_origin()).bytes(),
+        match (self.has_begun && is_sent, &self.hold) {
+            (true, _) => Vec::new(),
+            // A proxy that reads no error ends the stream.
+            (false, Some(hold)) if hold.is_continued() && error.status() < 500 => {
+                self.renderer.head().body("").bytes()
+            }
+            (false, _) => {
+                self.renderer.refuse(error).with_cors(self.grant.allowed_origin()).bytes()
+            }
         }
     }
 
@@ -525,6 +590,8 @@ impl Record {
             ends: self.ends,
             slot: (!names.is_empty()).then(|| Slot::from(names)),
             bookmark,
+            hold: None,
+            is_whole: true,
         })
     }
 }

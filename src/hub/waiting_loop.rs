@@ -1006,6 +1006,7 @@ mod tests {
             client: None,
             slot: None,
             bookmark: None,
+            hold: None,
         };
         let null: &'static File =
             Box::leak(Box::new(File::options().write(true).open("/dev/null").unwrap()));

@@ -2,6 +2,7 @@
 
 pub mod all;
 pub mod bayeux;
+mod grip;
 pub mod mercure;
 pub mod novcomet;
 mod options;

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each entry of src and its layer.
-const LAYERS: [(&str, u8); 14] = [
+const LAYERS: [(&str, u8); 15] = [
     ("main", 8),
     ("lib", 7),
     ("doctor", 6),
@@ -16,6 +16,7 @@ const LAYERS: [(&str, u8); 14] = [
     ("hub", 3),
     ("auth", 2),
     ("store", 2),
+    ("grip", 2),
     ("settings", 2),
     ("cgi", 1),
     ("net", 1),

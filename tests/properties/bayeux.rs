@@ -159,6 +159,10 @@ fn say(scratch: &Scratch, body: &[u8]) -> std::result::Result<Option<Vec<Value>>
         together: &|_: &dyn Store| None,
         leaders: &|_: &dyn Store| None,
         sessions: config.sessions(),
+        proxies: &config.proxies,
+        holder: None,
+        restore: |_| None,
+        report: &|_| (),
     };
     let about = || About { version: "", protocols: Vec::new(), store: None };
     let open = || Ok(scratch.open(KEEP_ALL));

@@ -91,7 +91,12 @@ fn keys() -> &'static [Key] {
             let path = scratch.store().join(name);
             fs::write(&path, key).unwrap();
             fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
-            Key::read(&KeyFile { path, algorithm: Algorithm::parse(name).unwrap() }).unwrap()
+            Key::read(&KeyFile {
+                setting: "NOVCOMET_TOKEN_KEY",
+                path,
+                algorithm: Algorithm::parse(name).unwrap(),
+            })
+            .unwrap()
         };
         KEYS.map(read).into()
     })

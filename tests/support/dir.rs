@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::ops::Deref;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -72,6 +72,12 @@ pub fn make_dir(path: &Path, mode: u32) {
 pub fn make_file(path: &Path, content: impl AsRef<[u8]>, mode: u32) {
     fs::write(path, content).unwrap_or_else(|error| panic!("write {}: {error}", path.display()));
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+/// Lets the web server's user read a file, if root starts the server.
+pub fn give_to_the_server(path: &Path) {
+    fs::set_permissions(path, Permissions::from_mode(0o640)).unwrap();
+    let _ = chown(path, None, Some(33));
 }
 
 /// Copies a program by cp(1). If this process wrote the copy, a child that another

@@ -9,6 +9,7 @@ pub mod dir;
 pub mod exposition;
 pub mod host;
 pub mod process;
+pub mod pushpin;
 pub mod server;
 pub mod store;
 pub mod tokens;

@@ -2,13 +2,13 @@
 
 use std::fs::{self, Permissions};
 use std::io::Write;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
-use super::dir::TempDir;
+use super::dir::{TempDir, give_to_the_server};
 
 const SIGNER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/tokens.mjs");
 
@@ -39,8 +39,7 @@ impl Keys {
 
     /// Makes the key readable for the web server's user if root starts the server.
     pub fn give_to_the_server(&self, name: &str) {
-        self.allow(name, 0o640);
-        let _ = chown(self.path(name), None, Some(33));
+        give_to_the_server(&self.0.join(name));
     }
 
     pub fn sign(&self, drafts: &[Draft]) -> Vec<String> {

@@ -76,6 +76,15 @@ impl Pattern {
         Self { source: Source::Exact(topic), matcher }
     }
 
+    /// The only topic that it selects, if it was made of one.
+    #[must_use]
+    pub fn topic(&self) -> Option<&Topic> {
+        match &self.source {
+            Source::Exact(topic) => Some(topic),
+            _ => None,
+        }
+    }
+
     /// Every topic: `*` in both generations of Mercure.
     #[must_use]
     pub fn every() -> Self {

@@ -164,6 +164,10 @@ impl Renderer for EventStream {
         name + id + sse::data_size(&message.data) + 1
     }
 
+    fn renew(&mut self) {
+        self.ids = 0;
+    }
+
     fn is_done(&self) -> bool {
         self.ids >= IDS
     }

@@ -1,6 +1,6 @@
 //! An HTTP/1.1 client that can leave a request in flight.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -23,8 +23,13 @@ impl Exchange {
     /// Sends `request`, such as `GET /comet.cgi?x=y`, with `headers`, each one
     /// line without its end, and `body`.
     pub fn send(port: u16, request: &str, headers: &[&str], body: &[u8]) -> Self {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect");
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self::try_send(port, request, headers, body).expect("a server that accepts a request")
+    }
+
+    /// The same; fails if the server is not there.
+    pub fn try_send(port: u16, request: &str, headers: &[&str], body: &[u8]) -> io::Result<Self> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
         let mut message = format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
         for header in headers {
             message += header;
@@ -36,8 +41,14 @@ impl Exchange {
             message += "\r\n";
         }
         message += "\r\n";
-        stream.write_all(&[message.as_bytes(), body].concat()).expect("send");
-        Self(stream)
+        stream.write_all(&[message.as_bytes(), body].concat())?;
+        Ok(Self(stream))
+    }
+
+    /// The same with another limit of the time between two parts of the answer.
+    pub fn within(self, time: Duration) -> Self {
+        self.0.set_read_timeout(Some(time)).unwrap();
+        self
     }
 
     /// The answer to a request without headers; `None` if the connection is refused or the
@@ -115,6 +126,18 @@ impl Incoming {
             }
             read_more(&mut self.stream, &mut self.rest)?;
         }
+    }
+
+    /// The body up to these bytes, or to its end.
+    pub fn until(mut self, end: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while !bytes.windows(end.len()).any(|part| part == end) {
+            match self.part() {
+                Some(part) => bytes.extend(part),
+                None => break,
+            }
+        }
+        bytes
     }
 
     /// The content of a complete chunk; empty for the last one.

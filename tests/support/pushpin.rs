@@ -1,0 +1,123 @@
+//! A real Pushpin in front of a web server, on free ports of loopback. It ends when it is dropped.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::dir::{TempDir, give_to_the_server};
+use super::host::{free_port, program};
+use super::process::signal;
+use super::server::Exchange;
+use super::wait::{comes_true, eventually};
+
+/// The topic of the request that tries whether it holds one.
+const TRIAL: &str = "trial-of-the-proxy";
+
+/// A proxy that signs with a secret of its own.
+pub struct Pushpin {
+    root: TempDir,
+    secret: String,
+    pub port: u16,
+    control: u16,
+    /// The proxy, and the part that sends its requests.
+    running: Option<[Child; 2]>,
+}
+
+impl Pushpin {
+    /// Chooses ports and a secret. It is not running.
+    pub fn new() -> Self {
+        let root = TempDir::new();
+        let random = fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap();
+        let secret = random.trim().to_owned();
+        fs::write(root.join("key"), &secret).unwrap();
+        give_to_the_server(&root.join("key"));
+        Self { root, secret, port: free_port(), control: free_port(), running: None }
+    }
+
+    /// The control URL.
+    pub fn control(&self) -> String {
+        format!("http://127.0.0.1:{}", self.control)
+    }
+
+    /// The file of the secret.
+    pub fn key(&self) -> String {
+        self.root.join("key").display().to_string()
+    }
+
+    /// Starts in front of the server at this port, and waits until it answers.
+    pub fn start(&mut self, server: u16) {
+        fs::write(self.root.join("routes"), format!("* 127.0.0.1:{server}\n")).unwrap();
+        self.configure("pushpin.conf", include_str!("pushpin.conf"));
+        self.configure("zurl.conf", include_str!("zurl.conf"));
+        let config = |file: &str| format!("--config={}", self.root.join(file).display());
+        let mut zurl = Command::new(program("zurl"));
+        zurl.arg(config("zurl.conf"));
+        let mut pushpin = Command::new(program("pushpin"));
+        let path = std::env::var("PATH").unwrap_or_default();
+        let own = packages().join("usr/bin");
+        pushpin.arg(config("pushpin.conf")).env("PATH", format!("{}:{path}", own.display()));
+        let start = |command: &mut Command| {
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap()
+        };
+        self.running = Some([start(&mut pushpin), start(&mut zurl)]);
+        eventually("Pushpin holds a request", || self.holds());
+    }
+
+    /// Until all its parts have started, it refuses requests or leaves them without an answer.
+    fn holds(&self) -> bool {
+        let request = format!("GET /comet.cgi?subscribed[{TRIAL}]=&stream=1");
+        let sent = Exchange::try_send(self.port, &request, &[], b"").ok();
+        let incoming = sent.and_then(|sent| sent.within(Duration::from_secs(1)).incoming());
+        incoming.is_some_and(|incoming| incoming.status == 200)
+    }
+
+    fn configure(&self, file: &str, text: &str) {
+        let text = text
+            .replace("@ROOT@", self.root.to_str().unwrap())
+            .replace("@PACKAGES@", packages().to_str().unwrap())
+            .replace("@PORT@", &self.port.to_string())
+            .replace("@CONTROL@", &self.control.to_string())
+            .replace("@KEY@", &self.secret);
+        fs::write(self.root.join(file), text).unwrap();
+    }
+
+    /// Ends it. The connections that it holds are cut.
+    pub fn stop(&mut self) {
+        let Some(mut running) = self.running.take() else { return };
+        signal("TERM", &running.each_ref().map(Child::id));
+        for child in &mut running {
+            if !comes_true(|| child.try_wait().unwrap().is_some()) {
+                let _ = child.kill();
+            }
+            let _ = child.wait();
+        }
+    }
+
+    /// How many requests of one channel it has begun to hold. It asks for the first ones again as
+    /// soon as it has subscribed to the channel.
+    pub fn held(&self) -> usize {
+        let log = fs::read_to_string(self.root.join("pushpin-handler.log")).unwrap_or_default();
+        let is_first = |line: &&str| {
+            let is_hold = line.contains(" subscribe http://") && !line.ends_with(" retry");
+            is_hold && !line.contains(TRIAL)
+        };
+        log.lines().filter(is_first).count()
+    }
+}
+
+impl Drop for Pushpin {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Where tests/unpack has put it.
+fn packages() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/target/packages"))
+}
