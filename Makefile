@@ -156,11 +156,12 @@ bench: packages-bench     ## measures, beside nchan and Pushpin; ROWS="start wak
 # The documents, the shipped configurations and the comments of all programs are checked.
 ENGLISH = README.md DESIGN.md CONTRIBUTING.md CHANGELOG.md docs/*.md docs/comet.cgi.1 \
     apache-conf/*.conf lighttpd-conf/*.conf tmpfiles.d/*.conf cgi-bin/.htaccess tests/*/*.mjs
-lint:                     ## checks format, style, and the English of documents and comments
+lint:                     ## checks format, style, the public surface, and the English of documents and comments
 	cargo fmt --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --features tls -- -D warnings
+	tests/surface tests/surface.txt
 	tests/english $(ENGLISH) $$(find src tests benches examples -name node_modules -prune -o -name "*.rs" -print)
 
 # Copies what `make` has built, and never compiles: root often has no Rust.

@@ -2,6 +2,9 @@
 //! reads a CGI environment, publishes an event or waits for one, answers, exits.
 //!
 //! The data flows one way: `cgi` → `protocol` → `hub` → `store` and back.
+//!
+//! The public interface is small on purpose: [`NovComet`], the builder of a program that checks for
+//! events, and [`run`], the executable itself. `tests/surface.txt` lists all of it.
 
 // They are public for the tests, the benches and the fuzz targets only.
 #[doc(hidden)]
@@ -32,7 +35,7 @@ use std::collections::BTreeSet;
 use std::env;
 use std::ffi::OsString;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use auth::Access;
 use auth::access::{HubUrl, Metrics};
@@ -98,10 +101,10 @@ impl NovComet {
     /// without events. Any client can ask for any topic. `check` is asked for topics of
     /// other requests too, because subscribers wait in one process; it must not depend on
     /// the environment of its own.
-    pub fn check<T: Into<Cursor>>(self, check: impl Fn(&str) -> Option<T>) -> ExitCode {
-        let check = |id: &str| check(id).map(Into::into);
+    pub fn check(self, check: impl Fn(&str) -> Option<SystemTime>) -> ExitCode {
+        let check = |id: &str| check(id).map(Cursor::from);
         let open = || -> Box<dyn Store + '_> { Box::new(CheckStore(&check)) };
-        run(|name| self.preset(name), Some(&open)).unwrap_or(SUCCESS).into()
+        serve(|name| self.preset(name), Some(&open)).unwrap_or(SUCCESS).into()
     }
 
     fn preset(self, name: &str) -> Option<OsString> {
@@ -113,19 +116,23 @@ impl NovComet {
     }
 }
 
-/// Serves the request of this process, with its environment and standard
-/// streams. Returns the exit status, or `None` without a request. It needs
-/// nothing that std does before `main`.
+/// The executable: serves the request of this process, with its environment and standard
+/// streams. Without a request it obeys its arguments, as at a shell. Returns the exit status.
+/// It needs nothing that std does before `main`.
+///
+/// ```no_run
+/// fn main() -> std::process::ExitCode {
+///     novcomet::run().into()
+/// }
+/// ```
 #[must_use]
-pub fn serve() -> Option<u8> {
+pub fn run() -> u8 {
     sandbox::open_standard_streams();
-    run(|_| None, None)
+    serve(|_| None, None).unwrap_or_else(shell)
 }
 
 /// Obeys the arguments of this process. A person at a shell has the rights of an administrator.
-/// Returns the exit status.
-#[must_use]
-pub fn shell() -> u8 {
+fn shell() -> u8 {
     match shell::parse(env::args_os().skip(1)) {
         Ok(Asked::Help) => print!("{USAGE}"),
         Ok(Asked::Version) => println!("comet.cgi {}", env!("CARGO_PKG_VERSION")),
@@ -179,8 +186,9 @@ fn variable(name: &str) -> Option<OsString> {
     env::var_os(name)
 }
 
-/// Serves the request that the environment describes. `preset` has settings of lower rank.
-fn run(preset: impl Fn(&str) -> Option<OsString> + Copy, own: Own) -> Option<u8> {
+/// Serves the request that the environment describes, if there is one. `preset` has settings of
+/// lower rank.
+fn serve(preset: impl Fn(&str) -> Option<OsString> + Copy, own: Own) -> Option<u8> {
     sandbox::expect_signals();
     let request = Request::from_env(variable)?;
     let config = Config::load(variable, preset);

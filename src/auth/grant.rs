@@ -34,7 +34,7 @@ pub(super) enum Publishes {
     Nowhere,
 }
 
-/// The rights of one request, and their expiry. Only [`authorize`](super::authorize) grants
+/// The rights of one request, and their expiry. Only `authorize` grants
 /// rights, and only a process of the same user and executable hands them on.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Grant {

@@ -74,7 +74,7 @@ pub fn is_shortened(topic: &Topic) -> bool {
     !fits(&encoded(topic))
 }
 
-/// The reverse of [`file_name`]; `None` for a name that no topic has.
+/// The reverse of `file_name`; `None` for a name that no topic has.
 #[must_use]
 pub fn topic_of(name: &[u8]) -> Option<Named> {
     let encoded = std::str::from_utf8(name).ok()?.strip_suffix(SUFFIX)?;
