@@ -1,7 +1,5 @@
 //! The CGI executable.
-#![no_main]
-
-use std::ffi::c_int;
+#![cfg_attr(target_env = "gnu", no_main)]
 
 /// The function that the C library calls. Rust's own start of a program reads
 /// /proc/self/maps and makes a stack for the handler of a stack overflow. That
@@ -9,8 +7,15 @@ use std::ffi::c_int;
 /// output. `run` does the necessary parts.
 // The attribute is unsafe because two functions with this name would clash. This
 // is the only one.
+#[cfg(target_env = "gnu")]
 #[allow(unsafe_code)]
 #[unsafe(no_mangle)]
-extern "C" fn main() -> c_int {
+extern "C" fn main() -> std::ffi::c_int {
+    novcomet::run().into()
+}
+
+/// Only the GNU C library tells Rust the arguments without that start.
+#[cfg(not(target_env = "gnu"))]
+fn main() -> std::process::ExitCode {
     novcomet::run().into()
 }
