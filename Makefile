@@ -27,6 +27,9 @@ FUZZ_PACKAGES = gcc g++ libc6-dev
 BENCH_PACKAGES = $(TEST_PACKAGES) perl libargon2-1 libmagic1 libsodium23 libxml2 \
     libqt5network5 libzmq5 gnuplot-nox
 BARE_PACKAGES = debootstrap iproute2
+DEB_PACKAGES = gcc libc6-dev debhelper fakeroot lintian
+# A linker for another processor, and an emulator that starts what it has linked.
+CROSS_PACKAGES = gcc libc6-dev gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 # An installed Node.js serves if it is version 18 (Debian 12) or later.
 NODE_PACKAGES := $(shell { command -v node && command -v npm; } >/dev/null || echo nodejs npm)
 NODE_VERSION = 18
@@ -49,11 +52,16 @@ TARGET = $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 # One static image, loaded where it was linked: nothing to resolve at start, and
 # so nothing that RELRO would protect afterwards but a call and two page faults.
 # The last is Ed25519 without a second form of it for newer processors: 14 kB.
-STATIC = RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static -C relro-level=off \
-    --cfg curve25519_dalek_backend=\"serial\""
+STATIC_FLAGS = -C target-feature=+crt-static -C relocation-model=static -C relro-level=off \
+    --cfg curve25519_dalek_backend=\"serial\"
+STATIC = RUSTFLAGS="$(STATIC_FLAGS)"
+# The same bytes wherever it is built: the crates' sources are named by no home.
+REMAP = --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
 # `make FEATURES=tls` builds what speaks TLS to a Redis; it is half as large again.
 FEATURES =
 CARGO_RELEASE = --release --locked --target $(TARGET) --features "$(FEATURES)"
+BUILD = RUSTFLAGS="$(STATIC_FLAGS) $(REMAP)" cargo build $(CARGO_RELEASE) --bin comet
+BUILT = $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/release/comet
 CARGO_TESTS = --profile tests --locked --target $(TARGET) --features tls
 
 # How long `make fuzz` tries each property.
@@ -61,12 +69,13 @@ SECONDS = 60
 TOOLS   = $(CURDIR)/target/tools
 
 .PHONY: all toolchain help demo test check bare bare-long soak fuzz bench lint minify install uninstall clean \
-    packages-demo packages-test packages-bare packages-fuzz packages-bench
+    deb test-deb reproducible cross \
+    packages-demo packages-test packages-bare packages-fuzz packages-bench packages-deb packages-cross
 
 all: toolchain            ## builds cgi-bin/comet.cgi
 	@command -v cc >/dev/null || { echo "A C compiler is missing, by which Rust links: on Debian, apt install gcc libc6-dev" >&2; exit 1; }
-	$(STATIC) cargo build $(CARGO_RELEASE)
-	cp $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/release/comet cgi-bin/comet.cgi
+	$(BUILD)
+	cp $(BUILT) cgi-bin/comet.cgi
 
 # Before anything is installed or built.
 RUST_VERSION = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
@@ -79,7 +88,7 @@ toolchain:
 
 help:                     ## lists what make can do
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
-	@echo "demo, test, bare, soak, bench and fuzz install the packages that they need, by sudo unless you are root."
+	@echo "demo, test, bare, deb, cross, soak, bench and fuzz install the packages that they need, by sudo unless you are root."
 
 demo: toolchain packages-demo all   ## serves the demo page on a port of loopback, until Ctrl-C
 	demo/run
@@ -211,6 +220,34 @@ MOVE_FROM_CGI_BIN = test ! -e $(DESTDIR)$(CGI_BIN)/comet.cgi || { \
     rm $(DESTDIR)$(CGI_BIN)/comet.cgi; rmdir --ignore-fail-on-non-empty $(DESTDIR)$(CGI_BIN); \
     echo "$(CGI_BIN)/comet.cgi is now $(LIBEXECDIR)/comet.cgi: restart the web server"; }
 
+# Built beside the checkout's own files, because debhelper leaves files of its own. Rust
+# may be from rustup, of which dpkg does not know.
+DEB = target/deb
+deb: all packages-deb     ## builds a Debian package in target/deb, and checks it by lintian
+	rm -rf $(DEB)
+	mkdir -p $(DEB)/novcomet
+	git -c safe.directory='*' ls-files -z | tar -c --null --files-from - | tar -x -C $(DEB)/novcomet
+	cp cgi-bin/comet.cgi $(DEB)/novcomet/cgi-bin
+	cd $(DEB)/novcomet && dpkg-buildpackage --build=binary --no-sign --no-check-builddeps
+	rm -r $(DEB)/novcomet
+	lintian --fail-on error,warning $(DEB)/*.changes
+test-deb: deb packages-bare  ## installs, upgrades and purges that package on fresh Debians, with their servers
+	$(BARE) deb
+
+# The last commit, from two directories, homes and caches of cargo.
+reproducible: toolchain packages-deb  ## builds the executable and the package twice, and compares them
+	tests/reproducible
+
+# Other processors and another C library. Each starts once.
+CROSS_TARGETS = aarch64-unknown-linux-gnu aarch64-unknown-linux-musl x86_64-unknown-linux-musl
+cross: toolchain packages-cross $(addprefix cross-,$(CROSS_TARGETS))  ## builds the executable for aarch64 and for musl, in target/TARGET/release
+cross-%: TARGET = $*
+cross-%:
+	rustup target list --installed | grep -qx $* || rustup target add $*
+	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
+	    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=aarch64-linux-gnu-gcc $(BUILD)
+	$(if $(filter aarch64-%,$*),qemu-aarch64) $(BUILT) --version
+
 clean:                    ## removes what was built
 	cargo clean
 	cargo clean --manifest-path fuzz/Cargo.toml
@@ -225,6 +262,10 @@ packages-test:
 	    echo "make test needs Node.js $(NODE_VERSION) or later; $$(command -v node) is $$(node --version)" >&2; exit 1; }
 packages-bare:
 	@tests/packages bare $(BARE_PACKAGES)
+packages-deb:
+	@tests/packages deb $(DEB_PACKAGES)
+packages-cross:
+	@tests/packages cross $(CROSS_PACKAGES)
 packages-fuzz:
 	@tests/packages fuzz $(FUZZ_PACKAGES)
 packages-bench:
