@@ -11,4 +11,5 @@ mod house {
     mod layers;
     mod properties;
     mod security;
+    mod versions;
 }

@@ -6,17 +6,18 @@ const PROTOCOL: &str = include_str!("../../docs/protocol.md");
 
 /// The example of docs/protocol.md, of the present version.
 fn quote(example: &str) -> String {
+    let example = example.replace("VERSION", env!("CARGO_PKG_VERSION"));
     assert!(PROTOCOL.contains(&format!("    {example}\n")), "not in docs/protocol.md: {example}");
-    example.replace("0.1.0", env!("CARGO_PKG_VERSION"))
+    example
 }
 
 fn brief() -> String {
-    quote(r#"{"version":"0.1.0","protocols":["bayeux","mercure","novcomet"]}"#)
+    quote(r#"{"version":"VERSION","protocols":["bayeux","mercure","novcomet"]}"#)
 }
 
 fn whole(store: &Store) -> String {
     let whole = quote(
-        r#"{"version":"0.1.0","protocols":["bayeux","mercure","novcomet"],"store":"file:///dev/shm"}"#,
+        r#"{"version":"VERSION","protocols":["bayeux","mercure","novcomet"],"store":"file:///dev/shm"}"#,
     );
     whole.replace("/dev/shm", store.0.to_str().unwrap())
 }

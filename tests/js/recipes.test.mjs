@@ -15,6 +15,7 @@ it('each recipe has a test', () => {
 });
 
 it('each block of code is a recipe, but for the installation of the package', () => {
+  const {version} = JSON.parse(read('../../package.json'));
   const rest = read('../../docs/recipes.md').replace(/<!-- test: \S+ -->\n\n(?: {4}.*\n|\n)+/g, '');
-  assert.deepEqual(rest.match(/^ {4}.*/gm), ['    npm install /path/to/novcomet-0.1.0.tgz']);
+  assert.deepEqual(rest.match(/^ {4}.*/gm), [`    npm install /path/to/novcomet-${version}.tgz`]);
 });
