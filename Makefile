@@ -87,7 +87,7 @@ toolchain:
 	}
 
 help:                     ## lists what make can do
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
 	@echo "demo, test, bare, deb, cross, soak, bench and fuzz install the packages that they need, by sudo unless you are root."
 
 demo: toolchain packages-demo all   ## serves the demo page on a port of loopback, until Ctrl-C
@@ -163,7 +163,7 @@ bench: packages-bench     ## measures, beside nchan and Pushpin; ROWS="start wak
 	test -n "$(ROWS)" || gnuplot benches/curves.gp
 
 # The documents, the shipped configurations and the comments of all programs are checked.
-ENGLISH = README.md DESIGN.md CONTRIBUTING.md CHANGELOG.md docs/*.md docs/comet.cgi.1 \
+ENGLISH = README.md DESIGN.md CONTRIBUTING.md CHANGELOG.md docs/*.md docs/comet.cgi.1 debian/README.Debian \
     apache-conf/*.conf lighttpd-conf/*.conf tmpfiles.d/*.conf cgi-bin/.htaccess tests/*/*.mjs
 lint:                     ## checks format, style, the public surface, and the English of documents and comments
 	cargo fmt --check
