@@ -8,12 +8,13 @@ use crate::support::SOURCE;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The file, and what it has before and after the version.
-const PLACES: [(&str, &str, &str); 5] = [
+const PLACES: [(&str, &str, &str); 6] = [
     ("Cargo.lock", "\nname = \"novcomet\"\nversion = \"", "\"\n"),
     ("fuzz/Cargo.lock", "\nname = \"novcomet\"\nversion = \"", "\"\n"),
     ("package.json", "\n  \"version\": \"", "\",\n"),
     ("debian/changelog", "novcomet (", "-"),
     ("docs/comet.cgi.1", ".TH COMET.CGI 1 ", "\" \"User Commands\"\n"),
+    ("CHANGELOG.md", "\n## ", "\n"),
 ];
 
 fn read(file: &str) -> String {
@@ -29,8 +30,7 @@ fn between<'t>(text: &'t str, before: &str, after: &str) -> &'t str {
 #[test]
 fn version_is_the_same_everywhere() {
     for (file, before, after) in PLACES {
-        let text = read(file);
-
+        let text = read(file).replacen("\n## Unreleased\n", "\n", 1);
         let found = between(&text, before, after);
         // A date stands beside it in the changelog and in the manual.
         assert!(found.split([' ', '"']).any(|word| word == VERSION), "{file}: {found:?}");
