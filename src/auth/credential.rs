@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use url::form_urlencoded;
 
 use super::claims::Generation;
-use crate::cgi::{Body, Request};
+use crate::cgi::Request;
 use crate::error::Error;
 
 /// The cookie in which the libraries of Mercure put a token, for 0.x and for our own wire.
@@ -69,7 +69,7 @@ impl Places {
     }
 
     fn refuse(self, request: &Request) -> bool {
-        let is_in_form = matches!(&request.body, Body::Form(form) if has_token(form.as_bytes()));
+        let is_in_form = request.form().is_some_and(|form| has_token(form.as_bytes()));
         match self.parameters {
             Parameters::Refused => is_in_form || has_token(&request.query),
             Parameters::RefusedInUrl => has_token(&request.query),

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
 
+use url::form_urlencoded;
+
 use crate::error::Error;
 
 /// Longest query string, in bytes. Apache takes no request line above 8190.
@@ -129,6 +131,7 @@ pub fn is_from_server(variable: impl Fn(&str) -> Option<OsString>) -> bool {
 }
 
 const EVENTS: &[u8] = b"text/event-stream";
+const FORM: &[u8] = b"application/x-www-form-urlencoded";
 
 impl Request {
     /// Reads the meta-variables; a header is one too (RFC 3875 §4.1.18). `None`
@@ -210,6 +213,33 @@ impl Request {
         Ok(())
     }
 
+    /// The parameters in the body. With a topic to publish to in the query, the body is the
+    /// message, and has none.
+    #[must_use]
+    pub fn form(&self) -> Option<&str> {
+        match &self.body {
+            Body::Form(form) if !self.names_topic() => Some(form),
+            _ => None,
+        }
+    }
+
+    /// Whether the client has said that the body is a form. A body of no type may be one.
+    #[must_use]
+    pub fn declares_form(&self) -> bool {
+        self.media_type() == FORM
+    }
+
+    fn names_topic(&self) -> bool {
+        let mut parameters = form_urlencoded::parse(&self.query);
+        parameters.any(|(name, id)| name == "publish" && !id.is_empty())
+    }
+
+    /// `Content-Type` without its parameters, in small letters.
+    fn media_type(&self) -> Vec<u8> {
+        let essence = self.content_type.split(|&byte| byte == b';').next().unwrap_or_default();
+        essence.trim_ascii().to_ascii_lowercase()
+    }
+
     fn checked_body(&self, stdin: impl Read, max_body: usize) -> Result<Body, Error> {
         match self.method {
             Method::Other => Err(Error::MethodNotAllowed),
@@ -232,9 +262,8 @@ impl Request {
         if self.has_length() && length == 0 {
             return Ok(Body::Empty);
         }
-        let essence = self.content_type.split(|&byte| byte == b';').next().unwrap_or_default();
-        let essence = essence.trim_ascii().to_ascii_lowercase();
-        if essence.starts_with(b"multipart/") {
+        let media_type = self.media_type();
+        if media_type.starts_with(b"multipart/") {
             return Err(Error::UnsupportedBody);
         }
         let body = match self.has_length() {
@@ -245,9 +274,9 @@ impl Request {
             return Ok(Body::Empty);
         }
         let text = String::from_utf8(body).map_err(|_| Error::UnsupportedBody)?;
-        Ok(match essence.as_slice() {
-            b"" | b"application/x-www-form-urlencoded" => Body::Form(text),
-            _ => Body::Text(text),
+        Ok(match media_type.is_empty() || self.declares_form() {
+            true => Body::Form(text),
+            false => Body::Text(text),
         })
     }
 }

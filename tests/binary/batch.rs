@@ -108,7 +108,7 @@ fn invalid_batch_is_refused_whole() {
         send(&store, entries).answer().assert_problem(400);
     }
     let batch = batch(&format!("[{one}]"));
-    store.query("publish=b").form(&batch).answer().assert_problem(400);
+    store.query(&format!("{batch}&publish=b")).method("POST").answer().assert_problem(400);
     store.query("").form(&format!("{batch}&publish=b")).answer().assert_problem(400);
     store.query("").form(r#"batch=[{"publish":"%FF"}]"#).answer().assert_problem(400);
     for method in ["GET", "HEAD"] {

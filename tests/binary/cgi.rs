@@ -243,6 +243,48 @@ fn message_is_published_in_every_form() {
     assert_eq!(store.names(), [""; 0]);
 }
 
+/// Someone relays a text of somebody else, as curl and webhooks send it.
+#[test]
+fn no_message_chooses_a_topic() {
+    let form = "application/x-www-form-urlencoded";
+    for (kind, body, data) in [
+        ("", r#"{"a":"x=1&publish=evil&data=2"}"#, None),
+        (form, r#"{"a":"x=1&publish=evil&data=2"}"#, None),
+        (form, "publish=evil&data=2", None),
+        ("", "data=2&publish=evil", None),
+        (form, "data=2&publish=evil&publish=", Some("2")),
+        (form, "wait=x&subscribed[a]=x&token=x&authorization=x", None),
+        (form, "data=&token=x", Some("")),
+        ("", "token=x", None),
+        (form, "batch=[{\"publish\":\"evil\"}]", None),
+    ] {
+        let store = Store::new();
+        let post = store.query("publish=a").form(body).variable("CONTENT_TYPE", kind);
+        assert_eq!(post.answer().status(), 200, "{body}");
+        assert_eq!(store.names(), ["a.comet"], "{body}");
+        let message = serde_json::to_string(data.unwrap_or(body)).unwrap();
+        let news = store.query("subscribed[a]=earliest").answer().body;
+        assert!(news.contains(&format!(r#","data":{message}}}]"#)), "{news}");
+    }
+}
+
+/// A payload that would be lost, and a body where the parameters are not looked for.
+#[test]
+fn misplaced_message_is_refused() {
+    let store = Store::new();
+    for nested in ["publish=a&data[a]=1", "publish=a&data%5B%5D=1&data=x"] {
+        let answer = store.query("").form(nested).answer();
+        answer.assert_problem(400);
+        assert!(answer.body.contains("data is one text"), "{answer:?}");
+        store.query(nested).answer().assert_problem(400);
+    }
+    let json = store.query("").form(r#"{"publish":"a","data":"b"}"#);
+    let answer = json.variable("CONTENT_TYPE", "application/json").answer();
+    answer.assert_problem(400);
+    assert!(answer.body.contains("this body is no form"), "{answer:?}");
+    assert_eq!(store.names(), [""; 0]);
+}
+
 #[test]
 fn several_topics_get_the_same_message() {
     let store = Store::new();

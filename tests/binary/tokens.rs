@@ -330,6 +330,8 @@ fn token_comes_from_header_or_cookie() {
         let form = house.with("", &good).form(&query).answer();
         assert_unauthorized(&form, "a subscriber's token in the form beside the header");
     }
+    let message = house.with("publish=a", &good).form("token=is+a+word").answer();
+    assert_eq!(message.status(), 200, "the body is a message: {message:?}");
     let free = house.ask("subscribed[public]=0&wait=0&token=x").answer();
     assert_eq!(free.status(), 200, "where no grant is needed, it is a parameter like others");
 }

@@ -32,6 +32,10 @@ const INFO: &str = "info[";
 /// The beginning of the parameter with a topic whose subscribers are asked for.
 const WHO: &str = "who[";
 
+/// Answered to a body of another type, such as JSON, without a topic for it.
+const NO_FORM: &str = "this body is no form (application/x-www-form-urlencoded): send the \
+    parameters in a form or in the query, such as ?publish=ID for a body that is the message";
+
 /// What URL patterns and topics without a host are relative to.
 const BASE: &str = "http://localhost/";
 
@@ -49,11 +53,13 @@ pub fn parse(request: &Request, max_data: usize) -> Result<Command, Error> {
     }
     let mut parameters = Parameters::default();
     parameters.add_all(&request.query)?;
-    match &request.body {
-        Body::Form(form)
-            if parameters.add_all(form.as_bytes())? || parameters.publish.is_empty() => {}
-        Body::Form(text) | Body::Text(text) => parameters.data = Some(text.clone()),
-        Body::Empty => {}
+    match (&request.body, request.form()) {
+        (Body::Empty, _) => {}
+        (_, Some(form)) => parameters.add_all(form.as_bytes())?,
+        (Body::Form(text), None) if request.declares_form() && text.starts_with("data=") => {
+            parameters.add(first_field(text))?;
+        }
+        (Body::Form(text) | Body::Text(text), None) => parameters.data = Some(text.clone()),
     }
     if parameters.data.as_ref().is_some_and(|data| data.len() > max_data) {
         return Err(Error::MessageTooLong(max_data));
@@ -99,7 +105,7 @@ impl Parameters {
         }
         match (self.publish.is_empty(), self.subscribed.is_empty()) {
             (true, true) if self.about => Ok(Command::About),
-            (true, true) => self.inquiry(&request.path).map(Command::Ask),
+            (true, true) => self.inquiry(request).map(Command::Ask),
             (false, _) => Ok(Command::Publish {
                 topics: self.publish,
                 data: self.data,
@@ -116,7 +122,8 @@ impl Parameters {
     }
 
     /// A question about the server, by a parameter or at a URL of its own.
-    fn inquiry(self, path: &str) -> Result<Inquiry, Error> {
+    fn inquiry(self, request: &Request) -> Result<Inquiry, Error> {
+        let path = &request.path;
         match self {
             Self { metrics: true, .. } => Ok(Inquiry::Metrics),
             Self { health: true, .. } => Ok(Inquiry::Health),
@@ -125,6 +132,7 @@ impl Parameters {
             Self { info, .. } if !info.is_empty() => Ok(Inquiry::Info(info)),
             _ if path.ends_with("/metrics") => Ok(Inquiry::Metrics),
             _ if path.ends_with("/health") => Ok(Inquiry::Health),
+            _ if matches!(request.body, Body::Text(_)) => bad(NO_FORM),
             _ => bad("say what: publish=ID, subscribed[ID]=CURSOR or matching=PATTERN"),
         }
     }
@@ -179,19 +187,14 @@ impl Parameters {
         }
     }
 
-    /// Adds every parameter. Returns whether one was known.
-    fn add_all(&mut self, encoded: &[u8]) -> Result<bool, Error> {
-        let mut found = false;
-        for pair in encoded.split(|&byte| byte == b'&') {
-            found |= self.add(pair)?;
-        }
-        Ok(found)
+    fn add_all(&mut self, encoded: &[u8]) -> Result<(), Error> {
+        encoded.split(|&byte| byte == b'&').try_for_each(|pair| self.add(pair))
     }
 
     /// Adds one `name=value`; other names are ignored.
-    fn add(&mut self, pair: &[u8]) -> Result<bool, Error> {
+    fn add(&mut self, pair: &[u8]) -> Result<(), Error> {
         let Some((name, value)) = form_urlencoded::parse(pair).next() else {
-            return Ok(false);
+            return Ok(());
         };
         match name.as_ref() {
             "publish" => utf8(pair).and_then(|()| self.publish(&value))?,
@@ -231,9 +234,10 @@ impl Parameters {
                 utf8(pair)?;
                 self.subscribe(topic_in(name, pair, "subscribed[")?, &value)?;
             }
-            _ => return Ok(false),
+            name if name.starts_with("data[") => return bad("data is one text: send it as JSON"),
+            _ => {}
         }
-        Ok(true)
+        Ok(())
     }
 
     fn publish(&mut self, id: &str) -> Result<(), Error> {
@@ -299,6 +303,12 @@ fn ask(asked: &mut Vec<Topic>, topic: Topic) -> Result<(), Error> {
     }
     asked.push(topic);
     Ok(())
+}
+
+/// The message in a form beside a query that has the topics. The other fields do not count: a
+/// message that looks like a form chooses no topic.
+fn first_field(form: &str) -> &[u8] {
+    form.split('&').next().unwrap_or_default().as_bytes()
 }
 
 /// Where a subscription by pattern starts.
