@@ -201,7 +201,8 @@ impl<'a> Wire<'a> {
         let query = pairs(self.0[0]);
         let kind = self.0[2].split(|&byte| byte == b';').next().unwrap();
         let is_declared = kind.trim_ascii().eq_ignore_ascii_case(FORM);
-        let last = |given: &[Pair]| Some(given.iter().rfind(|(name, _)| name == b"data")?.1.clone());
+        let last =
+            |given: &[Pair]| Some(given.iter().rfind(|(name, _)| name == b"data")?.1.clone());
         match &request.body {
             Body::Form(form) if !names_topic(&query) => {
                 last(&pairs(form.as_bytes())).or_else(|| last(&query))
