@@ -142,7 +142,7 @@ tests/node_modules: tests/package-lock.json
 	npm ci --prefix tests --no-audit --no-fund
 	touch $@
 
-# A client of Bayeux for Python.
+# Clients of Bayeux and of event streams for Python.
 target/python: tests/requirements.txt
 	python3 -m venv $@
 	$@/bin/pip install -q --disable-pip-version-check --no-deps -r $<

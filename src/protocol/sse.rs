@@ -10,8 +10,9 @@ pub const HEARTBEAT: &str = ":\n\n";
 /// The head of an event stream.
 #[must_use]
 pub fn head() -> Head {
-    // A proxy such as nginx would collect the stream otherwise.
-    Head::new(200, "text/event-stream").header("X-Accel-Buffering", "no")
+    // Some readers take a text of no declared encoding for Latin-1, such as Python's requests. A
+    // proxy such as nginx would collect the stream without the other header.
+    Head::new(200, "text/event-stream; charset=utf-8").header("X-Accel-Buffering", "no")
 }
 
 /// Writes a comment, which a client ignores.

@@ -334,7 +334,7 @@ fn event_stream_matches_the_documentation() {
     let query = "subscribed[a]=1795415403.163846&subscribed[b]=0&wait=0";
     let call = |query: &str| store.query(query).variable("NOVCOMET_KEEP_AGE", "1e15");
     let answer = call(query).variable("HTTP_ACCEPT", "text/event-stream").answer();
-    assert!(answer.head.contains("\r\nContent-Type: text/event-stream\r\n"));
+    assert!(answer.head.contains("\r\nContent-Type: text/event-stream; charset=utf-8\r\n"));
     assert!(answer.head.ends_with("\r\nX-Accel-Buffering: no"));
     let begin = format!("{GREETING}\nretry: 1000\nid: hof6g6si4m-255s\n\n");
     let one = "event: a\nid: hof6g6si4n-255s\ndata: one\n\n";

@@ -94,7 +94,7 @@ fn is_expected(answer: &Answer, case: &Case, kind: Kind) -> bool {
     let is_ours = match answer.header("Content-Type").unwrap_or_default() {
         "application/json; charset=utf-8" => answer.status == 200 && json.is_some(),
         "application/problem+json" => json.is_some_and(|json| json["status"] == answer.status),
-        "text/event-stream" => answer.status == 200,
+        "text/event-stream; charset=utf-8" => answer.status == 200,
         _ => false,
     };
     match case.status {

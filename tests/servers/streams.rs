@@ -114,7 +114,10 @@ fn assert_flow(server: &Server) {
 
 fn assert_head(stream: &Stream) {
     let header = |name| stream.head.header(name);
-    assert_eq!((stream.head.status, header("Content-Type")), (200, Some("text/event-stream")));
+    assert_eq!(
+        (stream.head.status, header("Content-Type")),
+        (200, Some("text/event-stream; charset=utf-8"))
+    );
     assert!(header("Cache-Control").is_some_and(|value| value.contains("no-store")));
     assert_eq!(header("X-Accel-Buffering"), Some("no"));
     for absent in ["Content-Encoding", "Content-Length", "Status"] {
@@ -339,10 +342,10 @@ fn stream_with_short_wait_ends(kind: Kind) {
     let target = "/comet.cgi?subscribed[a]=earliest&stream=1";
     let head = server.send(&format!("HEAD {target}")).reply();
     assert_eq!((head.status, head.body.as_str()), (200, ""));
-    assert_eq!(head.header("Content-Type"), Some("text/event-stream"));
+    assert_eq!(head.header("Content-Type"), Some("text/event-stream; charset=utf-8"));
     for wait in ["0", "0.3"] {
         let reply = server.get(&format!("{target}&wait={wait}"));
-        assert_eq!(reply.header("Content-Type"), Some("text/event-stream"));
+        assert_eq!(reply.header("Content-Type"), Some("text/event-stream; charset=utf-8"));
         let blocks = Stream::whole_blocks(reply.body.as_bytes());
         assert_eq!(blocks.len(), 2, "{blocks:?}");
         assert_eq!(blocks[1].field("data").as_deref(), Some("kept"));

@@ -1,8 +1,10 @@
 //! The JSON of 2011 and after: `{"s":…,"k":{…}}`, which polls and streams share.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 
 use serde::ser::{Serialize, Serializer};
+use serde_json::ser::Formatter;
 
 use crate::event::position::Position;
 use crate::event::{Cursor, Message, Topic};
@@ -61,20 +63,62 @@ pub fn state<'a>(s: u8, k: impl Iterator<Item = (&'a Topic, &'a Cursor)>) -> Str
 /// The size of a message in the answer of a poll, in bytes.
 pub fn message_size(message: &Message) -> usize {
     const ENVELOPE: usize = r#"{"id":1795415403.163847,"data":""},"#.len();
-    ENVELOPE + message.data.bytes().map(escaped).sum::<usize>()
+    ENVELOPE + message.data.bytes().map(escaped).sum::<usize>() + escaped_breaks(&message.data)
+}
+
+/// The bytes that the escapes of [`LINE_BREAKS`] add. Most texts need no search.
+fn escaped_breaks(text: &str) -> usize {
+    match text.is_ascii() {
+        true => 0,
+        false => text.matches(LINE_BREAKS).map(|it| ESCAPE - it.len()).sum(),
+    }
 }
 
 /// The size of a byte of a text in JSON, as `serde_json` writes it.
 fn escaped(byte: u8) -> usize {
     match byte {
         b'"' | b'\\' | b'\x08' | b'\t' | b'\n' | b'\x0c' | b'\r' => 2,
-        0..0x20 => 6,
+        0..0x20 => ESCAPE,
         _ => 1,
     }
 }
 
 pub fn to_json(state: &impl Serialize) -> String {
-    serde_json::to_string(state).unwrap_or_default()
+    let mut json = Vec::with_capacity(128);
+    let mut serializer = serde_json::Serializer::with_formatter(&mut json, OnOneLine);
+    match state.serialize(&mut serializer) {
+        Ok(()) => String::from_utf8(json).unwrap_or_default(),
+        Err(_) => String::new(),
+    }
+}
+
+/// Line breaks that JSON allows in a text. Many clients of event streams split lines there too.
+const LINE_BREAKS: [char; 3] = ['\u{85}', '\u{2028}', '\u{2029}'];
+
+/// The size of `\u2028`, in bytes.
+const ESCAPE: usize = 6;
+
+/// JSON whose texts have no line break of any kind.
+struct OnOneLine;
+
+impl Formatter for OnOneLine {
+    fn write_string_fragment<W: ?Sized + Write>(
+        &mut self,
+        to: &mut W,
+        text: &str,
+    ) -> io::Result<()> {
+        if text.is_ascii() {
+            return to.write_all(text.as_bytes());
+        }
+        for part in text.split_inclusive(LINE_BREAKS) {
+            let plain = part.trim_end_matches(LINE_BREAKS);
+            to.write_all(plain.as_bytes())?;
+            if let Some(line_break) = part[plain.len()..].chars().next() {
+                write!(to, "\\u{:04x}", u32::from(line_break))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 #[derive(serde::Serialize)]
@@ -113,8 +157,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn text_has_no_line_break() {
+        let text = "a\u{2028}\u{2029}é\u{85}\n\u{2027}";
+        assert_eq!(to_json(&text), "\"a\\u2028\\u2029é\\u0085\\n\u{2027}\"");
+        assert_eq!(serde_json::from_str::<String>(&to_json(&text)).unwrap(), text);
+    }
+
+    #[test]
     fn size_is_that_of_the_json() {
-        let text: String = (0..=0x100).filter_map(char::from_u32).collect();
+        let text: String = (0..=0x100).chain(0x2020..0x2030).filter_map(char::from_u32).collect();
         for data in ["", "one", &text] {
             let id = Cursor::from_micros(1_795_415_403_163_847);
             let message = Message::new(id, data);
