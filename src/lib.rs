@@ -327,7 +327,7 @@ impl<'s> Service<'_, 's> {
                 figures::refused(response.status());
                 response
             }
-            Step::Wait(wanted) => return self.wait(*wanted, streams),
+            Step::Wait(wanted) => return Ok(self.wait(*wanted, streams)),
         };
         let bytes = response.with_cors(grant.allowed_origin()).bytes();
         Ok(Answer { bytes, is_refused: false })
@@ -351,9 +351,16 @@ impl<'s> Service<'_, 's> {
         self.config.access.metrics != Metrics::Off
     }
 
-    fn wait(&self, wanted: Wanted, streams: &mut Streams) -> Result<Answer, Error> {
+    fn wait(&self, wanted: Wanted, streams: &mut Streams) -> Answer {
         let mut clock = ProcessClock::start(self.request.is_cgi);
-        let store = self.open(false)?;
+        let store = match self.open(false) {
+            Ok(store) => store,
+            Err(error) => {
+                self.count_refusal(&error);
+                streams.log.report(&error);
+                return Answer { bytes: wanted.refuse(&error), is_refused: true };
+            }
+        };
         let Streams { output, log, last } = streams;
         let own = std::mem::replace(output, Output::new(rustix::stdio::stdout()));
         let waiter = Waiter::new(wanted, own, clock.now(), clock.wall());
@@ -362,7 +369,7 @@ impl<'s> Service<'_, 's> {
         let together = has_time.then(|| self.together(store.as_ref())).flatten();
         let ended = Shared::new(store.as_ref(), &mut clock, report, together).wait(waiter);
         *last = ended.watch.map(|watch| Box::new(watch) as _);
-        Ok(Answer { bytes: ended.answer, is_refused: ended.is_refused })
+        Answer { bytes: ended.answer, is_refused: ended.is_refused }
     }
 
     /// A shell's call waits by itself.

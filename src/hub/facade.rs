@@ -447,7 +447,8 @@ fn jittered(time: Duration) -> Duration {
 /// When a subscriber without a slot is to come back, in seconds: so soon that a
 /// user still looks at the page, so late that a thousand of them are a hundred
 /// requests a second, and never all at once.
-fn retry_after_seconds() -> u32 {
+#[must_use]
+pub fn retry_after_seconds() -> u32 {
     const LEAST: u32 = 5;
     const MOST: u32 = 15;
     LEAST + Random::new().below(MOST - LEAST + 1)

@@ -26,7 +26,9 @@ mod waiting_loop;
 
 pub use crate::store::Kept;
 pub use census::Subscribers;
-pub use facade::{About, BATCH_LIMIT, Hub, NewUpdate, Publication, Terms, too_late};
+pub use facade::{
+    About, BATCH_LIMIT, Hub, NewUpdate, Publication, Terms, retry_after_seconds, too_late,
+};
 pub use following::{Start, Wish};
 pub use hold::Holder;
 pub use inquiry::{Figures, Listed};

@@ -27,6 +27,10 @@ use crate::store::Budget;
 /// How often a stream without events sends a heartbeat. Servers and proxies cut a
 /// connection that is silent for 30 s or more.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+/// The first heartbeat, and the next when the stream is twice as old each time. A stream that its
+/// page has left holds a place of the server until its next write, and Apache one of the browser's
+/// HTTP/2 connection: most are left soon.
+const FIRST_HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// When a wait ends, besides SIGTERM and a client that has gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,6 +101,14 @@ pub struct Wanted {
     pub(super) bookmark: Option<Bookmark>,
     /// How a proxy is to hold the request instead of this program.
     pub(super) hold: Option<Hold>,
+}
+
+impl Wanted {
+    /// The answer to a subscriber that cannot wait.
+    #[must_use]
+    pub fn refuse(&self, error: &Error) -> Vec<u8> {
+        self.renderer.refuse(error).with_cors(self.grant.allowed_origin()).bytes()
+    }
 }
 
 /// One subscriber, its output and what it has received.
@@ -391,13 +403,14 @@ impl Waiter {
             Found::Updates if goes_on => {
                 body.extend(self.render_updates(now)?);
             }
-            Found::Nothing if !is_start && now >= self.started + HEARTBEAT => {
+            Found::Nothing if !is_start && now >= self.started + FIRST_HEARTBEAT => {
                 body.extend(self.render(&Piece::Heartbeat)?);
             }
             Found::Terminated => goes_on = false,
             Found::Updates | Found::Nothing => {}
         }
-        self.next_piece = self.deadline.min(now + HEARTBEAT);
+        let pause = now.saturating_sub(self.started).clamp(FIRST_HEARTBEAT, HEARTBEAT);
+        self.next_piece = self.deadline.min(now + pause);
         goes_on &= !self.renderer.is_done();
         let bytes = self.with_head(body, goes_on);
         goes_on &= now < self.deadline;

@@ -2,6 +2,10 @@
 
 use crate::cgi::{Head, Response};
 
+/// Headers that a page may send. Several libraries for event streams send `Cache-Control`, and
+/// axios in Laravel `X-Requested-With`.
+const SENT: &str = "Authorization, Cache-Control, Content-Type, Last-Event-ID, X-Requested-With";
+
 /// Says that the server answers `methods`. To the page of a configured origin it is the
 /// answer to a preflight (WHATWG Fetch §3.3.1), and says what that page may send.
 #[must_use]
@@ -10,7 +14,7 @@ pub fn options(methods: &'static str, preflight: bool) -> Response {
     let head = match preflight {
         true => head
             .header("Access-Control-Allow-Methods", methods)
-            .header("Access-Control-Allow-Headers", "Authorization, Content-Type, Last-Event-ID")
+            .header("Access-Control-Allow-Headers", SENT)
             .header("Access-Control-Max-Age", "600"),
         false => head,
     };

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use crate::cgi::Head;
+use crate::cgi::{Head, Response};
+use crate::error::Error;
+use crate::hub::retry_after_seconds;
 
 /// A block that no client takes for an event: it keeps the connection open.
 pub const HEARTBEAT: &str = ":\n\n";
@@ -13,6 +15,20 @@ pub fn head() -> Head {
     // Some readers take a text of no declared encoding for Latin-1, such as Python's requests. A
     // proxy such as nginx would collect the stream without the other header.
     Head::new(200, "text/event-stream; charset=utf-8").header("X-Accel-Buffering", "no")
+}
+
+/// The answer to an `EventSource` while the store does not work: a stream that ends at once and
+/// says when to come back. After any other answer it never comes back, also when the store works
+/// again. `None` for errors that waiting does not mend.
+#[must_use]
+pub fn postpone(error: &Error) -> Option<Response> {
+    let Error::Unavailable { .. } = error else { return None };
+    let seconds = retry_after_seconds();
+    let mut text = String::new();
+    comment(&mut text, &error.to_string());
+    retry(&mut text, seconds);
+    text.push('\n');
+    Some(head().retry_after(Some(seconds)).body(text))
 }
 
 /// Writes a comment, which a client ignores.

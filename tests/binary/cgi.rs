@@ -398,6 +398,37 @@ fn json_stream_matches_the_documentation() {
     assert_eq!(body, format!("{}\n\n{news}", begin.join("\n")));
 }
 
+/// After any other answer, an `EventSource` would never come back.
+#[test]
+fn event_source_is_told_to_come_back_to_a_store_that_does_not_work() {
+    let store = Store::new();
+    let gone = format!("file://{}/gone", store.0.display());
+    for query in ["subscribed[a]=0", "matching=a", "subscribed[a]=0&stream=1&named=0"] {
+        for url in [gone.as_str(), "redis://127.0.0.1:1/0"] {
+            let call = store.query(query).variable("NOVCOMET_STORE", url);
+            let answer = call.variable("HTTP_ACCEPT", "text/event-stream").answer();
+            assert_eq!(answer.status(), 200, "{query} {url}: {answer:?}");
+            assert_eq!(answer.header("Content-Type"), Some("text/event-stream; charset=utf-8"));
+            let seconds: u32 = answer.header("Retry-After").unwrap().parse().unwrap();
+            assert!((5..=15).contains(&seconds));
+            let why = quote(": the store cannot be used; the server's error log says why");
+            assert_eq!(answer.body, format!("{why}\nretry: {seconds}000\n\n"));
+            assert_eq!(answer.log.lines().count(), 1, "{answer:?}");
+        }
+    }
+    let gone = |query: &str| store.query(query).variable("NOVCOMET_STORE", &gone);
+    let source = |call: Call| call.variable("HTTP_ACCEPT", "text/event-stream");
+    for query in ["subscribed[a]=0&stream=0", "subscribed[a]=0&stream=json", "publish=a"] {
+        source(gone(query)).answer().assert_problem(503);
+    }
+    // Neither a right nor a setting is mended by waiting.
+    let call = source(gone("subscribed[a]=0"));
+    call.method("GET").variable("NOVCOMET_SUBSCRIBE", "none").answer().assert_problem(403);
+    for (name, value) in [("NOVCOMET_STORE", "x"), ("NOVCOMET_KEEP", "x")] {
+        source(gone("subscribed[a]=0")).variable(name, value).answer().assert_problem(503);
+    }
+}
+
 #[test]
 fn arguments_are_ignored_under_a_server() {
     let store = Store::new();

@@ -316,7 +316,7 @@ fn preflight_needs_no_token() {
     assert_eq!((answer.status(), answer.body.as_str()), (204, ""));
     let expected = [
         "Access-Control-Allow-Methods: GET, HEAD, POST, OPTIONS",
-        "Access-Control-Allow-Headers: Authorization, Content-Type, Last-Event-ID",
+        "Access-Control-Allow-Headers: Authorization, Cache-Control, Content-Type, Last-Event-ID, X-Requested-With",
         "Access-Control-Max-Age: 600",
     ];
     assert_eq!(cors(&answer), [&expected[..], &READABLE].concat());

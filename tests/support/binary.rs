@@ -261,6 +261,11 @@ impl Answer {
         line.strip_prefix("Status: ").unwrap()[..3].parse().unwrap()
     }
 
+    /// Whether it is the stream that tells an `EventSource` to come back later.
+    pub fn is_postponed(&self) -> bool {
+        self.status() == 200 && self.body.starts_with(": the store cannot be used")
+    }
+
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut pairs = self.head.lines().filter_map(|line| line.split_once(": "));
         pairs.find(|(found, _)| *found == name).map(|(_, value)| value)

@@ -84,7 +84,13 @@ fn follow(subscription: Subscription, hub: &Hub) -> Result<Step, Error> {
     let subscriber = (!matchers.is_empty()).then(|| Subscriber::new(&path, matchers));
     let stream = Box::new(UpdateStream::new(generation, preceding).by(subscriber));
     let wish = Wish { patterns, start, is_strict: true };
-    hub.follow(wish, Until::Deadline, None, stream).map(|wanted| Step::Wait(Box::new(wanted)))
+    match hub.follow(wish, Until::Deadline, None, stream) {
+        Ok(wanted) => Ok(Step::Wait(Box::new(wanted))),
+        Err(error) => match sse::postpone(&error) {
+            Some(response) => Ok(Step::Partial(response, error)),
+            None => Err(error),
+        },
+    }
 }
 
 fn subscriptions(question: &Question, hub: &Hub) -> Result<Response, Error> {

@@ -160,7 +160,7 @@ impl Renderer for UpdateStream {
     }
 
     fn refuse(&self, error: &Error) -> Response {
-        refusal(error)
+        sse::postpone(error).unwrap_or_else(|| refusal(error))
     }
 
     fn save(&self) -> String {

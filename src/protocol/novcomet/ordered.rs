@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::json::{JSON, message_size, ordered_json};
 use super::saved::Saved;
-use super::stream::{Format, GREETING, RETRY};
+use super::stream::{Format, GREETING, RETRY, refuse};
 use crate::cgi::{Head, Response};
 use crate::error::Error;
 use crate::event::position::Position;
@@ -125,7 +125,7 @@ impl Renderer for OrderedStream {
     }
 
     fn refuse(&self, error: &Error) -> Response {
-        problem(error)
+        refuse(self.format, error)
     }
 
     fn save(&self) -> String {

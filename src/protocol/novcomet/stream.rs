@@ -173,12 +173,18 @@ impl Renderer for EventStream {
     }
 
     fn refuse(&self, error: &Error) -> Response {
-        problem(error)
+        refuse(self.format, error)
     }
 
     fn save(&self) -> String {
         Saved::<_>::Stream(self).text()
     }
+}
+
+/// The answer to a stream that cannot begin. A client that reads JSON can read the problem.
+pub fn refuse(format: Format, error: &Error) -> Response {
+    let postponed = sse::postpone(error).filter(|_| format != Format::Json);
+    postponed.unwrap_or_else(|| problem(error))
 }
 
 fn cursor(text: &str) -> Option<Cursor> {
