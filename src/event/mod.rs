@@ -77,9 +77,9 @@ impl Topic {
 
 /// A moment in a topic, in microseconds since 1970 (UTC), as the server issued it.
 ///
-/// A cursor is never a whole second. JavaScript prints `2.000000` as `2`, and that
-/// would look like a cursor that a client made from its own clock. On the wire a
-/// cursor has six decimals. A double holds them exactly up to
+/// The last of its six decimals is never 0, except in a Redis. JavaScript prints `2.000000` as
+/// `2`, and that would look like a cursor that a client made from its own clock; and a cursor with
+/// fewer decimals is one that a client has rounded. On the wire a cursor has six decimals. A double holds them exactly up to
 /// [`LARGEST`](Self::LARGEST).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cursor(u64);
@@ -110,7 +110,7 @@ impl Cursor {
         let seconds = u64::try_from(seconds).unwrap_or(0);
         let micros = seconds.saturating_mul(MICROS);
         let micros = micros.saturating_add(u64::from(nanoseconds / 1000));
-        Self(micros).max(Self(Self::SMALLEST.0 + 1)).not_whole()
+        Self(micros).max(Self(Self::SMALLEST.0 + 1)).not_round()
     }
 
     /// The cursor of the next event of a topic whose last cursor is `self`, at the
@@ -119,7 +119,7 @@ impl Cursor {
     #[must_use]
     pub fn next(self, now: Self) -> Self {
         let now = now.min(Self::LARGEST);
-        let next = now.max(Self(self.0.saturating_add(1))).not_whole();
+        let next = now.max(Self(self.0.saturating_add(1))).not_round();
         if next.is_exact() { next } else { now }
     }
 
@@ -129,8 +129,8 @@ impl Cursor {
         self <= Self::LARGEST
     }
 
-    fn not_whole(self) -> Self {
-        Self(self.0 + u64::from(self.0 % MICROS == 0))
+    fn not_round(self) -> Self {
+        Self(self.0 + u64::from(self.0 % 10 == 0))
     }
 
     /// The cursor of a file's time, which another user may have set. A time that
@@ -324,13 +324,12 @@ fn parse_cursor(text: &str) -> Option<Since> {
     })
 }
 
-/// The first six digits of a decimal fraction, as microseconds.
+/// A decimal fraction in microseconds, to the nearest: a client that prints more digits than
+/// six prints the double beside the cursor.
 fn microseconds(fraction: &str) -> u64 {
-    fraction
-        .bytes()
-        .chain(std::iter::repeat(b'0'))
-        .take(6)
-        .fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'))
+    let digits = fraction.bytes().chain(std::iter::repeat(b'0')).take(7);
+    let tenths = digits.fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'));
+    (tenths + 5) / 10
 }
 
 /// An event of a topic.
@@ -448,7 +447,8 @@ mod tests {
             ("000", Since::Now),
             ("1795415403", Since::Second(1_795_415_403)),
             ("1795415403.163846", Since::Cursor(T)),
-            ("1795415403.1638469", Since::Cursor(T)),
+            ("1795415403.1638464", Since::Cursor(T)),
+            ("1795415403.16384551", Since::Cursor(T)),
             ("1795415403.1", Since::Cursor(Cursor(1_795_415_403_100_000))),
             ("0.0", Since::Cursor(Cursor(0))),
             ("earliest", Since::Earliest),
@@ -521,6 +521,8 @@ mod tests {
         assert_eq!(Cursor::at(-5, 0).to_string(), "0.100001");
         assert_eq!(Cursor(6_999_999).next(Cursor(0)).to_string(), "7.000001");
         assert_eq!(Cursor(5).next(Cursor(8_000_000)).to_string(), "8.000001");
+        assert_eq!(Cursor(5).next(Cursor(8_000_010)).to_string(), "8.000011");
+        assert_eq!(Cursor(8_000_009).next(Cursor(5)).to_string(), "8.000011");
         assert!(T.next(Cursor(1)) > T);
     }
 

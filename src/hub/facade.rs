@@ -10,6 +10,7 @@ use super::asking::ask;
 use super::following::{Following, Start, Wish, find};
 use super::hold::{Continuation, Hold, Holder, Interest};
 use super::joining::Together;
+use super::rounded::{is_possible, unround};
 use super::session::SessionTerms;
 use super::subscription::Subscription;
 use super::waiter::{Renderer, Restore, Until, Wanted};
@@ -99,6 +100,10 @@ pub struct About {
 /// How long a batch may take before none of its messages is begun any more. A topic that hangs
 /// takes 2 s of a message, so one does not stop the others.
 pub const BATCH_LIMIT: Duration = Duration::from_secs(3);
+
+/// How long a poll waits at least if its client may already have what it gets. A client that rounds
+/// its cursors would ask again at once, and again.
+const DOUBT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The operations that an action of a protocol can use.
 pub struct Hub<'a, 's> {
@@ -213,14 +218,28 @@ impl<'a, 's> Hub<'a, 's> {
     /// when slots cannot be counted.
     pub fn subscribe(
         &self,
-        subscriptions: Vec<Subscription>,
+        mut subscriptions: Vec<Subscription>,
         until: Until,
         wait: Option<Duration>,
         renderer: Box<dyn Renderer>,
     ) -> Result<Wanted, Error> {
         let topics = subscriptions.iter().map(|each| &each.topic);
         self.grant.check_subscribe(topics, Cursor::now())?;
-        self.admit((subscriptions, None), until, wait, |_| renderer)
+        let is_doubtful = self.unround(&mut subscriptions);
+        let mut wanted = self.admit((subscriptions, None), until, wait, |_| renderer)?;
+        if is_doubtful && until == Until::FirstUpdate {
+            wanted.pause = DOUBT_PAUSE.min(wanted.timeout);
+        }
+        Ok(wanted)
+    }
+
+    /// A store that cannot be used is reported when it is read.
+    fn unround(&self, subscriptions: &mut [Subscription]) -> bool {
+        if !is_possible(subscriptions) {
+            return false;
+        }
+        let store = (self.open)();
+        store.and_then(|store| unround(store.as_ref(), subscriptions)).unwrap_or(false)
     }
 
     /// The same for a subscriber by pattern. Each of its events is judged when it comes.
@@ -320,6 +339,7 @@ impl<'a, 's> Hub<'a, 's> {
             renderer,
             client,
             slot,
+            pause: Duration::ZERO,
             bookmark: None,
             hold,
         })

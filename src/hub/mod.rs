@@ -15,6 +15,7 @@ mod joining;
 mod look;
 mod notice;
 mod numbers;
+mod rounded;
 mod session;
 mod sessions;
 mod subscription;

@@ -97,6 +97,8 @@ pub struct Wanted {
     /// Held while the subscriber waits, and no longer: a client that has its
     /// answer may come back before this process has ended.
     pub(super) slot: Option<Slot>,
+    /// How long it gets no update: its client may have it already.
+    pub(super) pause: Duration,
     /// Of a request of a session.
     pub(super) bookmark: Option<Bookmark>,
     /// How a proxy is to hold the request instead of this program.
@@ -121,6 +123,8 @@ pub struct Waiter {
     pub deadline: Duration,
     /// When it is told that nothing has happened.
     pub(super) next_piece: Duration,
+    /// When it gets updates at the earliest.
+    held: Duration,
     pub(super) interval: Duration,
     pub(super) output: Output<'static>,
     /// The client's end of its connection to the server, if that is known.
@@ -172,6 +176,7 @@ impl Waiter {
             renderer,
             client,
             slot,
+            pause,
             bookmark,
             hold,
             ..
@@ -183,6 +188,7 @@ impl Waiter {
             deadline,
             // A stream starts at once.
             next_piece: if until == Until::Deadline { now } else { deadline },
+            held: now.saturating_add(pause),
             interval,
             output,
             client,
@@ -248,11 +254,16 @@ impl Waiter {
     /// The news to deliver at `now`, if there are any.
     pub(super) fn found(&self, is_whole: bool, now: Duration) -> Option<Found> {
         match () {
-            () if !self.subscriptions.is_settled() => None,
+            () if !self.subscriptions.is_settled() || self.is_held(now) => None,
             () if self.has_updates() => Some(Found::Updates),
             () if is_whole && now >= self.next_piece => Some(Found::Nothing),
             () => None,
         }
+    }
+
+    /// Whether it gets no update yet.
+    pub(super) fn is_held(&self, now: Duration) -> bool {
+        now < self.held
     }
 
     /// When to look for it again, if nothing happens.
@@ -262,6 +273,7 @@ impl Waiter {
             None if self.is_unsent() => {
                 self.output.patience().min(self.deadline.saturating_add(READ_TIMEOUT))
             }
+            None if self.is_held(now) => self.held,
             None => {
                 let following = self.following.as_ref().and_then(|it| it.next_read(now));
                 let next = following.map_or(self.next_piece, |next| next.min(self.next_piece));
@@ -530,6 +542,7 @@ impl Waiter {
             following: self.following.as_ref().map(Following::record),
             deadline: self.deadline,
             next_piece: self.next_piece,
+            held: self.held,
             client: self.client,
             until: self.until,
             started: self.started,
@@ -551,6 +564,8 @@ pub(super) struct Record {
     following: Option<Following>,
     deadline: Duration,
     next_piece: Duration,
+    #[serde(default)]
+    held: Duration,
     client: Option<SocketAddr>,
     until: Until,
     started: Duration,
@@ -591,6 +606,7 @@ impl Record {
             following: self.following,
             deadline: self.deadline,
             next_piece: self.next_piece,
+            held: self.held,
             interval,
             output,
             client: self.client,

@@ -447,7 +447,7 @@ impl<'a> Shared<'a> {
         }
         let is_settled = waiter.subscriptions.is_settled();
         self.is_in_vain &= is_settled;
-        if is_settled && !is_whole {
+        if is_settled && !is_whole && !waiter.is_held(now) {
             self.crowd.touch(id);
         }
         self.crowd.plan(id, now);
@@ -1005,6 +1005,7 @@ mod tests {
             renderer: Box::new(Recorder { pieces: Rc::clone(&pieces), enough }),
             client: None,
             slot: None,
+            pause: Duration::ZERO,
             bookmark: None,
             hold: None,
         };

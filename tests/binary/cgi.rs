@@ -60,11 +60,12 @@ fn topics_with_news_are_listed_in_order() {
 
 #[test]
 fn each_cursor_form_has_its_meaning() {
-    let store = Store::new().with("a", SECOND - 1_000_000_000, 500_000_000);
+    let store = Store::new().with("a", SECOND - 1_000_000_000, 500_005_000);
     for (cursor, s) in [
-        ("795415403.499999", '1'),
+        ("795415403.500004", '1'),
         ("795415403.5", '0'),
-        ("795415403.500001", '1'),
+        ("795415403.500005", '0'),
+        ("795415403.500006", '1'),
         ("795415402", '1'),
         ("795415403", '0'),
         ("0", '0'),
@@ -74,7 +75,7 @@ fn each_cursor_form_has_its_meaning() {
         ("0.1", '1'),
     ] {
         let answer = store.query(&format!("subscribed[a]={cursor}&wait=0")).answer();
-        let stands = (s, "795415403.500000".to_owned());
+        let stands = (s, "795415403.500005".to_owned());
         assert_eq!(answer.cursor("a"), stands, "{cursor:?}");
     }
 }

@@ -49,7 +49,7 @@ fn meant(text: &str) -> Option<Since> {
     }
 }
 
-/// The microseconds of `DIGITS.DIGITS`; further digits are cut off.
+/// The microseconds of `DIGITS.DIGITS`, to the nearest.
 pub fn micros(text: &str) -> Option<u64> {
     let (whole, fraction) = text.split_once('.')?;
     let is_number = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_digit());
@@ -57,8 +57,8 @@ pub fn micros(text: &str) -> Option<u64> {
         return None;
     }
     let whole = whole.trim_start_matches('0');
-    let digits = format!("{whole}{fraction:0<6.6}");
-    digits.parse::<u128>().ok().and_then(|micros| micros.try_into().ok())
+    let digits = format!("{whole}{fraction:0<7.7}");
+    digits.parse::<u128>().ok().and_then(|tenths| ((tenths + 5) / 10).try_into().ok())
 }
 
 fn number(bytes: &[u8]) -> u64 {
