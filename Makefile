@@ -5,11 +5,13 @@
 # without its service. Servers whose package has one are unpacked, not installed.
 DEMO_PACKAGES = gcc libc6-dev apache2-bin curl
 TEST_PACKAGES = $(DEMO_PACKAGES) redis-tools ca-certificates openssl strace acl $(BROWSER_PACKAGES) \
-    $(NODE_PACKAGES) $(SERVER_LIBRARIES) $(RECIPE_PACKAGES) $(PYTHON_PACKAGES)
+    $(NODE_PACKAGES) $(SERVER_LIBRARIES) $(RECIPE_PACKAGES) $(PYTHON_PACKAGES) $(BACKUP_PACKAGES)
 # WebKitGTK's MiniBrowser needs a display: Xvfb has one in memory.
 BROWSER_PACKAGES = chromium $(DBUS_PACKAGE) firefox-esr webkit2gtk-driver xvfb
 # The languages of docs/recipes.md.
 RECIPE_PACKAGES = php-cli python3 ruby
+# What restores event files.
+BACKUP_PACKAGES = rsync
 # The environment of what tests/requirements.txt lists.
 PYTHON_PACKAGES = python3-venv
 SERVERS = lighttpd memcached nginx $(GRIP_PACKAGES)

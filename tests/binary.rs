@@ -25,6 +25,7 @@ mod binary {
     mod patterns;
     mod process;
     mod readers;
+    mod restored;
     mod rounded;
     mod sandbox;
     mod settings_file;
