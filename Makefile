@@ -14,13 +14,15 @@ RECIPE_PACKAGES = php-cli python3 ruby
 BACKUP_PACKAGES = rsync
 # The environment of what tests/requirements.txt lists.
 PYTHON_PACKAGES = python3-venv
-SERVERS = lighttpd memcached nginx $(GRIP_PACKAGES)
+SERVERS = lighttpd memcached nginx haproxy $(GRIP_PACKAGES)
 # Pushpin, and its parts where they are packages of their own (Debian 12).
-GRIP_PACKAGES = pushpin $(shell apt-cache show condure 2>/dev/null | sed -n 's/^Package: condure$$/condure zurl/p' | head -1)
+GRIP_PACKAGES := pushpin $(shell apt-cache show condure 2>/dev/null | sed -n 's/^Package: condure$$/condure zurl/p' | head -1)
 # It has promtool, the check of our figures. Unpacked it takes 96 MB.
 PROMETHEUS = prometheus
-SERVER_LIBRARIES = libnettle8 libpcre2-8-0 libxxhash0 libevent-2.1-7 libsasl2-2 libssl3 $(GRIP_LIBRARIES)
-GRIP_LIBRARIES = libqt5network5 libzmq5 libcurl4
+SERVER_LIBRARIES = libnettle8 libpcre2-8-0 libxxhash0 libevent-2.1-7 libsasl2-2 libssl3 $(OTHER_LIBRARIES)
+# Their names have numbers that differ between Debian 12 and 13.
+OTHER_LIBRARIES := $(shell apt-cache depends haproxy $(GRIP_PACKAGES) 2>/dev/null | \
+    sed -n 's/^ *Depends: \(lib\(lua\|opentracing\|qt\|zmq\|curl\)[^ ]*\)$$/\1/p' | sort -u)
 # The session bus that Chromium depends on; the other choice brings systemd.
 DBUS_PACKAGE := $(shell dpkg-query -W dbus-user-session >/dev/null 2>&1 || echo dbus-x11)
 FUZZ_PACKAGES = gcc g++ libc6-dev
