@@ -389,6 +389,7 @@ impl<'a, 's> Hub<'a, 's> {
             slot: None,
             bookmark: None,
             hold: Some(Hold::NextLink(holder.seal.clone())),
+            pause: Duration::ZERO,
         })
     }
 

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::dir::{TempDir, give_to_the_server};
-use super::host::{free_port, program};
+use super::host::{found, free_port, program};
 use super::process::signal;
 use super::server::Exchange;
 use super::wait::{comes_true, eventually};
@@ -14,14 +14,19 @@ use super::wait::{comes_true, eventually};
 /// The topic of the request that tries whether it holds one.
 const TRIAL: &str = "trial-of-the-proxy";
 
+/// Where the part that sends requests listens.
+const ZURL: &str = "zurl_out_specs=ipc://{rundir}/{ipc_prefix}zurl-in
+zurl_out_stream_specs=ipc://{rundir}/{ipc_prefix}zurl-in-stream
+zurl_in_specs=ipc://{rundir}/{ipc_prefix}zurl-out";
+
 /// A proxy that signs with a secret of its own.
 pub struct Pushpin {
     root: TempDir,
     secret: String,
     pub port: u16,
     control: u16,
-    /// The proxy, and the part that sends its requests.
-    running: Option<[Child; 2]>,
+    /// The proxy, and the part that sends its requests if that is a program of its own.
+    running: Vec<Child>,
 }
 
 impl Pushpin {
@@ -32,7 +37,7 @@ impl Pushpin {
         let secret = random.trim().to_owned();
         fs::write(root.join("key"), &secret).unwrap();
         give_to_the_server(&root.join("key"));
-        Self { root, secret, port: free_port(), control: free_port(), running: None }
+        Self { root, secret, port: free_port(), control: free_port(), running: Vec::new() }
     }
 
     /// The control URL.
@@ -51,8 +56,6 @@ impl Pushpin {
         self.configure("pushpin.conf", include_str!("pushpin.conf"));
         self.configure("zurl.conf", include_str!("zurl.conf"));
         let config = |file: &str| format!("--config={}", self.root.join(file).display());
-        let mut zurl = Command::new(program("zurl"));
-        zurl.arg(config("zurl.conf"));
         let mut pushpin = Command::new(program("pushpin"));
         let path = std::env::var("PATH").unwrap_or_default();
         let own = packages().join("usr/bin");
@@ -65,7 +68,11 @@ impl Pushpin {
                 .spawn()
                 .unwrap()
         };
-        self.running = Some([start(&mut pushpin), start(&mut zurl)]);
+        self.running = vec![start(&mut pushpin)];
+        if let Some(zurl) = found("zurl") {
+            let mut zurl = Command::new(zurl);
+            self.running.push(start(zurl.arg(config("zurl.conf"))));
+        }
         eventually("Pushpin holds a request", || self.holds());
     }
 
@@ -78,7 +85,14 @@ impl Pushpin {
     }
 
     fn configure(&self, file: &str, text: &str) {
+        // Debian 13 has Pushpin 1.40, of fewer parts.
+        let (services, zurl) = match found("zurl") {
+            Some(_) => ("condure,pushpin-proxy,pushpin-handler", ZURL),
+            None => ("connmgr,proxy,handler", ""),
+        };
         let text = text
+            .replace("@SERVICES@", services)
+            .replace("@ZURL@", zurl)
             .replace("@ROOT@", self.root.to_str().unwrap())
             .replace("@PACKAGES@", packages().to_str().unwrap())
             .replace("@PORT@", &self.port.to_string())
@@ -89,9 +103,9 @@ impl Pushpin {
 
     /// Ends it. The connections that it holds are cut.
     pub fn stop(&mut self) {
-        let Some(mut running) = self.running.take() else { return };
-        signal("TERM", &running.each_ref().map(Child::id));
-        for child in &mut running {
+        let ids: Vec<_> = self.running.iter().map(Child::id).collect();
+        signal("TERM", &ids);
+        for mut child in self.running.drain(..) {
             if !comes_true(|| child.try_wait().unwrap().is_some()) {
                 let _ = child.kill();
             }
