@@ -238,7 +238,7 @@ fn answer(
     let origin = auth::allowed_origin(origins, &request).cloned();
     let answered = config.and_then(|mut config| {
         let source = Source::find(&config, own)?;
-        if request.may_publish() {
+        if request.may_publish() || !request.is_cgi {
             config.proxies.look_up();
         }
         let service = Service { config, request: &request, protocol, source };
@@ -421,6 +421,7 @@ impl<'s> Service<'_, 's> {
         Ok(seal.map(|seal| Holder {
             seal,
             last: String::from_utf8_lossy(&self.request.grip_last).into_owned(),
+            segment: self.request.written_path.rsplit('/').next().unwrap_or_default().to_owned(),
         }))
     }
 

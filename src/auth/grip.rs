@@ -7,7 +7,7 @@ use base64ct::{Base64UrlUnpadded, Encoding};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-use super::access::Policy;
+use super::access::{KeyFile, Policy};
 use super::token::{Key, read_secret};
 use crate::cgi::Request;
 use crate::error::Error;
@@ -40,10 +40,10 @@ impl Seal {
         self.0.clone().chain_update(content)
     }
 
-    /// It is of the rules too: what was allowed by other rules does not count.
-    fn of(secret: &[u8], policy: &Policy) -> Option<Self> {
+    /// It is of the rules and of the key of tokens, too: what others have allowed does not count.
+    fn of(secret: &[u8], policy: &Policy, token_key: &[u8]) -> Option<Self> {
         let mut rules = DefaultHasher::new();
-        policy.hash(&mut rules);
+        (policy, token_key).hash(&mut rules);
         let mac = Hmac::new_from_slice(secret).ok()?;
         Some(Self(mac.chain_update(b"a held stream").chain_update(rules.finish().to_ne_bytes())))
     }
@@ -70,7 +70,8 @@ pub fn proxy_seal(policy: &Policy, request: &Request, now: Cursor) -> Result<Opt
         Some(path) => read_secret("NOVCOMET_GRIP_SECRET", path)?,
         None => key.secret().unwrap_or_default().to_vec(),
     };
-    Ok(Seal::of(&secret, policy))
+    let token_key = policy.token.as_ref().map(KeyFile::content).transpose()?;
+    Ok(Seal::of(&secret, policy, &token_key.unwrap_or_default()))
 }
 
 #[cfg(test)]
@@ -95,12 +96,13 @@ mod tests {
             mercure: Mercure::default(),
             grip: None,
         };
-        let seal = Seal::of(b"secret", &policy).unwrap();
+        let seal = Seal::of(b"secret", &policy, b"key").unwrap();
         let text = seal.close(b"content");
         assert_eq!(seal.open(&text).as_deref(), Some(&b"content"[..]));
-        assert_eq!(Seal::of(b"other", &policy).unwrap().open(&text), None);
+        assert_eq!(Seal::of(b"other", &policy, b"key").unwrap().open(&text), None);
+        assert_eq!(Seal::of(b"secret", &policy, b"new key").unwrap().open(&text), None);
         let stricter = Policy { subscribe: Subscribe::None, ..policy };
-        assert_eq!(Seal::of(b"secret", &stricter).unwrap().open(&text), None);
+        assert_eq!(Seal::of(b"secret", &stricter, b"key").unwrap().open(&text), None);
         let (content, mark) = text.split_once('.').unwrap();
         for other in [content, &format!("{content}."), &format!("{content}A.{mark}"), mark, ""] {
             assert_eq!(seal.open(other), None, "{other}");

@@ -161,6 +161,16 @@ pub(super) fn read_secret(setting: &str, path: &Path) -> Result<Vec<u8>, Error> 
     secret(read_file(setting, path)?).map_err(|why| unusable(setting, path, &why))
 }
 
+impl KeyFile {
+    /// The bytes of the file.
+    ///
+    /// # Errors
+    /// 503 for a file that others can read or could have put there.
+    pub(super) fn content(&self) -> Result<Vec<u8>, Error> {
+        read_file(self.setting, &self.path)
+    }
+}
+
 fn read_file(setting: &str, path: &Path) -> Result<Vec<u8>, Error> {
     let refuse = |why: String| unusable(setting, path, &why);
     let opened = private_file::open(path).map_err(|cause| refuse(cause.to_string()))?;

@@ -190,8 +190,8 @@ impl Request {
     /// Whether it may be to publish. In the query, `publish` is that of 2011.
     #[must_use]
     pub fn may_publish(&self) -> bool {
-        const NAME: &[u8] = b"publish";
-        self.method == Method::Post || self.query.windows(NAME.len()).any(|part| part == NAME)
+        let mut names = form_urlencoded::parse(&self.query).map(|(name, _)| name);
+        self.method == Method::Post || names.any(|name| name == "publish")
     }
 
     /// Reads the body from `stdin`: `max_body` bytes at most, and never more in

@@ -19,7 +19,7 @@ use crate::auth::grant::Grant;
 use crate::error::Error;
 use crate::event::pattern::Pattern;
 use crate::event::position::Position;
-use crate::event::{Cursor, Draft, Event, Topic};
+use crate::event::{Cursor, Draft, Event, Since, Topic};
 use crate::grip::Proxies;
 use crate::process::random::Random;
 use crate::process::slots::{Slot, Slots};
@@ -226,7 +226,9 @@ impl<'a, 's> Hub<'a, 's> {
         let topics = subscriptions.iter().map(|each| &each.topic);
         self.grant.check_subscribe(topics, Cursor::now())?;
         let is_doubtful = self.unround(&mut subscriptions);
-        let mut wanted = self.admit((subscriptions, None), until, wait, |_| renderer)?;
+        // A proxy would repeat such a poll at once.
+        let may_hold = !is_doubtful || until == Until::Deadline;
+        let mut wanted = self.admit((subscriptions, None), until, wait, may_hold, |_| renderer)?;
         if is_doubtful && until == Until::FirstUpdate {
             wanted.pause = DOUBT_PAUSE.min(wanted.timeout);
         }
@@ -266,7 +268,7 @@ impl<'a, 's> Hub<'a, 's> {
             known => Some(known),
         };
         let following = Following::new(patterns, start.as_ref(), is_strict);
-        self.admit((Vec::new(), Some(following)), until, wait, |_| renderer)
+        self.admit((Vec::new(), Some(following)), until, wait, true, |_| renderer)
     }
 
     pub(super) fn open(&self) -> Result<Box<dyn Store + 's>, Error> {
@@ -302,6 +304,7 @@ impl<'a, 's> Hub<'a, 's> {
         (mut subscriptions, mut following): (Vec<Subscription>, Option<Following>),
         until: Until,
         wait: Option<Duration>,
+        may_hold: bool,
         renderer: impl FnOnce(Option<u32>) -> Box<dyn Renderer>,
     ) -> Result<Wanted, Error> {
         let now = Cursor::now();
@@ -315,7 +318,7 @@ impl<'a, 's> Hub<'a, 's> {
         }
         let has_end = until == Until::Deadline && wait.is_some();
         let hold = self.hold(&subscriptions, following.as_ref(), until, timeout);
-        let hold = hold.filter(|_| !has_end);
+        let hold = hold.filter(|_| may_hold && !has_end);
         let admission = match hold {
             Some(_) => Admission::Held,
             None => self.take_slot(timeout)?,
@@ -345,8 +348,8 @@ impl<'a, 's> Hub<'a, 's> {
         })
     }
 
-    /// How a proxy holds the request instead of this program. A session waits for two things, and
-    /// its request changes it.
+    /// How a proxy holds the request instead of this program. Of several messages the look after
+    /// a hold would find the newest only, if the client wants the newest one.
     fn hold(
         &self,
         subscriptions: &[Subscription],
@@ -355,8 +358,9 @@ impl<'a, 's> Hub<'a, 's> {
         timeout: Duration,
     ) -> Option<Hold> {
         let holder = self.terms.holder.as_ref()?;
-        let is_session = !subscriptions.is_empty() && following.is_some();
-        if is_session || self.grant.is_foreign() || timeout.is_zero() {
+        let now = Cursor::now();
+        let wants_newest = |one: &Subscription| one.since.resolve(now) == Since::Latest;
+        if subscriptions.iter().any(wants_newest) || self.grant.is_foreign() || timeout.is_zero() {
             return None;
         }
         let topics: Vec<_> = subscriptions.iter().map(|one| one.topic.clone()).collect();
@@ -479,7 +483,7 @@ pub fn retry_after_seconds() -> u32 {
 mod tests {
     use super::*;
     use crate::cgi::{Head, Response};
-    use crate::event::{Message, Since};
+    use crate::event::Message;
     use crate::hub::update::Piece;
 
     static NO_PROXIES: Proxies = Proxies::NONE;

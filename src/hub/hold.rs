@@ -22,8 +22,15 @@ const SHORTEST: Duration = Duration::from_secs(5);
 /// proxy of their events.
 const REFRESH: Duration = Duration::from_secs(120);
 
+/// A link counts for one to two times as many seconds. Logs keep it. Clients at one place have the
+/// same link for so long.
+const VALID: u64 = 300;
+
 /// How often a proxy sends a heartbeat, in seconds.
 const HEARTBEAT: u32 = 15;
+
+/// The seconds after which a poll comes back that a proxy was to hold and does not.
+pub(super) const LET_GO: u32 = 5;
 
 /// The most channels of one request. Pushpin ignores those above 20.
 const MAX_CHANNELS: usize = 20;
@@ -45,14 +52,16 @@ pub struct Holder {
     pub seal: Seal,
     /// Its `Grip-Last`.
     pub last: String,
+    /// The last segment of the path of its request, as it is written.
+    pub segment: String,
 }
 
 /// How a proxy is to hold a request, if there is no news.
 pub(super) enum Hold {
     /// Until then, at most. Then it answers what the program has answered.
     Poll(Duration),
-    /// It adds the next answer to the stream.
-    Stream(Seal),
+    /// It adds the next answer to the stream. The link is below this segment of the path.
+    Stream(Seal, String),
     /// The same. The stream has begun.
     NextLink(Seal),
 }
@@ -69,6 +78,8 @@ pub(super) struct Continuation {
     pub following: Option<Following>,
     pub grant: Grant,
     pub renderer: String,
+    /// The last second in which the link counts.
+    until: u64,
 }
 
 /// What a subscriber wants, as far as a proxy can know it.
@@ -87,9 +98,13 @@ impl Hold {
 
     /// The same for a stream.
     pub fn plan_stream(holder: &Holder, wanted: Interest, grant: &Grant) -> Option<Self> {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte);
+        let segment = &holder.segment;
+        let has_path = !segment.is_empty() && segment.bytes().all(is_plain);
         let state = serde_json::to_string(&(grant, wanted.following)).ok()?.len();
         let is_short = wanted.size().is_some_and(|bytes| state + 2 * bytes <= MAX_BYTES);
-        is_short.then(|| Self::Stream(holder.seal.clone()))
+        let hold = || Self::Stream(holder.seal.clone(), segment.clone());
+        (is_short && has_path).then(hold)
     }
 
     /// Whether the client has the beginning of the stream.
@@ -107,8 +122,8 @@ impl Hold {
     pub fn instructions(&self, state: &State) -> Option<Vec<Instruction>> {
         match self {
             Self::Poll(timeout) => state.hold_poll(*timeout),
-            Self::Stream(seal) => state.hold_stream(seal, true),
-            Self::NextLink(seal) => state.hold_stream(seal, !state.is_whole),
+            Self::Stream(seal, segment) => state.hold_stream(seal, &format!("{segment}/"), true),
+            Self::NextLink(seal) => state.hold_stream(seal, "", !state.is_whole),
         }
     }
 }
@@ -174,7 +189,10 @@ impl State<'_> {
 
     /// The link is asked for at once if the client did not wait yet: an event between the look and
     /// the hold is found then. Later, the proxy keeps what it is told meanwhile.
-    fn hold_stream(&self, seal: &Seal, at_once: bool) -> Option<Vec<Instruction>> {
+    ///
+    /// Pushpin gives one answer to all that ask for one path at the same time, whatever the query.
+    /// So the mark of the link is in its path, too.
+    fn hold_stream(&self, seal: &Seal, below: &str, at_once: bool) -> Option<Vec<Instruction>> {
         let topics: Vec<_> = self.subscriptions.iter().map(|one| one.topic.clone()).collect();
         let mut all = vec![("Grip-Hold", "stream".into())];
         for channel in self.interest(&topics).channels() {
@@ -183,7 +201,9 @@ impl State<'_> {
         let left = self.grant.expires_in(Cursor::now()).as_secs().saturating_add(1);
         let refresh = if at_once { 0 } else { REFRESH.as_secs().min(left) };
         let state = serde_json::to_string(&self.continuation()).ok()?;
-        let link = format!("<?grip={}>; rel=next; timeout={refresh}", seal.close(state.as_bytes()));
+        let link = seal.close(state.as_bytes());
+        let (_, mark) = link.split_once('.')?;
+        let link = format!("<{below}{mark}?grip={link}>; rel=next; timeout={refresh}");
         let beat = format!("{}; format=cstring; timeout={HEARTBEAT}", cstring(&self.heartbeat));
         all.push(("Grip-Link", FieldValue::new(link)?));
         all.push(("Grip-Keep-Alive", FieldValue::new(beat)?));
@@ -196,6 +216,7 @@ impl State<'_> {
             following: self.following.map(Following::record),
             grant: self.grant.clone(),
             renderer: self.renderer.clone(),
+            until: (Cursor::now().seconds() / VALID + 2) * VALID,
         }
     }
 
@@ -208,11 +229,15 @@ impl Continuation {
     /// The stream that a proxy asks to go on with.
     ///
     /// # Errors
-    /// 400 for a text that is not ours.
+    /// 400 for a text that is not ours, or too old.
     pub fn open(seal: &Seal, text: &str) -> Result<Self, Error> {
         let content = seal.open(text);
-        let continuation = content.and_then(|content| serde_json::from_slice(&content).ok());
-        continuation.ok_or_else(|| Error::bad_request("grip is not a link of this program"))
+        let continuation: Option<Self> =
+            content.and_then(|content| serde_json::from_slice(&content).ok());
+        let is_fresh = |it: &Self| Cursor::now().seconds() <= it.until;
+        continuation
+            .filter(is_fresh)
+            .ok_or_else(|| Error::bad_request("grip is not a link of this program"))
     }
 }
 
@@ -221,7 +246,9 @@ impl Holder {
     pub fn resume(&self, subscriptions: &mut [Subscription], following: &mut Option<Following>) {
         for (channel, id) in last_ids(&self.last) {
             for one in subscriptions.iter_mut().filter(|one| Channel::of(&one.topic) == channel) {
-                let last = Since::parse(id).ok().filter(|_| one.since == Since::Now);
+                // A second that was not over is from now on, too.
+                let is_from_now_on = one.since.resolve(Cursor::now()) == Since::Now;
+                let last = Since::parse(id).ok().filter(|_| is_from_now_on);
                 one.since = last.unwrap_or(one.since);
             }
             if let (Some(following), Some(position)) = (following.as_mut(), Position::parse(id)) {

@@ -10,6 +10,10 @@ use crate::store::Store;
 /// The widest rounding: to tenths of a second. A cursor is never a whole second.
 const COARSEST: u64 = 100_000;
 
+/// The largest error at which a single later event is taken for the client's own, in microseconds:
+/// that of 14 digits, as PHP prints them.
+const CERTAIN: u64 = 50;
+
 /// The origin of a cursor that looks rounded.
 enum Origin {
     /// The server has issued it, as far as the store can tell.
@@ -57,13 +61,15 @@ fn origin(store: &dyn Store, topic: &Topic, cursor: Cursor, error: u64) -> Resul
     let last = Cursor::from_micros(cursor.micros() + error);
     let found = store.read(topic, Since::Cursor(first), MAX_PIECE)?;
     let ids = found.messages.iter().map(|message| message.id);
-    let mut near: Vec<_> =
-        ids.chain([found.standing]).filter(|id| (first..=last).contains(id)).collect();
+    // Without events, the standing is where the look began.
+    let is_near = |id: &Cursor| first < *id && *id <= last;
+    let mut near: Vec<_> = ids.chain([found.standing]).filter(is_near).collect();
     near.dedup();
     Ok(match near[..] {
         [] => Origin::Exact,
         _ if near.contains(&cursor) => Origin::Exact,
-        [only] => Origin::Rounded(only),
-        [first, ..] => Origin::Doubtful(first),
+        // A later one may be new to a client that made its cursor from its own clock.
+        [only] if only <= cursor || error <= CERTAIN => Origin::Rounded(only),
+        [first, ..] => Origin::Doubtful(first.min(cursor)),
     })
 }

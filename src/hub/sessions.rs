@@ -252,7 +252,7 @@ impl Sessions<'_, '_, '_> {
             render(Attended { turn, floors: floors(&session), held_back })
         };
         let topics = (vec![changes], Some(following));
-        let mut wanted = self.hub.admit(topics, Until::FirstUpdate, Some(wait), render)?;
+        let mut wanted = self.hub.admit(topics, Until::FirstUpdate, Some(wait), false, render)?;
         wanted.grant = self.grant(&session);
         wanted.timeout = wanted.timeout.min(wanted.grant.expires_in(Cursor::now()));
         wanted.bookmark = Some(bookmark.lasting(lasts));

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::bookmark::{Bookmark, Mark};
 use super::counting::count;
 use super::following::Following;
-use super::hold::{Hold, Instruction, State};
+use super::hold::{Hold, Instruction, LET_GO, State};
 use super::look::Look;
 use super::notice::{Followed, Notice, Payload, Presence, Remote};
 use super::subscription::Subscription;
@@ -463,9 +463,12 @@ impl Waiter {
         }
         self.has_begun = true;
         // It may depend on the first piece.
-        let head = self.renderer.head().retry_after(self.retry_after);
         let hold = self.hold.take().filter(|hold| may_hold && hold.may_begin_with(body.len()));
-        let instructions = hold.and_then(|hold| self.instructions(&hold));
+        let instructions = hold.as_ref().and_then(|hold| self.instructions(hold));
+        // A poll that nobody holds would come back at once.
+        let is_let_go = hold.is_some() && instructions.is_none();
+        let pause = (is_let_go && self.until == Until::FirstUpdate).then_some(LET_GO);
+        let head = self.renderer.head().retry_after(self.retry_after.or(pause));
         let head = instructions
             .into_iter()
             .flatten()

@@ -33,6 +33,7 @@ impl House {
     /// A request through a proxy with this signature.
     fn signed(&self, query: &str, signature: &str) -> Call {
         let call = self.store.query(query).method("GET").variable("HTTP_GRIP_SIG", signature);
+        let call = call.variable("SCRIPT_NAME", "/comet.cgi");
         call.variable("NOVCOMET_GRIP_KEY", &self.keys.path("hs"))
     }
 
@@ -47,14 +48,19 @@ fn instructions(answer: &Answer) -> String {
     lines.fold(String::new(), |all, line| format!("{all}    {line}\n"))
 }
 
+/// The link, relative to the URL of the request.
+fn target(answer: &Answer) -> &str {
+    let found = answer.head.lines().find_map(|line| line.strip_prefix("Grip-Link: <"));
+    found.unwrap_or_else(|| panic!("{answer:?}")).split('>').next().unwrap()
+}
+
 /// The query of the link.
 fn link(answer: &Answer) -> String {
-    let found = answer.head.lines().find_map(|line| line.strip_prefix("Grip-Link: <?"));
-    found.unwrap_or_else(|| panic!("{answer:?}")).split('>').next().unwrap().to_owned()
+    target(answer).split_once('?').unwrap().1.to_owned()
 }
 
 fn of_document(answer: &Answer) -> bool {
-    GRIP.contains(&instructions(answer).replace(&link(answer), "grip=STATE"))
+    GRIP.contains(&instructions(answer).replace(target(answer), "comet.cgi/MARK?grip=STATE"))
 }
 
 #[test]
@@ -107,9 +113,14 @@ fn clients_at_one_place_have_one_link() {
     let one = house.held("subscribed[news]=1.5&stream=1").answer();
     let other = house.held("subscribed[news]=&stream=1").answer();
     assert_ne!(one.body, other.body);
-    assert_eq!(link(&one), link(&other));
+    assert_eq!(target(&one), target(&other));
     let later = house.held(&link(&one)).answer();
     assert_eq!(link(&one), link(&later));
+    // A proxy may tell links apart by their paths only. The later one is beside the first.
+    let path = |answer: &Answer| target(answer).split_once('?').unwrap().0.to_owned();
+    assert_eq!(path(&one), format!("comet.cgi/{}", path(&later)));
+    let elsewhere = house.held("subscribed[other]=&stream=1").answer();
+    assert_ne!(path(&one), path(&elsewhere));
 }
 
 #[test]
@@ -158,7 +169,11 @@ fn repeated_poll_begins_where_it_began() {
     house.store.query("publish=news&data=x").answer();
     let last = "novcomet-other; last-id=9.5, novcomet-news; last-id=1795415403.163846";
     let call = |query: &str| house.held(query).variable("HTTP_GRIP_LAST", last).answer();
-    assert!(call("subscribed[news]=").body.contains(r#""data":"x""#));
+    // So is a second that was not over.
+    for since in ["", "4294967296"] {
+        let answer = call(&format!("subscribed[news]={since}"));
+        assert!(answer.body.contains(r#""data":"x""#), "{since}: {answer:?}");
+    }
     // A cursor of the client's own counts.
     let cursor = house.store.query("subscribed[news]=1.5").answer().body;
     let cursor = cursor.split_once("\"news\":").unwrap().1.split('}').next().unwrap();
@@ -205,6 +220,10 @@ fn link_counts_for_its_maker_and_its_rules() {
     ended(house.held(&link.replace("grip=e", "grip=f")));
     ended(house.held("grip="));
     ended(house.held(&link).variable("NOVCOMET_SUBSCRIBE", "none"));
+    for key in ["hs", "ed"] {
+        let other_key = house.held(&link).variable("NOVCOMET_TOKEN_ALGORITHM", "HS256");
+        ended(other_key.variable("NOVCOMET_TOKEN_KEY", &house.keys.path(key)));
+    }
     let private = house.held(&link).variable("NOVCOMET_PRIVATE", "a");
     ended(private.variable("NOVCOMET_TOKEN_KEY", &house.keys.path("hs")));
     let direct = house.store.query(&link).method("GET");
@@ -266,9 +285,39 @@ fn long_request_is_not_held() {
         house.store.query(&format!("publish={topic}")).answer();
         assert_eq!(instructions(&waiter.answer()), "");
     }
+    // Of several messages, the look after a hold would find the newest only.
+    for query in ["subscribed[new]=latest", "subscribed[new]=latest&stream=1"] {
+        let waiter = house.held(query).start();
+        waiter.await_sleep();
+        drop(waiter);
+    }
     // No one who only looks is held, and no stream with an end of its own.
     assert_eq!(held("subscribed[a]=&wait=0"), "");
     assert_eq!(held("subscribed[a]=&wait=0&stream=1"), "");
+}
+
+/// A client that rounds its cursors would come back at once.
+#[test]
+fn doubtful_poll_is_not_held() {
+    let house = House::new();
+    house.store.query("publish=a&data=x").answer();
+    house.store.query("publish=a&data=y").answer();
+    let all = house.store.query("subscribed[a]=earliest").answer().body;
+    let id = all.rsplit_once("\"id\":").unwrap().1.split(',').next().unwrap();
+    let rounded = format!("subscribed[a]={}&wait=6", &id[..id.len() - 4]);
+    let answer = house.held(&rounded).answer();
+    assert_eq!(instructions(&answer), "");
+    assert!(answer.body.starts_with(r#"{"s":1"#), "{answer:?}");
+}
+
+/// A client that is not held comes back later.
+#[test]
+fn poll_without_a_cursor_is_let_go() {
+    let house = House::new();
+    std::fs::create_dir(house.store.file("u")).unwrap();
+    let answer = house.held("subscribed[u]=&subscribed[a]=").answer();
+    assert_eq!(instructions(&answer), "");
+    assert!(answer.head.contains("\r\nRetry-After: 5\r\n"), "{answer:?}");
 }
 
 /// Pushpin takes no longer beginning.

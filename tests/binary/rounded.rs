@@ -9,17 +9,12 @@ use crate::support::binary::{Store, batch};
 use crate::support::host::{found, not_run};
 
 /// Programs that read the cursor of the topic `a` from an answer and print it.
-const LANGUAGES: [(&str, &[&str]); 11] = [
+const LANGUAGES: [(&str, &[&str]); 9] = [
     ("php", &["-r", "echo json_decode($argv[1])->k->a;"]),
-    ("php", &["-d", "precision=12", "-r", "echo json_decode($argv[1])->k->a;"]),
     ("php", &["-d", "precision=17", "-r", "echo json_decode($argv[1])->k->a;"]),
     ("perl", &["-e", "$ARGV[0] =~ /\"a\":([0-9.]+)/; print 0 + $1;"]),
     ("perl", &["-e", "$ARGV[0] =~ /\"a\":([0-9.]+)/; printf '%.9f', $1;"]),
     ("python3", &["-c", "import json, sys; print(json.loads(sys.argv[1])['k']['a'], end='')"]),
-    (
-        "python3",
-        &["-c", "import json, sys; print('%.3f' % json.loads(sys.argv[1])['k']['a'], end='')"],
-    ),
     ("ruby", &["-rjson", "-e", "print JSON.parse(ARGV[0])['k']['a']"]),
     ("jq", &["-nj", "--args", "$ARGS.positional[0] | fromjson | .k.a"]),
     ("awk", &["BEGIN { split(ARGV[1], part, /\"a\":|[,}]/); printf \"%s\", part[3] }"]),
@@ -76,7 +71,10 @@ fn rounded_time_of_a_file_waits() {
                 continue;
             }
             let answer = store.query(&format!("subscribed[a]={cursor}&wait=0")).answer();
-            assert_eq!(answer.cursor("a"), ('0', exact.clone()), "{cursor}: {answer:?}");
+            // A client's own clock may have made a coarse one before the event.
+            let decimals = cursor.split('.').nth(1).unwrap().len();
+            let expected = if decimals < 4 && cursor < exact { '1' } else { '0' };
+            assert_eq!(answer.cursor("a"), (expected, exact.clone()), "{cursor}: {answer:?}");
         }
     }
 }
@@ -104,6 +102,20 @@ fn rounding_client_misses_nothing_of_a_burst() {
         assert!(begun.elapsed() >= Duration::from_secs(1), "a storm: {answer:?}");
     }
     assert!(held > 0, "no two of {all:?} have the same first four decimals");
+}
+
+/// As `date +%s.%3N` prints it, or a program that rounds very much.
+#[test]
+fn coarse_cursor_misses_nothing() {
+    let store = Store::new();
+    store.query("publish=a&data=one").answer();
+    store.query("publish=a&data=two").answer();
+    let all = messages(&store, "earliest");
+    for decimals in 1..=3 {
+        let cursor = rounded(&all[0]["id"], decimals);
+        let answer = store.query(&format!("subscribed[a]={cursor}&wait=0")).answer();
+        assert!(answer.body.contains(r#""data":"two""#), "{cursor}: {answer:?}");
+    }
 }
 
 /// JavaScript prints no zeros at the end. Such a cursor is exact.
