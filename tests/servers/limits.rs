@@ -28,7 +28,7 @@ fn request_names_at_most_64_topics() {
     let publish = |count| many(count, |number| format!("publish={number}"));
     store.query(&subscribe(65)).answer().assert_problem(400);
     store.query(&publish(65)).answer().assert_problem(400);
-    store.query("publish=x").form(&publish(64)).answer().assert_problem(400);
+    store.query("").form(&publish(65)).answer().assert_problem(400);
     assert_eq!(store.names(), [""; 0]);
     assert!(store.query(&subscribe(64)).answer().body.starts_with(r#"{"s":0,"#));
     let twice = format!("{}&{}", publish(64), publish(64));
