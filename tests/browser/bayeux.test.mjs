@@ -189,6 +189,8 @@ for (const [kind, store] of ['apache', 'lighttpd'].flatMap(kind => ['file', 'Red
         for (const i of numbers(40)) await own.publishBeside('/restart/stream', i);
       })();
       await own.stop();
+      // A process that is still there would answer a connection that is gone. Faye cannot tell.
+      await until(() => own.isDeserted(), 'the processes of the server end');
       await own.publishBeside('/restart/marks', '"meanwhile"');
       await own.start();
       await stream;

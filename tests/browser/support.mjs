@@ -118,6 +118,11 @@ export class Server {
     await ended;
   }
 
+  /** Whether no process of the program is left. */
+  async isDeserted() {
+    return (await this.#processes()).length === 0;
+  }
+
   /** Stops the server and removes its files. */
   async close() {
     if (this.child) await this.stop();
