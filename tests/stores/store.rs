@@ -32,6 +32,7 @@ over_every_store! {
     shared_budget_starves_no_topic
     watch_misses_no_event
     each_of_many_topics_wakes
+    store_answers_while_a_watch_waits_and_after_its_end
     reading_and_watching_write_nothing
 }
 
@@ -476,6 +477,28 @@ fn each_of_many_topics_wakes(kind: Kind) {
             let found = reader.next();
             assert!(found.len() == 1 && found[0].0 == number, "{found:?}");
         });
+    }
+}
+
+/// A subscriber that waited alone joins others, and leads them later, with another watch.
+fn store_answers_while_a_watch_waits_and_after_its_end(kind: Kind) {
+    let backend = Backend::start(kind);
+    let store = backend.open();
+    let mut last = publish(store.as_ref(), "first");
+    let mut watch = store.watch();
+    for wait in [HOUR, Duration::from_millis(1)] {
+        watch.arm(&[&topic("a")]);
+        read(store.as_ref(), Since::Cursor(last));
+        watch.fd(wait);
+        let cursor = publish(store.as_ref(), "while it waits");
+        assert_eq!(texts(&read(store.as_ref(), Since::Cursor(last))), ["while it waits"]);
+        watch.changes();
+        watch.arm(&[&topic("a")]);
+        read(store.as_ref(), Since::Cursor(cursor));
+        watch.fd(wait);
+        watch = store.watch();
+        last = publish(store.as_ref(), "after its end");
+        assert_eq!(texts(&read(store.as_ref(), Since::Cursor(cursor))), ["after its end"]);
     }
 }
 

@@ -107,8 +107,12 @@ impl Cluster {
         exchanged
     }
 
+    /// A connection that is free: a watch may have ended, or wait still, without its reply.
     fn connection(&mut self, address: &Address) -> io::Result<&mut Connection> {
         let (until, max_bytes) = (self.until, self.max_bytes);
+        if self.connections.get(address).is_some_and(|open| open.is_blocked) {
+            self.connections.remove(address);
+        }
         Ok(match self.connections.entry(address.clone()) {
             Entry::Occupied(open) => {
                 let open = open.into_mut();
@@ -165,18 +169,20 @@ impl Cluster {
         let command = positions.iter().fold(command, Command::with);
         self.begin();
         let connection = self.connection(&address)?;
+        connection.is_blocked = true;
         connection.send(&command)?;
         connection.as_fd().try_clone_to_owned()
     }
 
     /// Reads the reply to [`block`](Self::block), and returns the streams with new
     /// entries. Without a reply at `until` it drops the connection. `None` if the reply
-    /// does not say which.
+    /// does not say which, or another request has dropped the connection.
     pub fn unblock(&mut self, key: &[u8], until: Instant) -> Option<Vec<Vec<u8>>> {
         let address = self.address_of(key);
-        let connection = self.connections.get_mut(&address)?;
+        let connection = self.connections.get_mut(&address).filter(|open| open.is_blocked)?;
         connection.wait_until(until);
         let reply = connection.receive();
+        connection.is_blocked = false;
         if reply.is_err() {
             self.connections.remove(&address);
         }

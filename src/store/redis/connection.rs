@@ -46,6 +46,8 @@ pub struct Connection {
     /// The replies to the login that are still to come.
     auth_commands: usize,
     password: String,
+    /// Whether a command that waits for news has no reply yet: any other has its reply after it.
+    pub is_blocked: bool,
 }
 
 impl Connection {
@@ -74,6 +76,7 @@ impl Connection {
             scan: Scan::default(),
             auth_commands: auth_commands.len(),
             password: server.password.clone(),
+            is_blocked: false,
         };
         for command in auth_commands {
             connection.send(&command)?;
