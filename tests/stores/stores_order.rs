@@ -101,6 +101,23 @@ fn times_grow_over_all_topics_of_a_redis() {
     assert!(third.micros() < ahead + HOUR, "{third}");
 }
 
+/// A place in the order of all topics is that of another topic's event, or of none.
+#[test]
+fn place_between_two_events_is_no_gap() {
+    for kind in [Kind::File, Kind::Redis] {
+        let backend = Backend::start(kind);
+        let store = backend.open();
+        for data in ["one", "two", "three"] {
+            store.publish(&topic("a"), Some(data)).unwrap();
+            let place = store.publish(&topic("b"), None).unwrap();
+            store.publish(&topic("a"), Some("news")).unwrap();
+            let found = store.read(&topic("a"), Since::Order(place), 10_000).unwrap();
+            let texts: Vec<_> = found.messages.iter().map(|one| one.data.as_str()).collect();
+            assert_eq!((texts, found.gap), (vec!["news"], false), "{kind:?}");
+        }
+    }
+}
+
 /// A topic that was removed is found no more, and one that lost messages says so.
 #[test]
 fn redis_tells_of_messages_that_are_gone() {

@@ -16,15 +16,16 @@ local oldest = time[1] * 1000000 + time[2] - age
 
 -- From the end back to `since`: the messages that are kept, newest first,
 -- whether some are kept no longer, and whether all that happened since is known.
--- At most `most` messages; events without one may lie between them.
-local function walk(key, since, most)
+-- At most `most` messages; events without one may lie between them. A place in the order of all
+-- topics may lie between two events of this one.
+local function walk(key, since, most, is_place)
   local found, count, size, from, width, born = {}, 0, 0, END, math.min(2 * most, 8), nil
   while true do
     local part = redis.call('XREVRANGE', key, from, '-', 'COUNT', width)
     seen = seen + #part
     for _, entry in ipairs(part) do
       local at, data = cursor_of(entry[1]), field_of(entry[2], 'data')
-      if at <= since then return found, false, at == since end
+      if at <= since then return found, false, is_place or at == since end
       if row_of(entry[2], at) <= since then return found, false, true end
       if data then
         local extra = field_of(entry[2], 'extra') or ''
@@ -59,7 +60,7 @@ local function read(key, mode, since)
   local answer = {id, last, 0, 0}
   if mode == 'now' or mode == 'cursor' and since == last then return answer end
 
-  local found, dropped, known, born = walk(key, since, mode == 'latest' and 1 or math.huge)
+  local found, dropped, known, born = walk(key, since, mode == 'latest' and 1 or math.huge, mode == 'order')
   if mode == 'cursor' then
     local is_whole = since == 100000 and state['entries-added'] == state['length']
     local gap = dropped or since > last or not (known or is_whole)
