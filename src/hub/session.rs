@@ -2,6 +2,7 @@
 //! is what the entries of its log say, one after the other.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,6 @@ use crate::event::Cursor;
 use crate::event::pattern::Pattern;
 use crate::event::position::Position;
 use crate::event::session::SessionId;
-use crate::store::SessionLog;
 
 /// How many patterns a session follows at most.
 pub const MAX_PATTERNS: usize = 64;
@@ -141,16 +141,16 @@ pub struct Session {
     again: Told,
     told_again: Option<Told>,
     until: Cursor,
-    /// How long its log is, in the store's own measure.
-    pub(super) length: u64,
-    /// The same in bytes.
+    /// Its log, as it was read.
+    pub(super) log: Rc<str>,
+    /// How many bytes the log has.
     bytes: usize,
 }
 
 impl Session {
     /// The session of a log; `None` if that has no beginning.
-    pub(super) fn read(id: SessionId, log: &SessionLog) -> Option<Self> {
-        let lines = log.entries.lines().filter(|line| !line.is_empty());
+    pub(super) fn read(id: SessionId, log: &str) -> Option<Self> {
+        let lines = log.lines().filter(|line| !line.is_empty());
         let mut entries = lines.filter_map(|line| serde_json::from_str::<Entry>(line).ok());
         let Entry::Begin { claims, acks, browser, turn, again, until } = entries.next()? else {
             return None;
@@ -168,8 +168,8 @@ impl Session {
             again,
             told_again: None,
             until,
-            length: log.length,
-            bytes: log.entries.len(),
+            log: log.into(),
+            bytes: log.len(),
         };
         entries.for_each(|entry| session.apply(entry));
         Some(session)
@@ -324,7 +324,7 @@ mod tests {
         let until = Cursor::from_micros(1_795_415_403_000_000);
         let again = Told::new();
         let begin = Entry::Begin { claims: None, acks, browser: None, turn: 0, again, until };
-        let log = SessionLog { entries: begin.text(), length: 0 };
+        let log = begin.text();
         Session::read(SessionId::new(0, [0; SECRET]), &log).unwrap()
     }
 
@@ -428,7 +428,7 @@ mod tests {
         assert_eq!(session.shorter(true, 10), None);
         for (received, expected) in [(true, [5, 3]), (false, [1, 3])] {
             let entries = session.shorter(received, 9).unwrap();
-            let log = SessionLog { entries, length: 0 };
+            let log = entries;
             let read = Session::read(session.id.clone(), &log).unwrap();
             assert_eq!(standing(&read), expected.map(position));
             assert!(read.is_bound && read.acks && read.turn == 1);

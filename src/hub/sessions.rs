@@ -309,7 +309,7 @@ impl Sessions<'_, '_, '_> {
 
     fn shorten(&self, session: Session, received: bool, kept: Duration) -> Result<Session, Error> {
         let Some(entries) = session.shorter(received, LONG) else { return Ok(session) };
-        self.store.sessions()?.shorten(&session.id, session.length, &entries, kept)?;
+        self.store.sessions()?.shorten(&session.id, &session.log, &entries, kept)?;
         let read = self.read(session.id.clone())?;
         Ok(read.unwrap_or(session))
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 pub use budget::{Budget, Size};
 pub use inquiry::{Kept, Stock};
-pub use sessions::{Allowance, SessionLog, Sessions};
+pub use sessions::{Allowance, Sessions};
 
 use crate::error::Error;
 use crate::event::{Cursor, Draft, Message, Since, Topic};

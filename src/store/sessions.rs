@@ -18,15 +18,6 @@ pub struct Allowance {
     pub kept: Duration,
 }
 
-/// The log of a session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionLog {
-    /// The entries, one a line. A line that a writer could not finish is among them.
-    pub entries: String,
-    /// How much there is, in the store's own measure.
-    pub length: u64,
-}
-
 /// The logs of sessions. Several processes may append to one at the same time.
 pub trait Sessions {
     /// Begins a log. Returns `false` if there are as many as there may be.
@@ -35,11 +26,12 @@ pub trait Sessions {
     /// 503 if the store cannot be used, 507 if it is full.
     fn begin(&self, id: &SessionId, entry: &str, most: &Allowance) -> Result<bool, Error>;
 
-    /// Reads a log; `None` if there is none.
+    /// Reads the entries of a log, one a line; `None` if there is none. A line that a writer could
+    /// not finish is among them.
     ///
     /// # Errors
     /// 503 if the store cannot be used.
-    fn read(&self, id: &SessionId) -> Result<Option<SessionLog>, Error>;
+    fn read(&self, id: &SessionId) -> Result<Option<String>, Error>;
 
     /// Appends an entry and wakes those that watch the session's topic. Returns the place
     /// after it in that topic; `None` if there is no such log.
@@ -48,14 +40,15 @@ pub trait Sessions {
     /// 413 for a log that is too long, 503 if the store cannot be used, 507 if it is full.
     fn append(&self, id: &SessionId, entry: &str, kept: Duration) -> Result<Option<Cursor>, Error>;
 
-    /// Replaces a log of this length by a shorter one. One that has grown since stays.
+    /// Replaces a log by a shorter one. One that is not as it was read stays: its length alone
+    /// would not tell, for others may have shortened it and appended as much.
     ///
     /// # Errors
     /// 503 if the store cannot be used, 507 if it is full.
     fn shorten(
         &self,
         id: &SessionId,
-        length: u64,
+        read: &str,
         entries: &str,
         kept: Duration,
     ) -> Result<(), Error>;

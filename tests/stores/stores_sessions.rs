@@ -7,11 +7,11 @@ use std::time::Duration;
 use filetime::FileTime;
 use novcomet::event::session::{SECRET, SessionId};
 use novcomet::event::{Since, Topic};
-use novcomet::store::{Allowance, SessionLog, Store};
+use novcomet::store::{Allowance, Store};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 
-use crate::support::binary::{Answer, Call, session_file};
+use crate::support::binary::{Call, session_file};
 use crate::support::store::{Backend, Kind};
 use crate::support::wait::eventually;
 
@@ -55,12 +55,12 @@ fn note(store: &dyn Store, id: &SessionId, entry: &str) {
     sessions.note(id, opened.as_ref(), entry, HOUR).unwrap();
 }
 
-fn read(store: &dyn Store, id: &SessionId) -> Option<SessionLog> {
+fn read(store: &dyn Store, id: &SessionId) -> Option<String> {
     store.sessions().unwrap().read(id).unwrap()
 }
 
-fn entries(log: &SessionLog) -> Vec<String> {
-    log.entries.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
+fn entries(log: &str) -> Vec<String> {
+    log.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
 }
 
 fn found(store: &dyn Store, id: &SessionId) -> Vec<String> {
@@ -78,10 +78,13 @@ fn log_has_what_was_appended(kind: Kind) {
     assert_eq!(found(store, &one), ["begin", r#"{"é":"\"}"#, "note"]);
     let before = read(store, &one).unwrap();
     assert!(append(store, &one, "more"));
-    sessions.shorten(&one, before.length, "lost", HOUR).unwrap();
+    sessions.shorten(&one, &before, "lost", HOUR).unwrap();
     assert_eq!(found(store, &one).len(), 4, "it has grown");
     let log = read(store, &one).unwrap();
-    sessions.shorten(&one, log.length, "a\nb", HOUR).unwrap();
+    let other_log = log.replace("more", "else");
+    sessions.shorten(&one, &other_log, "lost", HOUR).unwrap();
+    assert_eq!(found(store, &one).len(), 4, "it is another");
+    sessions.shorten(&one, &log, "a\nb", HOUR).unwrap();
     assert_eq!(found(store, &one), ["a", "b"]);
     assert!(append(store, &one, "c"));
     assert_eq!(found(store, &one), ["a", "b", "c"]);
@@ -103,8 +106,8 @@ fn unknown_log_stays_unknown(kind: Kind) {
         assert!(!append(store, id, "entry"));
         note(store, id, "note");
         sessions.note(id, opened.as_ref(), "note", HOUR).unwrap();
-        for length in [0, 1, 7] {
-            sessions.shorten(id, length, "entries", HOUR).unwrap();
+        for read in ["", "begin"] {
+            sessions.shorten(id, read, "entries", HOUR).unwrap();
         }
         sessions.end(id).unwrap();
         assert_eq!(read(store, id), None);
@@ -249,7 +252,7 @@ fn concurrent_entries_are_all_kept(kind: Kind) {
             if number % 5 == 0 {
                 let log = read(store.as_ref(), &one).unwrap();
                 let same = entries(&log).join("\n");
-                store.sessions().unwrap().shorten(&one, log.length, &same, HOUR).unwrap();
+                store.sessions().unwrap().shorten(&one, &log, &same, HOUR).unwrap();
             }
         }
     };
@@ -275,17 +278,24 @@ fn full_log_is_refused_until_it_is_shortened(kind: Kind) {
     let refused = (0..5_000).find_map(|_| sessions.append(&one, &entry, HOUR).err()).unwrap();
     assert_eq!(refused.status(), 413);
     let log = read(store.as_ref(), &one).unwrap();
-    sessions.shorten(&one, log.length, "short", HOUR).unwrap();
+    sessions.shorten(&one, &log, "short", HOUR).unwrap();
     assert!(append(store.as_ref(), &one, "again"));
     assert_eq!(found(store.as_ref(), &one), ["short", "again"]);
 }
 
 // By the executable.
 
-fn ask(url: &str, messages: &Value) -> Answer {
+fn call(url: &str, messages: &Value) -> Call {
     let call = Call::new().variable("NOVCOMET_STORE", url).variable("SCRIPT_NAME", "/bayeux");
     let call = call.variable("NOVCOMET_POLL", "0.02").form(&messages.to_string());
-    call.variable("CONTENT_TYPE", "application/json").answer()
+    call.variable("CONTENT_TYPE", "application/json")
+}
+
+/// The replies.
+fn say(url: &str, messages: &Value) -> Value {
+    let answer = call(url, messages).answer();
+    assert_eq!(answer.status(), 200, "{answer:?}");
+    serde_json::from_str(&answer.body).unwrap()
 }
 
 fn handshake() -> Value {
@@ -296,11 +306,7 @@ fn handshake() -> Value {
 #[test]
 fn long_log_in_redis_is_written_anew() {
     let backend = Backend::start(Kind::Redis);
-    let say = |messages: Value| -> Value {
-        let answer = ask(&backend.url(), &messages);
-        assert_eq!(answer.status(), 200, "{answer:?}");
-        serde_json::from_str(&answer.body).unwrap()
-    };
+    let say = |messages: Value| say(&backend.url(), &messages);
     let id = say(handshake())[0]["clientId"].clone();
     say(json!([{"channel": "/meta/subscribe", "clientId": id, "subscription": "/a"}]));
     let key = format!("novcomet:\u{1}log/{}", id.as_str().unwrap());
@@ -320,9 +326,7 @@ fn long_log_in_redis_is_written_anew() {
 #[test]
 fn log_in_redis_is_bounded_in_bytes() {
     let backend = Backend::start(Kind::Redis);
-    let say = |messages: Value| -> Value {
-        serde_json::from_str(&ask(&backend.url(), &messages).body).unwrap()
-    };
+    let say = |messages: Value| say(&backend.url(), &messages);
     let id = say(handshake())[0]["clientId"].clone();
     let channel = format!("/{}", "x".repeat(1_000));
     let change = |what: &str| json!({"channel": what, "clientId": id, "subscription": channel});
@@ -339,8 +343,34 @@ fn log_in_redis_is_bounded_in_bytes() {
 #[test]
 fn memcached_keeps_no_sessions() {
     let backend = Backend::start(Kind::Memcached);
-    let answer = ask(&backend.url(), &handshake());
+    let answer = call(&backend.url(), &handshake()).answer();
     assert_eq!(answer.status(), 501, "{answer:?}");
     assert!(answer.body.contains("Bayeux need a store of files, or one Redis server"));
     assert!(backend.is_untouched());
+}
+
+/// Faye on Node.js would take a problem in JSON for replies, and wait for the one to its connect.
+#[test]
+fn connect_is_told_that_the_store_has_failed() {
+    let backend = Backend::start(Kind::Redis);
+    let id = say(&backend.url(), &handshake())[0]["clientId"].clone();
+    let connect = json!([{"channel": "/meta/connect", "clientId": id, "id": "x",
+        "connectionType": "long-polling"}]);
+    let subscribe = json!([{"channel": "/meta/subscribe", "clientId": id, "subscription": "/a"}]);
+    say(&backend.url(), &subscribe);
+    say(&backend.url(), &connect);
+    let held = call(&backend.url(), &connect).waiting();
+    backend.signal("STOP");
+    let late = call(&backend.url(), &connect).start();
+    for waiter in [held, late] {
+        let answer = waiter.answer();
+        assert_eq!((answer.status(), answer.log.lines().count()), (200, 1), "{answer:?}");
+        let expected = json!([{"channel": "/meta/connect", "successful": false, "id": "x",
+            "error": "503::the store cannot be used; the server's error log says why",
+            "advice": {"reconnect": "retry", "interval": 2000}}]);
+        assert_eq!(serde_json::from_str::<Value>(&answer.body).unwrap(), expected);
+    }
+    backend.signal("CONT");
+    assert_eq!(say(&backend.url(), &json!([{"channel": "/a", "data": 1}]))[0]["successful"], true);
+    assert_eq!(say(&backend.url(), &connect)[1]["data"], 1);
 }

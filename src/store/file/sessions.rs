@@ -23,7 +23,7 @@ use crate::error::Error;
 use crate::event::session::SessionId;
 use crate::event::{Cursor, Since};
 use crate::process::sys;
-use crate::store::{Allowance, Reading, SessionLog, Sessions};
+use crate::store::{Allowance, Reading, Sessions};
 
 /// The longest log that still grows, in bytes. A client that changes its subscriptions without
 /// an end would otherwise fill the store.
@@ -174,14 +174,12 @@ impl Sessions for FileStore {
         })
     }
 
-    fn read(&self, id: &SessionId) -> Result<Option<SessionLog>, Error> {
+    fn read(&self, id: &SessionId) -> Result<Option<String>, Error> {
         let log = self.log_of(id);
         let Some((file, _)) = log.open(OFlags::RDONLY)? else { return Ok(None) };
         let mut entries = Vec::new();
         file.take(MAX_READ).read_to_end(&mut entries).map_err(log.failed("read"))?;
-        let length = entries.len() as u64;
-        let entries = String::from_utf8_lossy(&entries).into_owned();
-        Ok(Some(SessionLog { entries, length }))
+        Ok(Some(String::from_utf8_lossy(&entries).into_owned()))
     }
 
     fn append(&self, id: &SessionId, entry: &str, _: Duration) -> Result<Option<Cursor>, Error> {
@@ -196,17 +194,12 @@ impl Sessions for FileStore {
         Ok(Some(place(length)))
     }
 
-    fn shorten(
-        &self,
-        id: &SessionId,
-        length: u64,
-        entries: &str,
-        _: Duration,
-    ) -> Result<(), Error> {
+    fn shorten(&self, id: &SessionId, read: &str, entries: &str, _: Duration) -> Result<(), Error> {
         let log = self.log_of(id);
-        let Some(_lock) = log.locked()?.filter(|(_, found)| found.len() == length) else {
+        let Some((_lock, found)) = log.locked()? else { return Ok(()) };
+        if found.len() > MAX_READ || Sessions::read(self, id)?.is_none_or(|found| found != read) {
             return Ok(());
-        };
+        }
         let temp = TempFile::create(log.entry(), OWNER_RW).map_err(log.failed("shorten"))?;
         temp.write(entries.as_bytes())
             .and_then(|()| temp.place(RenameFlags::empty()))
@@ -274,7 +267,7 @@ mod tests {
 
     fn entries(store: &FileStore, id: &SessionId) -> Vec<String> {
         let log = Sessions::read(store, id).unwrap().unwrap();
-        log.entries.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
+        log.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
     }
 
     #[test]
@@ -290,9 +283,10 @@ mod tests {
         let reading = Store::read(&store, &topic, Since::Cursor(after), 9).unwrap();
         assert!(reading.standing > after && !reading.gap);
         let log = Sessions::read(&store, &id).unwrap().unwrap();
-        store.shorten(&id, log.length - 1, "no", MOST.kept).unwrap();
-        assert_eq!(entries(&store, &id).len(), 3, "it has grown");
-        store.shorten(&id, log.length, "d", MOST.kept).unwrap();
+        store.shorten(&id, &log[..log.len() - 1], "no", MOST.kept).unwrap();
+        store.shorten(&id, &log.replace('a', "z"), "no", MOST.kept).unwrap();
+        assert_eq!(entries(&store, &id).len(), 3, "it has changed");
+        store.shorten(&id, &log, "d", MOST.kept).unwrap();
         assert_eq!(entries(&store, &id), ["d"]);
         assert!(Store::read(&store, &topic, Since::Cursor(after), 9).unwrap().gap, "another log");
         store.note(&id, file.as_ref(), "lost", MOST.kept).unwrap();

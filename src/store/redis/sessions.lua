@@ -1,7 +1,7 @@
 -- KEYS: the log of a session, the stream that tells of its changes, and the sets of all
 -- sessions and of those of its address, by the times when they expire. ARGV: what to do, the
 -- session, milliseconds that it is kept, and the entry; to begin, also how many sessions there
--- may be, and how many of the address; to shorten, also the length of the log, and all entries
+-- may be, and how many of the address; to shorten, also the log as it was read, and all entries
 -- instead of one. Returns the place of the change; nil if there is no such log; 0 if nothing
 -- was done.
 local MOST = 2000
@@ -23,7 +23,7 @@ if what == 'end' then
   redis.call('DEL', log)
   for i = 3, 4 do redis.call('ZREM', KEYS[i], id) end
 elseif what == 'shorten' then
-  if redis.call('LLEN', log) ~= tonumber(ARGV[5]) then return 0 end
+  if table.concat(redis.call('LRANGE', log, 0, -1), '\n') ~= ARGV[5] then return 0 end
   redis.call('DEL', log)
   for i = 6, #ARGV do redis.call('RPUSH', log, ARGV[i]) end
 else

@@ -10,7 +10,7 @@ use super::{RedisStore, array, cursor, text, unexpected_reply};
 use crate::error::Error;
 use crate::event::session::SessionId;
 use crate::event::{Cursor, Topic};
-use crate::store::{Allowance, NO_ORDER, SessionLog, Sessions};
+use crate::store::{Allowance, NO_ORDER, Sessions};
 
 const SCRIPT: &str = concat!(include_str!("common.lua"), include_str!("sessions.lua"));
 
@@ -68,13 +68,12 @@ impl Sessions for RedisStore {
         Ok(begun != OwnedFrame::Integer(0))
     }
 
-    fn read(&self, id: &SessionId) -> Result<Option<SessionLog>, Error> {
+    fn read(&self, id: &SessionId) -> Result<Option<String>, Error> {
         let [key, ..] = self.session_keys(id);
         let command = Command::new("LRANGE").with(key.as_slice()).with("0").with("-1");
         let lines = array(self.ask_of_session(&key, &command, true)?).map_err(self.failed())?;
         let lines: Vec<_> = lines.into_iter().filter_map(text).collect();
-        let length = lines.len() as u64;
-        Ok((length > 0).then(|| SessionLog { entries: lines.join("\n"), length }))
+        Ok((!lines.is_empty()).then(|| lines.join("\n")))
     }
 
     fn append(&self, id: &SessionId, entry: &str, kept: Duration) -> Result<Option<Cursor>, Error> {
@@ -91,12 +90,11 @@ impl Sessions for RedisStore {
     fn shorten(
         &self,
         id: &SessionId,
-        length: u64,
+        read: &str,
         entries: &str,
         kept: Duration,
     ) -> Result<(), Error> {
-        let length = length.to_string();
-        let values = ["", length.as_str()].into_iter().chain(entries.lines());
+        let values = ["", read].into_iter().chain(entries.lines());
         self.change("shorten", id, kept, values).map(|_| ())
     }
 
