@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::channel::{Channel, is_meta, is_service};
 use super::message::Message;
 use super::poll::{Connect, JSON};
-use super::reply::Reply;
+use super::reply::{PAUSE, Reply};
 use crate::auth::Access;
 use crate::cgi::{FieldValue, Head, Response};
 use crate::error::Error;
@@ -20,10 +20,7 @@ pub const METHODS: &str = "POST, OPTIONS";
 /// The cookie that tells the pages of one browser from those of another, as in `CometD`.
 pub const COOKIE: &str = "BAYEUX_BROWSER";
 
-/// The pause before a client tries again what the server could not do.
-const PAUSE: Duration = Duration::from_secs(2);
-
-/// The same where there are as many sessions as may be.
+/// The pause before a client tries again where there are as many sessions as may be.
 const LONG_PAUSE: Duration = Duration::from_secs(10);
 
 /// The action that a request asks for.
@@ -153,11 +150,10 @@ impl<'r, 'h, 'a, 's> Performance<'r, 'h, 'a, 's> {
     }
 
     fn fail(&mut self, message: &Message, error: Error) -> Reply {
-        let reply = Reply::refused(message, &error);
         let reply = match message.channel().as_str() {
-            "/meta/handshake" => reply.later("handshake", PAUSE),
-            "/meta/connect" => reply.later("retry", PAUSE),
-            _ => reply,
+            "/meta/handshake" => Reply::refused(message, &error).later("handshake", PAUSE),
+            "/meta/connect" => Reply::failed_connect(message, &error),
+            _ => Reply::refused(message, &error),
         };
         if error.status() >= 500 {
             self.fault.get_or_insert(error);

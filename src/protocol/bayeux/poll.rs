@@ -5,13 +5,14 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::channel::{is_meta, is_service};
+use super::message;
+use super::reply::Reply;
 use crate::cgi::{Head, Response};
 use crate::error::Error;
 use crate::event::pattern::Pattern;
 use crate::event::position::Position;
 use crate::event::{Message, Topic};
 use crate::hub::{Occurrence, Piece, Renderer};
-use crate::protocol::problem::problem;
 
 /// The type of every answer.
 pub const JSON: &str = "application/json;charset=UTF-8";
@@ -44,6 +45,18 @@ impl Connect {
     fn answer(&self, messages: impl Iterator<Item = String>) -> String {
         let replies = self.bayeux.iter().map(|reply| reply.as_ref().to_owned());
         format!("[{}]", replies.chain(messages).collect::<Vec<_>>().join(","))
+    }
+
+    /// The same, but the connect has failed, and is to be tried again.
+    fn failed(&self, error: &Error) -> Self {
+        let mut bayeux = self.bayeux.clone();
+        if let Some(connect) = bayeux.last_mut() {
+            // It has the channel and the id, as the message to which it is the reply.
+            let message = serde_json::from_str::<message::Message>(connect);
+            let failed = message.map(|message| Reply::failed_connect(&message, error).json());
+            *connect = failed.unwrap_or_default().into_boxed_str();
+        }
+        Self { bayeux, floors: Vec::new() }
     }
 
     /// Whether the client has asked for it. It may have subscribed after the event.
@@ -111,12 +124,14 @@ impl Renderer for Connect {
     }
 
     /// The token of a session may expire while its request is held. The next one is told that
-    /// the session is over.
+    /// the session is over. Any other error is in the reply to the connect: Faye on Node.js takes
+    /// any JSON for replies, whatever the status, and would wait for the one that is missing.
     fn refuse(&self, error: &Error) -> Response {
-        match error.status() {
-            401 => self.head().body(self.answer(std::iter::empty())),
-            _ => problem(error),
-        }
+        let none = std::iter::empty();
+        self.head().body(match error.status() {
+            401 => self.answer(none),
+            _ => self.failed(error).answer(none),
+        })
     }
 
     fn save(&self) -> String {

@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 use super::message::{LONG_POLLING, Message};
 use crate::error::Error;
 
+/// The pause before a client tries again what the server could not do.
+pub const PAUSE: Duration = Duration::from_secs(2);
+
 /// The reply to one message.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -72,6 +75,12 @@ impl Reply {
     #[must_use]
     pub fn refused(message: &Message, error: &Error) -> Self {
         Self::failed(message, error.status(), "", &error.to_string())
+    }
+
+    /// The same for a connect, which is tried again after a pause.
+    #[must_use]
+    pub fn failed_connect(message: &Message, error: &Error) -> Self {
+        Self::refused(message, error).later("retry", PAUSE)
     }
 
     /// That its session is not known: the client begins another.
