@@ -43,6 +43,8 @@ class Client {
 
   data = channel => this.heard.filter(one => !channel || one.channel === channel).map(one => one.data);
 
+  failed = false;   // whether the server could not do what a connect asks for
+
   get session() { return this.sessions.at(-1); }
 
   /** Waits for a message with this data, which may be the last of many. */
@@ -65,6 +67,7 @@ export class Cometd extends Client {
     cometd.registerTransport('long-polling', new Transport(requests), websocket ? 1 : 0);
     if (ack) cometd.registerExtension('ack', new AckExtension());
     cometd.addListener('/meta/handshake', reply => reply.successful && client.#begin(reply));
+    cometd.addListener('/meta/connect', reply => { client.failed ||= /^503:/.test(reply.error); });
     cometd.configure({url, requestHeaders: headers, backoffIncrement: RETRY, logLevel: 'warn'});
     // A WebSocket that fails is answered, too, before the next transport is tried.
     await client.#asked(answer => cometd.handshake(handshake, reply => {
@@ -136,6 +139,7 @@ export class Faye extends Client {
       else this.refused = new Error(message.error);
     }
     if (message.channel === '/meta/unsubscribe') this.#ended.push(message);
+    if (message.channel === '/meta/connect') this.failed ||= /^503:/.test(message.error);
     return message;
   }
 

@@ -214,7 +214,9 @@ export class Redis {
     await fs.chmod(redis.root, 0o755);
     const options = {port: 0, save: '', dir: redis.root, unixsocket: redis.socket, unixsocketperm: 777};
     const args = Object.entries(options).flatMap(([name, value]) => [`--${name}`, `${value}`]);
-    redis.child = spawn('setpriv', ['--pdeathsig', 'KILL', program('redis-server'), ...args], {stdio: 'ignore'});
+    // A session of its own has its own share of the processors (sched(7), autogroup), as a service has.
+    redis.child = spawn('setpriv', ['--pdeathsig', 'KILL', program('redis-server'), ...args],
+      {stdio: 'ignore', detached: true});
     await until(() => redis.#answers(), 'Redis answers');
     return redis;
   }
