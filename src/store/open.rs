@@ -7,7 +7,6 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags, open};
 use url::Url;
 
-use super::fault::server_failed;
 use super::{Limits, Retention, Store, file, memcached, redis};
 use crate::error::Error;
 use crate::net::address::Address;
@@ -73,11 +72,11 @@ impl Location {
 /// The store that `url` names.
 ///
 /// # Errors
-/// 503 for a URL that names no store, and for a server with an unknown name.
+/// 503 for a URL that names no store.
 pub fn locate(url: &str) -> Result<Location, Error> {
     if let Some(servers) = url.strip_prefix("memcached://") {
         let mut servers = memcached::Servers::parse(servers).ok_or_else(|| refusal(url))?;
-        servers.addresses.iter_mut().try_for_each(look_up)?;
+        servers.addresses.iter_mut().for_each(look_up);
         return Ok(Location(Kind::Memcached(servers)));
     }
     let parsed = Url::parse(url).map_err(|_| refusal(url))?;
@@ -89,7 +88,7 @@ pub fn locate(url: &str) -> Result<Location, Error> {
         "rediss" if cfg!(not(feature = "tls")) => Err(refusal_as(url, NO_TLS)),
         "redis" | "rediss" | "unix" => {
             let mut server = redis::Server::parse(&parsed).ok_or_else(|| refusal(url))?;
-            look_up(&mut server.address)?;
+            look_up(&mut server.address);
             Ok(Location(Kind::Redis(server)))
         }
         _ => Err(refusal(url)),
@@ -111,9 +110,10 @@ const URL: &str = "the URL of a store, such as file:///dev/shm, redis://host:637
 const NO_TLS: &str = "a store of this executable, which was built without TLS; build one by \
                       `make FEATURES=tls`, or name a tunnel before it (stunnel) as redis://";
 
-/// The process that looks up a name must start before the sandbox forbids it.
-fn look_up(address: &mut Address) -> Result<(), Error> {
-    address.look_up().map_err(|cause| server_failed(&address.to_string(), &cause))
+/// The process that looks up a name must start before the sandbox forbids it. A server without an
+/// address cannot be used, as one that is down: the protocol of the request says so to its client.
+fn look_up(address: &mut Address) {
+    let _ = address.look_up();
 }
 
 /// The URL for the log: the scheme, and the host or path if it cannot contain a part of

@@ -290,4 +290,9 @@ fn host_name_of_server_is_resolved() {
     let answer = Call::new().variable("NOVCOMET_STORE", url);
     let answer = answer.variable("QUERY_STRING", "publish=a").answer();
     answer.assert_problem(503);
+    assert!(answer.log.contains("nowhere.invalid"), "{answer:?}");
+    // An EventSource would be closed for ever by a 503.
+    let answer = Call::new().variable("NOVCOMET_STORE", url);
+    let answer = answer.variable("QUERY_STRING", "subscribed[a]=0&stream=1").answer();
+    assert!(answer.is_postponed(), "{answer:?}");
 }
