@@ -1,5 +1,6 @@
 //! The sessions of clients, as far as a request may use them.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use super::bookmark::Bookmark;
@@ -73,6 +74,15 @@ impl HeldBack {
 pub struct Sessions<'h, 'a, 's> {
     hub: &'h Hub<'a, 's>,
     store: Box<dyn Store + 's>,
+    /// What has been published.
+    events: RefCell<Vec<Event>>,
+}
+
+/// Proxies are told of all events of a request at once, at its end: a slow one would delay each.
+impl Drop for Sessions<'_, '_, '_> {
+    fn drop(&mut self) {
+        self.hub.tell(self.events.get_mut());
+    }
 }
 
 impl<'a, 's> Hub<'a, 's> {
@@ -83,7 +93,7 @@ impl<'a, 's> Hub<'a, 's> {
     pub fn sessions(&self) -> Result<Sessions<'_, 'a, 's>, Error> {
         let store = self.open()?;
         store.sessions()?;
-        Ok(Sessions { hub: self, store })
+        Ok(Sessions { hub: self, store, events: RefCell::default() })
     }
 }
 
@@ -199,7 +209,7 @@ impl Sessions<'_, '_, '_> {
         let grant = session.map_or_else(|| self.hub.grant().clone(), |it| self.grant(it));
         grant.check_publish([topic])?;
         let cursor = self.store.publish(topic, Some(data))?;
-        self.hub.tell(&[Event { topic: topic.clone(), cursor }]);
+        self.events.borrow_mut().push(Event { topic: topic.clone(), cursor });
         Ok(())
     }
 
