@@ -20,9 +20,6 @@ pub const METHODS: &str = "POST, OPTIONS";
 /// The cookie that tells the pages of one browser from those of another, as in `CometD`.
 pub const COOKIE: &str = "BAYEUX_BROWSER";
 
-/// The pause before a client tries again where there are as many sessions as may be.
-const LONG_PAUSE: Duration = Duration::from_secs(10);
-
 /// The action that a request asks for.
 pub enum Command {
     /// To perform these messages.
@@ -57,7 +54,16 @@ impl Action for Command {
 
     fn perform(self: Box<Self>, hub: &Hub) -> Result<Step, Error> {
         match *self {
-            Self::Messages(request) => Ok(Performance::begin(&request, hub)?.perform()),
+            Self::Messages(request) => match Performance::begin(&request, hub) {
+                Ok(performance) => Ok(performance.perform()),
+                // In the replies, as Faye on Node.js takes any JSON for some.
+                Err(error) if error.status() == 503 => {
+                    let failed = |message| Reply::failed_by(message, &error).json();
+                    let replies: Vec<_> = request.messages.iter().map(failed).collect();
+                    Ok(Step::Partial(answer(&replies, None), error))
+                }
+                Err(error) => Err(error),
+            },
             Self::Options => Ok(Step::Answer(options(METHODS, hub.is_cross_origin()))),
         }
     }
@@ -150,11 +156,7 @@ impl<'r, 'h, 'a, 's> Performance<'r, 'h, 'a, 's> {
     }
 
     fn fail(&mut self, message: &Message, error: Error) -> Reply {
-        let reply = match message.channel().as_str() {
-            "/meta/handshake" => Reply::refused(message, &error).later("handshake", PAUSE),
-            "/meta/connect" => Reply::failed_connect(message, &error),
-            _ => Reply::refused(message, &error),
-        };
+        let reply = Reply::failed_by(message, &error);
         if error.status() >= 500 {
             self.fault.get_or_insert(error);
         }
@@ -190,8 +192,8 @@ impl<'r, 'h, 'a, 's> Performance<'r, 'h, 'a, 's> {
                 Ok(reply.again(Duration::ZERO, self.held))
             }
             Ok(None) => {
-                let reply = Reply::failed(message, 503, "", "too_many_sessions");
-                Ok(reply.later("handshake", LONG_PAUSE))
+                // Without advice, as after any failed handshake.
+                Ok(Reply::failed(message, 503, "", "too_many_sessions"))
             }
             Err(error) if error.status() < 500 => {
                 Ok(Reply::failed(message, 403, "", "handshake_denied").for_good())

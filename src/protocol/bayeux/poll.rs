@@ -53,7 +53,7 @@ impl Connect {
         if let Some(connect) = bayeux.last_mut() {
             // It has the channel and the id, as the message to which it is the reply.
             let message = serde_json::from_str::<message::Message>(connect);
-            let failed = message.map(|message| Reply::failed_connect(&message, error).json());
+            let failed = message.map(|message| Reply::failed_by(&message, error).json());
             *connect = failed.unwrap_or_default().into_boxed_str();
         }
         Self { bayeux, floors: Vec::new() }

@@ -77,10 +77,16 @@ impl Reply {
         Self::failed(message, error.status(), "", &error.to_string())
     }
 
-    /// The same for a connect, which is tried again after a pause.
+    /// The same for what the server could not do. A connect is tried again after a pause. A
+    /// handshake has no advice: the clients try it again by themselves, and Faye would do so twice
+    /// for each advice.
     #[must_use]
-    pub fn failed_connect(message: &Message, error: &Error) -> Self {
-        Self::refused(message, error).later("retry", PAUSE)
+    pub fn failed_by(message: &Message, error: &Error) -> Self {
+        let reply = Self::refused(message, error);
+        match message.channel().as_str() {
+            "/meta/connect" => reply.later("retry", PAUSE),
+            _ => reply,
+        }
     }
 
     /// That its session is not known: the client begins another.
@@ -104,8 +110,7 @@ impl Reply {
     }
 
     /// Asks the client to try again after a pause.
-    #[must_use]
-    pub fn later(mut self, reconnect: &'static str, pause: Duration) -> Self {
+    fn later(mut self, reconnect: &'static str, pause: Duration) -> Self {
         self.advice = Some(Advice::new(reconnect, pause));
         self
     }
