@@ -68,6 +68,12 @@ impl Topic {
         SessionId::parse(self.0.strip_prefix(SESSION)?)
     }
 
+    /// Whether it tells of the changes of a session. Its name is the secret of the session's client.
+    #[must_use]
+    pub fn is_of_session(&self) -> bool {
+        self.0.starts_with(SESSION)
+    }
+
     /// The name, as it was published.
     #[must_use]
     pub fn as_str(&self) -> &str {

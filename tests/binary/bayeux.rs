@@ -180,6 +180,23 @@ fn held_connect_learns_of_changes() {
     assert!(!client.file().exists());
 }
 
+/// It is the name of the topic that tells of changes. Whoever knows it could take the session.
+#[test]
+fn subscriber_by_pattern_learns_no_client_id() {
+    let store = Store::new();
+    let client = Client::begin(&store);
+    for way in ["matching=**", "matching=*/*", "template={%2Ba}"] {
+        // The same settings, so that they wait together.
+        let stream = store.query(&format!("{way}&stream=json&wait=1")).method("GET");
+        let stream = stream.variable("NOVCOMET_BAYEUX_TIMEOUT", "3600").waiting();
+        let held = client.connect(None).waiting();
+        client.subscribe(&format!("/{}", way.len()));
+        held.answer();
+        let body = stream.answer().body;
+        assert!(!body.contains(&client.id), "{body}");
+    }
+}
+
 #[test]
 fn unknown_session_begins_again() {
     let store = Store::new();

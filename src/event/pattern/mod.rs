@@ -188,6 +188,9 @@ impl Pattern {
     /// Whether it selects this topic.
     #[must_use]
     pub fn matches(&self, topic: &Topic) -> bool {
+        if topic.is_of_session() {
+            return false;
+        }
         let topic = topic.as_str();
         match &self.matcher {
             Matcher::Every => true,

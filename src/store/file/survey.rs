@@ -60,9 +60,10 @@ impl Known {
         }
     }
 
-    /// There are events in these topics, or they have been removed.
+    /// There are events in these topics, or they have been removed. No survey has sessions.
     pub fn change<'t>(&self, topics: impl IntoIterator<Item = &'t Topic>) {
-        self.0.borrow_mut().changed.extend(topics.into_iter().cloned());
+        let public = topics.into_iter().filter(|topic| !topic.is_of_session());
+        self.0.borrow_mut().changed.extend(public.cloned());
     }
 
     /// Changes have been missed.
@@ -93,8 +94,9 @@ impl Index {
     fn list(&mut self, directory: &Path) -> io::Result<()> {
         self.of_topic.clear();
         self.by_time.clear();
+        // A listing that fails does not count.
+        self.listed = None;
         let begin = Instant::now();
-        self.listed = Some((begin, RELIST));
         let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = openat(CWD, directory, how, Mode::empty())?;
         let mut buffer = [MaybeUninit::uninit(); LISTING_BUFFER];
