@@ -8,7 +8,9 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
+use novcomet::event::{Cursor, Since, Topic};
 use sha2::{Digest, Sha256};
 
 use crate::support::binary::{Answer, Call};
@@ -36,12 +38,42 @@ fn spoil(backend: &Backend) {
         Kind::File => mkfifo(&backend.directory().join("bad.comet")),
         Kind::Redis | Kind::RedisTls => drop(backend.redis(&["SET", "novcomet:bad", "mine"])),
         Kind::Memcached => {
-            let hash = Sha256::digest("bad");
-            let key = hash.iter().fold(String::new(), |key, byte| format!("{key}{byte:02x}"));
+            let key = memcached_key("bad");
             let set = format!("set novcomet:{key} 0 0 4\r\nmine\r\nquit\r\n");
             assert_eq!(backend.ask(&set), "STORED\r\n");
         }
     }
+}
+
+/// Of two publishers at one time, one without a message makes no item. So it removes none when the
+/// other was faster.
+#[test]
+fn message_stays_beside_events_without_one() {
+    const EACH: usize = 2_000;
+    let backend = Backend::start(Kind::Memcached);
+    let ahead = Cursor::now().after(Duration::from_secs(60)).micros();
+    let index = format!(r#"{{"born":{ahead},"dropped":0,"last":{ahead},"messages":[]}}"#);
+    let key = memcached_key("a");
+    let set = format!("set {key} 0 0 {}\r\n{index}\r\nquit\r\n", index.len());
+    assert_eq!(backend.ask(&set), "STORED\r\n");
+    let topic = Topic::new("a").unwrap();
+    let publish = |data: Option<&str>| {
+        let store = backend.open();
+        for _ in 0..EACH {
+            store.publish(&topic, data).unwrap();
+        }
+    };
+    let start = Since::Cursor(backend.open().publish(&topic, None).unwrap());
+    thread::scope(|scope| {
+        scope.spawn(|| publish(None));
+        publish(Some("x"));
+    });
+    let found = backend.open().read(&topic, start, 1 << 30).unwrap();
+    assert_eq!((found.messages.len(), found.gap), (EACH, false));
+}
+
+fn memcached_key(topic: &str) -> String {
+    Sha256::digest(topic).iter().fold(String::new(), |key, byte| format!("{key}{byte:02x}"))
 }
 
 fn mkfifo(path: &Path) {

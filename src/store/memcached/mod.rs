@@ -105,10 +105,14 @@ impl MemcachedStore {
         let unwanted = match (is_first, &index) {
             (true, Some(index)) => index.dropped_by(&next),
             (true, None) => Vec::new(),
-            (false, _) => vec![next.last()],
+            // Without a message, the id may be that of the publisher who was faster.
+            (false, _) => data.map(|_| next.last()).into_iter().collect(),
         };
         let unwanted = unwanted.into_iter().map(|id| format!("md {}\r\n", topic_key.message(id)));
-        pool.ask(topic_key.server, &unwanted.collect::<Vec<_>>(), false)?;
+        let removed = pool.ask(topic_key.server, &unwanted.collect::<Vec<_>>(), false);
+        if !is_first {
+            removed?;
+        }
         Ok(is_first.then_some(next.last()))
     }
 
