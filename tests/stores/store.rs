@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use novcomet::event::{Cursor, Message, Since, Topic};
-use novcomet::store::{self, Budget, Limits, Reading, Retention, Store, Watch};
+use novcomet::store::{self, Budget, Changes, Limits, Reading, Retention, Store, Watch};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::support::store::{Backend, KEEP_ALL, Kind, POLL, over_every_store};
@@ -32,6 +32,7 @@ over_every_store! {
     shared_budget_starves_no_topic
     watch_misses_no_event
     each_of_many_topics_wakes
+    event_is_reported_though_another_has_read_it
     store_answers_while_a_watch_waits_and_after_its_end
     reading_and_watching_write_nothing
 }
@@ -477,6 +478,38 @@ fn each_of_many_topics_wakes(kind: Kind) {
             let found = reader.next();
             assert!(found.len() == 1 && found[0].0 == number, "{found:?}");
         });
+    }
+}
+
+/// Subscribers that wait in one process share a watch. It is armed, and the store is read, for one
+/// of them just when an event happens. The others are to be told of it.
+fn event_is_reported_though_another_has_read_it(kind: Kind) {
+    let backend = Backend::start(kind);
+    let store = backend.open();
+    let first = publish(store.as_ref(), "first");
+    let mut watch = store.watch();
+    let wanted = topic("a");
+    watch.arm(&[&wanted]);
+    read(store.as_ref(), Since::Cursor(first));
+    let Some(_) = watch.fd(HOUR) else { return assert_eq!(watch.poll_interval(), POLL) };
+    for data in ["second", "third"] {
+        let last = publish(backend.open().as_ref(), data);
+        watch.arm(&[&wanted]);
+        assert_eq!(read(store.as_ref(), Since::Cursor(first)).standing, last);
+        let fd = watch.fd(HOUR).unwrap();
+        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+        let patience = Timespec::try_from(Duration::from_secs(30)).unwrap();
+        assert_eq!(poll(&mut fds, Some(&patience)).unwrap(), 1, "nothing woke it");
+        match watch.changes() {
+            Changes::Of(topics) => assert_eq!(topics, [wanted.clone()]),
+            other => assert_eq!(other, Changes::Any),
+        }
+        // It was no news to those who have read it, and it is no noise.
+        watch.report_false_wakeup();
+        assert_eq!(watch.poll_interval(), Duration::MAX);
+        watch.arm(&[&wanted]);
+        read(store.as_ref(), Since::Cursor(last));
+        watch.fd(HOUR);
     }
 }
 

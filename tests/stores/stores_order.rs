@@ -97,8 +97,14 @@ fn times_grow_over_all_topics_of_a_redis() {
     let second = store.publish(&topic("b"), Some("two")).unwrap();
     assert!(second.micros() > ahead && second.micros() < ahead + SECOND, "{first} {second}");
     backend.redis(&["ZADD", ORDER, &(ahead + 2 * HOUR).to_string(), "x"]);
+    let horizon = store.horizon().unwrap().at;
     let third = store.publish(&topic("c"), None).unwrap();
     assert!(third.micros() < ahead + HOUR, "{third}");
+    // A subscriber by pattern that stood beyond it would not be told of it.
+    assert_eq!(horizon, second);
+    let seen = store.survey(horizon).unwrap();
+    assert!(seen.iter().any(|it| it.topic == topic("c")), "{seen:?}");
+    assert_eq!(store.horizon().unwrap().at, third);
 }
 
 /// A place in the order of all topics is that of another topic's event, or of none.

@@ -26,7 +26,8 @@ pub struct Cluster {
     /// The servers of keys, from earlier redirects.
     moved: HashMap<Vec<u8>, Address>,
     is_sharded: bool,
-    /// The last entry of each stream at the last read.
+    /// The last entry of each stream at the first read since the watch has told of it. A later read
+    /// may have been for one subscriber only.
     positions: HashMap<Vec<u8>, String>,
     until: Instant,
     /// How many bytes a server may send before the deadline.
@@ -57,12 +58,23 @@ impl Cluster {
         self.is_sharded
     }
 
-    /// Records the last entry of a stream; `None` if the stream does not exist.
+    /// Records the last entry of a stream; `None` if the stream does not exist. Of several, the
+    /// first one counts.
     pub fn record_position(&mut self, key: &[u8], id: Option<&str>) {
-        self.positions.insert(key.to_vec(), id.unwrap_or("0-0").to_owned());
+        let id = id.unwrap_or("0-0");
+        let known = self.positions.get(key);
+        if known.is_none_or(|known| order(id) < order(known)) {
+            self.positions.insert(key.to_vec(), id.to_owned());
+        }
     }
 
-    /// Forgets a key that is no readable stream, because XREAD would fail for all keys.
+    /// Forgets all keys: it is not known which have changed.
+    pub fn forget_all(&mut self) {
+        self.positions.clear();
+    }
+
+    /// Forgets a key whose change has been told, or that is no readable stream: XREAD would fail
+    /// for all keys.
     pub fn forget(&mut self, key: &[u8]) {
         self.positions.remove(key);
     }
@@ -188,6 +200,12 @@ impl Cluster {
         }
         reply.ok().and_then(changed_streams)
     }
+}
+
+/// The milliseconds and the number of an entry's id.
+fn order(id: &str) -> Option<(u64, u64)> {
+    let (time, number) = id.split_once('-')?;
+    Some((time.parse().ok()?, number.parse().ok()?))
 }
 
 /// XREAD replies with pairs of a key and its entries, or with nothing.

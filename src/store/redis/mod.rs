@@ -182,9 +182,11 @@ fn taken(
     since: Since,
     found: OwnedFrame,
 ) -> io::Result<Reading> {
-    cluster.forget(key);
     let answer = match found {
-        OwnedFrame::Error(why) => return Err(refused(why)),
+        OwnedFrame::Error(why) => {
+            cluster.forget(key);
+            return Err(refused(why));
+        }
         found => Answer::parse(found).ok_or_else(unexpected_reply)?,
     };
     cluster.record_position(key, answer.id.as_deref());

@@ -43,8 +43,9 @@ end
 local at = now
 if before then at = math.max(at, cursor_of(before) + 1) end
 if KEYS[2] then
-  local newest = tonumber(redis.call('ZREVRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2] or '0')
-  if newest < now + AHEAD then at = math.max(at, newest + 1) end
+  local most = string.format('%.0f', now + AHEAD)
+  local newest = redis.call('ZREVRANGEBYSCORE', KEYS[2], most, '-inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
+  at = math.max(at, tonumber(newest or '0') + 1)
 end
 if at % 1000000 == 0 then at = at + 1 end
 local entry = {}

@@ -14,7 +14,7 @@ use crate::store::{Changes, Watch};
 const GRACE: Duration = Duration::from_millis(150);
 
 /// Watches some streams on the connection that reads them. XREAD names the last entries
-/// of the last read, so none is missed between the read and the sleep. It ends with the
+/// of the first read since it told of a change, so none is missed between the read and the sleep. It ends with the
 /// sleep, so a server that does not reply then is gone.
 pub struct StreamWatch {
     cluster: Rc<RefCell<Cluster>>,
@@ -28,6 +28,8 @@ pub struct StreamWatch {
     blocked: Option<Blocked>,
     /// The time of the last XREAD.
     since: Instant,
+    /// Whether its reply named a stream with news.
+    has_news: bool,
     /// The server replied at once and without news, so it is polled from now on.
     is_noisy: bool,
 }
@@ -49,8 +51,19 @@ impl StreamWatch {
         poll: Duration,
     ) -> Self {
         let (keys, since, is_of_all) = (BTreeMap::new(), Instant::now(), false);
-        let (blocked, is_noisy) = (None, false);
-        Self { cluster, prefix, keys, published, is_of_all, poll, blocked, since, is_noisy }
+        let (blocked, has_news, is_noisy) = (None, false, false);
+        Self {
+            cluster,
+            prefix,
+            keys,
+            published,
+            is_of_all,
+            poll,
+            blocked,
+            since,
+            has_news,
+            is_noisy,
+        }
     }
 
     fn key(&self, topic: &Topic) -> Vec<u8> {
@@ -64,7 +77,7 @@ impl StreamWatch {
 
     fn block(&mut self, within: Duration) -> Option<Blocked> {
         let milliseconds = within.as_millis().clamp(1, u128::from(u32::MAX));
-        self.since = Instant::now();
+        (self.since, self.has_news) = (Instant::now(), false);
         let published = self.is_of_all.then_some(&self.published);
         let keys: Vec<_> = self.keys.keys().chain(published).collect();
         let key = (*keys.first()?).clone();
@@ -106,10 +119,19 @@ impl Watch for StreamWatch {
     }
 
     fn changes(&mut self) -> Changes {
-        let Some(blocked) = self.blocked.take() else { return Changes::Any };
+        let Some(blocked) = self.blocked.take() else {
+            self.cluster.borrow_mut().forget_all();
+            return Changes::Any;
+        };
         let until = Instant::now() + GRACE;
-        let changed = self.cluster.borrow_mut().unblock(&blocked.key, until);
-        let Some(keys) = changed else { return Changes::Any };
+        let mut cluster = self.cluster.borrow_mut();
+        let changed = cluster.unblock(&blocked.key, until);
+        self.has_news = changed.as_ref().is_some_and(|keys| !keys.is_empty());
+        let Some(keys) = changed else {
+            cluster.forget_all();
+            return Changes::Any;
+        };
+        keys.iter().for_each(|key| cluster.forget(key));
         let topics = keys.iter().filter_map(|key| self.keys.get(key).cloned()).collect();
         match keys.contains(&self.published) {
             true => Changes::InOrder(topics),
@@ -120,7 +142,7 @@ impl Watch for StreamWatch {
     /// A server that refuses XREAD, or replies to it without an entry, would otherwise be
     /// asked again without a pause.
     fn report_false_wakeup(&mut self) {
-        self.is_noisy |= self.since.elapsed() < self.poll;
+        self.is_noisy |= !self.has_news && self.since.elapsed() < self.poll;
     }
 
     fn poll_interval(&self) -> Duration {
