@@ -44,7 +44,10 @@ impl Crowd {
             self.following.insert(id);
         }
         self.descriptors += waiter.descriptors().len();
-        self.dirty.insert(id);
+        // One that has its answer may not have sent it yet.
+        if !waiter.is_ending() {
+            self.dirty.insert(id);
+        }
         self.waiters.insert(id, waiter);
     }
 
@@ -73,6 +76,7 @@ impl Crowd {
         self.descriptors -= waiter.descriptors().len();
         waiter.end(bytes, now);
         self.descriptors += waiter.descriptors().len();
+        self.dirty.remove(&id);
     }
 
     pub fn get(&self, id: Id) -> Option<&Waiter> {
