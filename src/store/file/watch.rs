@@ -91,8 +91,9 @@ impl DirectoryWatch {
 }
 
 /// Adds the watches of `names` again, because a replaced file has another inode. The
-/// directory comes first, so that no file appears unnoticed in between. Returns the number of
-/// its watch: another directory has another.
+/// directory comes first, so that no file appears unnoticed in between. It keeps the events
+/// that were asked for before, because others may need them. Returns the number of its watch:
+/// another directory has another.
 fn add_watches(
     queue: &OwnedFd,
     files: &mut BTreeMap<i32, PathBuf>,
@@ -100,7 +101,7 @@ fn add_watches(
     names: Vec<PathBuf>,
 ) -> Result<Option<i32>, Errno> {
     let (directory, flags) = directory;
-    let number = add_watch(queue, directory, flags)?.ok();
+    let number = add_watch(queue, directory, flags | WatchFlags::MASK_ADD)?.ok();
     for name in names {
         match add_watch(queue, &directory.join(&name), FILE)? {
             Ok(watch) => drop(files.insert(watch, name)),
