@@ -391,15 +391,14 @@ fn each_way_to_publish_tells_the_proxy() {
     let bayeux = call("").variable("SCRIPT_NAME", "/bayeux");
     let message = r#"[{"channel":"/a","data":1},{"channel":"/b","data":1}]"#;
     let bayeux = bayeux.form(message).variable("CONTENT_TYPE", "application/json");
-    for (slash, call, requests) in [
-        ("", call("publish=a&publish=b"), 1),
-        ("", call("").form(&batch), 1),
-        ("", mercure.form("topic=a&topic=b&data=x"), 1),
-        ("%2F", bayeux, 2),
+    for (slash, call) in [
+        ("", call("publish=a&publish=b")),
+        ("", call("").form(&batch)),
+        ("", mercure.form("topic=a&topic=b&data=x")),
+        ("%2F", bayeux),
     ] {
         let told = thread::scope(|scope| {
-            let told =
-                scope.spawn(|| (0..requests).map(|_| serve(&listener, OK)).collect::<String>());
+            let told = scope.spawn(|| serve(&listener, OK));
             let answer = call.answer();
             assert!((200..300).contains(&answer.status()), "{answer:?}");
             told.join().unwrap()
