@@ -97,8 +97,17 @@ help:                     ## lists what make can do
 demo: toolchain packages-demo all   ## serves the demo page on a port of loopback, until Ctrl-C
 	demo/run
 
+# Most of these tests wait for other processes, so twice as many run at once as there are
+# processors. The others load the machine themselves.
+MANY    = binary stores
+FEW     = $(filter-out $(MANY),$(basename $(notdir $(wildcard tests/*.rs))))
+AT_ONCE = $(shell expr 2 \* $$(nproc))
 test: toolchain packages-test all tests/node_modules target/python  ## runs all tests; as root also those that need root
-	exec tests/run sh -ec '$(STATIC) cargo test $(CARGO_TESTS); \
+	exec tests/run sh -ec 'export $(STATIC); \
+	    cargo build $(CARGO_TESTS) --examples; \
+	    cargo test $(CARGO_TESTS) --lib $(addprefix --test ,$(MANY)) -- --test-threads=$(AT_ONCE); \
+	    cargo test $(CARGO_TESTS) $(addprefix --test ,$(FEW)); \
+	    cargo test $(CARGO_TESTS) --doc; \
 	    node --test tests/js/*.test.mjs; \
 	    node --test --test-concurrency=1 tests/browser/*.test.mjs'
 

@@ -76,8 +76,10 @@ fn update_reaches_each_stream(kind: Kind) {
     let token = keys.token(r#"{"publish":["*"]}"#);
     let id = publish(&server, "topic=a&topic=b&data=one", &token).body;
     for mut stream in streams {
-        let text = format!("id: {id}\ndata: one\n\n");
-        assert_eq!(stream.bytes(text.len() as u64), text.as_bytes());
+        // On a busy machine there is a sign of life before it.
+        let update = std::iter::from_fn(|| stream.event()).find(|it| it.field("data").is_some());
+        let fields = update.map(|it| ["id", "data"].map(|name| it.field(name).unwrap()));
+        assert_eq!(fields, Some([id.clone(), "one".to_owned()]));
     }
 }
 

@@ -212,7 +212,7 @@ fn expiry_and_format_are_each_subscribers_own(kind: Kind) {
         .option("NOVCOMET_TOKEN_KEY", &keys.path("hs"))
         .start();
     let draft = |seconds| ("HS256", "hs", HS256, claims(seconds, r#"{"subscribe":["secret"]}"#));
-    let tokens = keys.sign(&[draft(4), draft(60)]);
+    let tokens = keys.sign(&[draft(8), draft(60)]);
     let subscribe = |token: &str, format| {
         let header = format!("Authorization: Bearer {token}");
         let mut stream =

@@ -354,7 +354,7 @@ fn memcached_keeps_no_sessions() {
 fn connect_is_told_that_the_store_has_failed() {
     let backend = Backend::start(Kind::Redis);
     let id = say(&backend.url(), &handshake())[0]["clientId"].clone();
-    let connect = json!([{"channel": "/meta/connect", "clientId": id, "id": "x",
+    let connect = json!([{"channel": "/meta/connect", "clientId": id, "id": "5",
         "connectionType": "long-polling"}]);
     let subscribe = json!([{"channel": "/meta/subscribe", "clientId": id, "subscription": "/a"}]);
     say(&backend.url(), &subscribe);
@@ -365,10 +365,8 @@ fn connect_is_told_that_the_store_has_failed() {
     for waiter in [held, late] {
         let answer = waiter.answer();
         assert_eq!((answer.status(), answer.log.lines().count()), (200, 1), "{answer:?}");
-        let expected = json!([{"channel": "/meta/connect", "successful": false, "id": "x",
-            "error": "503::the store cannot be used; the server's error log says why",
-            "advice": {"reconnect": "retry", "interval": 2000}}]);
-        assert_eq!(serde_json::from_str::<Value>(&answer.body).unwrap(), expected);
+        let page = include_str!("../../docs/bayeux.md");
+        assert!(page.contains(&format!("    {}\n", answer.body)), "{}", answer.body);
     }
     backend.signal("CONT");
     assert_eq!(say(&backend.url(), &json!([{"channel": "/a", "data": 1}]))[0]["successful"], true);
