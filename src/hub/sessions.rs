@@ -74,7 +74,7 @@ impl HeldBack {
 pub struct Sessions<'h, 'a, 's> {
     hub: &'h Hub<'a, 's>,
     store: Box<dyn Store + 's>,
-    /// What has been published.
+    /// The events that have been published.
     events: RefCell<Vec<Event>>,
 }
 

@@ -180,7 +180,8 @@ fn held_connect_learns_of_changes() {
     assert!(!client.file().exists());
 }
 
-/// It is the name of the topic that tells of changes. Whoever knows it could take the session.
+/// It is the name of the topic that tells of changes. Another client that knew it could take the
+/// session.
 #[test]
 fn subscriber_by_pattern_learns_no_client_id() {
     let store = Store::new();

@@ -1,10 +1,10 @@
 //! The contract of every store, independent of its kind.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
+use std::{fs, slice};
 
 use novcomet::event::{Cursor, Message, Since, Topic};
 use novcomet::store::{self, Budget, Changes, Limits, Reading, Retention, Store, Watch};
@@ -501,7 +501,7 @@ fn event_is_reported_though_another_has_read_it(kind: Kind) {
         let patience = Timespec::try_from(Duration::from_secs(30)).unwrap();
         assert_eq!(poll(&mut fds, Some(&patience)).unwrap(), 1, "nothing woke it");
         match watch.changes() {
-            Changes::Of(topics) => assert_eq!(topics, [wanted.clone()]),
+            Changes::Of(topics) => assert_eq!(topics, slice::from_ref(&wanted)),
             other => assert_eq!(other, Changes::Any),
         }
         // It was no news to those who have read it, and it is no noise.

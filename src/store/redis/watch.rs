@@ -131,7 +131,9 @@ impl Watch for StreamWatch {
             cluster.forget_all();
             return Changes::Any;
         };
-        keys.iter().for_each(|key| cluster.forget(key));
+        for key in &keys {
+            cluster.forget(key);
+        }
         let topics = keys.iter().filter_map(|key| self.keys.get(key).cloned()).collect();
         match keys.contains(&self.published) {
             true => Changes::InOrder(topics),
