@@ -1,6 +1,8 @@
 //! A real Pushpin in front of a web server, on free ports of loopback. It ends when it is dropped.
 
-use std::fs;
+use std::cell::Cell;
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -27,6 +29,8 @@ pub struct Pushpin {
     control: u16,
     /// The proxy, and the part that sends its requests if that is a program of its own.
     running: Vec<Child>,
+    /// How much of its log has been read, and how many requests it holds according to that.
+    counted: Cell<(u64, usize)>,
 }
 
 impl Pushpin {
@@ -37,7 +41,8 @@ impl Pushpin {
         let secret = random.trim().to_owned();
         fs::write(root.join("key"), &secret).unwrap();
         give_to_the_server(&root.join("key"));
-        Self { root, secret, port: free_port(), control: free_port(), running: Vec::new() }
+        let (port, control) = (free_port(), free_port());
+        Self { root, secret, port, control, running: Vec::new(), counted: Cell::default() }
     }
 
     /// The control URL.
@@ -114,14 +119,23 @@ impl Pushpin {
     }
 
     /// How many requests of one channel it has begun to hold. It asks for the first ones again as
-    /// soon as it has subscribed to the channel.
+    /// soon as it has subscribed to the channel. The log of thousands is long, so it is read once.
     pub fn held(&self) -> usize {
-        let log = fs::read_to_string(self.root.join("pushpin-handler.log")).unwrap_or_default();
+        let (offset, count) = self.counted.get();
+        let mut log = Vec::new();
+        if let Ok(mut file) = File::open(self.root.join("pushpin-handler.log")) {
+            file.seek(SeekFrom::Start(offset)).unwrap();
+            file.read_to_end(&mut log).unwrap();
+        }
+        let end = log.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        let log = String::from_utf8_lossy(&log[..end]);
         let is_first = |line: &&str| {
             let is_hold = line.contains(" subscribe http://") && !line.ends_with(" retry");
             is_hold && !line.contains(TRIAL)
         };
-        log.lines().filter(is_first).count()
+        let count = count + log.lines().filter(is_first).count();
+        self.counted.set((offset + end as u64, count));
+        count
     }
 }
 
