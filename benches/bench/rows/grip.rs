@@ -29,7 +29,8 @@ pub fn row() {
                 all[1].extend(held(crowd, is_stream));
             }
             let [direct, held] = all.map(Samples::new);
-            line(&[&crowd, &cell(&direct, crowd), &cell(&held, crowd), &ratio(&held, &direct)]);
+            let ratio = format!("{:.1}", ratio(&held, &direct));
+            line(&[&crowd, &cell(&direct, crowd), &cell(&held, crowd), &ratio]);
         }
         println!();
     }
