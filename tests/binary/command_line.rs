@@ -224,7 +224,9 @@ fn events_are_printed_as_they_come() {
 #[test]
 fn interrupt_ends_a_subscriber() {
     let store = Store::new();
-    let (waiter, mut line) = waiting(shell(&store, &["subscribe", "a"]));
+    // What runs in the background of a script ignores the signal, and so do its children.
+    let call = shell(&store, &["subscribe", "a"]).by("env", &["--default-signal=INT"]);
+    let (waiter, mut line) = waiting(call);
     waiter.signal("INT");
     assert_eq!((line().as_str(), waiter.take().wait().unwrap().code()), ("", None));
 }

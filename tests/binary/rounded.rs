@@ -113,6 +113,10 @@ fn coarse_cursor_misses_nothing() {
     let all = messages(&store, "earliest");
     for decimals in 1..=3 {
         let cursor = rounded(&all[0]["id"], decimals);
+        // A whole second has another meaning.
+        if !cursor.contains('.') {
+            continue;
+        }
         let answer = store.query(&format!("subscribed[a]={cursor}&wait=0")).answer();
         assert!(answer.body.contains(r#""data":"two""#), "{cursor}: {answer:?}");
     }
