@@ -62,16 +62,10 @@ impl Topic {
         Self([SESSION, id.as_str()].concat())
     }
 
-    /// The session of whose changes this topic tells.
+    /// The session of whose changes this topic tells. Its name is the secret of the client.
     #[must_use]
     pub fn session(&self) -> Option<SessionId> {
         SessionId::parse(self.0.strip_prefix(SESSION)?)
-    }
-
-    /// Whether it tells of the changes of a session. Its name is the secret of the session's client.
-    #[must_use]
-    pub fn is_of_session(&self) -> bool {
-        self.0.starts_with(SESSION)
     }
 
     /// The name, as it was published.

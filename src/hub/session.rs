@@ -428,8 +428,7 @@ mod tests {
         assert_eq!(session.shorter(true, 10), None);
         for (received, expected) in [(true, [5, 3]), (false, [1, 3])] {
             let entries = session.shorter(received, 9).unwrap();
-            let log = entries;
-            let read = Session::read(session.id.clone(), &log).unwrap();
+            let read = Session::read(session.id.clone(), &entries).unwrap();
             assert_eq!(standing(&read), expected.map(position));
             assert!(read.is_bound && read.acks && read.turn == 1);
         }

@@ -262,10 +262,11 @@ fn polls_lose_nothing_between_look_and_hold(kind: Kind) {
     });
 }
 
-/// Pushpin asks once for several of them, and is told of other events meanwhile.
+/// Pushpin asks once for several of them, and is told of other events meanwhile. One that missed
+/// an event would get it at the end of its hold, after 120 s.
 fn streams_lose_nothing_between_look_and_hold(kind: Kind) {
     const CLIENTS: usize = 4;
-    const LATE: Duration = Duration::from_secs(5);
+    const LATE: Duration = Duration::from_secs(60);
     let rounds = size("GRIP_ROUNDS", 150);
     let (server, pushpin) = behind_pushpin(kind, &[]);
     let last = (rounds - 1).to_string();

@@ -188,7 +188,7 @@ impl Pattern {
     /// Whether it selects this topic.
     #[must_use]
     pub fn matches(&self, topic: &Topic) -> bool {
-        if topic.is_of_session() {
+        if topic.session().is_some() {
             return false;
         }
         let topic = topic.as_str();

@@ -84,7 +84,7 @@ impl Reply {
     pub fn failed_by(message: &Message, error: &Error) -> Self {
         let reply = Self::refused(message, error);
         match message.channel().as_str() {
-            "/meta/connect" => reply.later("retry", PAUSE),
+            "/meta/connect" => Self { advice: Some(Advice::new("retry", PAUSE)), ..reply },
             _ => reply,
         }
     }
@@ -106,12 +106,6 @@ impl Reply {
     #[must_use]
     pub fn for_good(mut self) -> Self {
         self.advice = Some(Advice::new("none", Duration::ZERO));
-        self
-    }
-
-    /// Asks the client to try again after a pause.
-    fn later(mut self, reconnect: &'static str, pause: Duration) -> Self {
-        self.advice = Some(Advice::new(reconnect, pause));
         self
     }
 

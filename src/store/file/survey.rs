@@ -62,7 +62,7 @@ impl Known {
 
     /// There are events in these topics, or they have been removed. No survey has sessions.
     pub fn change<'t>(&self, topics: impl IntoIterator<Item = &'t Topic>) {
-        let public = topics.into_iter().filter(|topic| !topic.is_of_session());
+        let public = topics.into_iter().filter(|topic| topic.session().is_none());
         self.0.borrow_mut().changed.extend(public.cloned());
     }
 

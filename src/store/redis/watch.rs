@@ -14,8 +14,8 @@ use crate::store::{Changes, Watch};
 const GRACE: Duration = Duration::from_millis(150);
 
 /// Watches some streams on the connection that reads them. XREAD names the last entries
-/// of the first read since it told of a change, so none is missed between the read and the sleep. It ends with the
-/// sleep, so a server that does not reply then is gone.
+/// of the first read since it told of a change, so none is missed between the read and the
+/// sleep. It ends with the sleep, so a server that does not reply then is gone.
 pub struct StreamWatch {
     cluster: Rc<RefCell<Cluster>>,
     prefix: String,
