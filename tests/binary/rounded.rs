@@ -24,8 +24,13 @@ const LANGUAGES: [(&str, &[&str]); 9] = [
 fn messages(store: &Store, cursor: &str) -> Vec<Value> {
     let answer = store.query(&format!("subscribed[a]={cursor}&wait=0")).answer();
     let answer: Value = serde_json::from_str(&answer.body).unwrap();
-    assert_eq!(answer.get("gap"), None, "{cursor}: {answer}");
-    answer["m"]["a"].as_array().cloned().unwrap_or_default()
+    let messages = answer["m"]["a"].as_array().cloned().unwrap_or_default();
+    // It is rounded to a time before the topic, so it may be from an earlier one. A gap has all
+    // messages that are kept.
+    let is_before = |first: &Value| cursor.parse::<f64>().unwrap() < first["id"].as_f64().unwrap();
+    let has_gap = answer.get("gap").is_some();
+    assert!(!has_gap || messages.first().is_some_and(is_before), "{cursor}: {answer}");
+    messages
 }
 
 /// As a language prints it that has so many decimals.
@@ -90,13 +95,17 @@ fn rounding_client_misses_nothing_of_a_burst() {
     let mut held = 0;
     for (seen, message) in all.iter().enumerate() {
         let cursor = rounded(&message["id"], 4);
+        // A whole second has another meaning.
+        if !cursor.contains('.') {
+            continue;
+        }
         let heard = messages(&store, &cursor);
         let missed = &all[seen + 1..];
         assert!(heard.ends_with(missed), "{cursor}: {heard:?} of {all:?}");
         held += usize::from(heard.len() > missed.len());
     }
     let (last, begun) = (rounded(&all[39]["id"], 4), Instant::now());
-    if !messages(&store, &last).is_empty() {
+    if last.contains('.') && !messages(&store, &last).is_empty() {
         let answer = store.query(&format!("subscribed[a]={last}&wait=30")).answer();
         assert_eq!(answer.cursor("a").0, '1');
         assert!(begun.elapsed() >= Duration::from_secs(1), "a storm: {answer:?}");
