@@ -386,6 +386,7 @@ impl<'s> Service<'_, 's> {
             restore: protocol::all::restore,
             stays: identity::must_stay(),
             tells_presence: self.config.presence,
+            proxies: self.config.proxies.clone(),
         })
     }
 

@@ -9,6 +9,7 @@ mod stores {
     mod stores_hostile;
     mod stores_inquiry;
     mod stores_order;
+    mod stores_proxies;
     mod stores_servers;
     mod stores_sessions;
     mod stores_tls;

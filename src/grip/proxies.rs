@@ -62,6 +62,12 @@ impl Proxies {
         }
     }
 
+    /// Each one whose address is known, by itself.
+    pub fn reachable(&self) -> impl Iterator<Item = Self> + '_ {
+        let known = self.0.iter().filter(|control| !control.address.is_unknown());
+        known.map(|control| Self(vec![control.clone()]))
+    }
+
     /// Tells them that these events have happened. The store has them already.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use super::askers::{ASK, Askers};
 use super::crowd::{Crowd, Id};
 use super::waiter::{Record, Restore, Waiter};
+use crate::grip::Proxies;
 use crate::process::clock::{Clock, Interest, Wake, monotonic};
 use crate::process::peer::{Listener, MAX_MESSAGE, Peer, Received};
 use crate::process::sys;
@@ -74,6 +75,8 @@ pub struct Together {
     pub stays: bool,
     /// Whether they are told who comes to a topic and goes.
     pub tells_presence: bool,
+    /// The proxies that their leader tells of events that no publisher tells of.
+    pub proxies: Proxies,
 }
 
 /// What a process is among those that wait.

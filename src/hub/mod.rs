@@ -9,6 +9,7 @@ mod crowd;
 mod elsewhere;
 mod facade;
 mod following;
+mod forwarding;
 mod hold;
 mod inquiry;
 mod joining;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::crowd::{Crowd, Id};
 use super::elsewhere;
 use super::following::Following;
+use super::forwarding::Forwarding;
 use super::joining::{self, Duty, Early, Leader, Role, Said, Together};
 use super::look::{Look, Wanted};
 use super::notice::{Notice, Presence};
@@ -21,7 +22,7 @@ use crate::process::figures::{self, Counter};
 use crate::process::output::unwritable;
 use crate::process::random::Random;
 use crate::process::sandbox;
-use crate::store::{Horizon, Store, Watch};
+use crate::store::{Changes, Horizon, Store, Watch};
 
 /// How long a leader without a standby goes on after its own answer. Its client, which
 /// returns, may be the next.
@@ -85,6 +86,7 @@ pub struct Shared<'a> {
     is_in_vain: bool,
     together: Option<Together>,
     leader: Option<Box<Leader>>,
+    forwarding: Option<Forwarding>,
     /// The notices of those who came and went, which they themselves do not hear.
     news: VecDeque<(Id, Vec<Notice>)>,
     /// Those whose answers have ended: to close them takes longer than to answer.
@@ -152,6 +154,7 @@ impl<'a> Shared<'a> {
             is_in_vain: false,
             together,
             leader: None,
+            forwarding: None,
             news: VecDeque::new(),
             finished: Vec::new(),
             own,
@@ -171,6 +174,7 @@ impl<'a> Shared<'a> {
         while !self.is_over() {
             self.serve();
             self.clear();
+            self.forward();
             self.relieve();
             self.announce(AT_ONCE);
             if self.is_over() {
@@ -195,7 +199,8 @@ impl<'a> Shared<'a> {
         self.last
     }
 
-    fn end(self) -> Ended {
+    fn end(mut self) -> Ended {
+        self.forward();
         let ended = self.own.ended.map(|(_, ended)| ended);
         let nothing = Ended { answer: Vec::new(), is_refused: false, watch: None };
         Ended { watch: self.watch, ..ended.unwrap_or(nothing) }
@@ -335,6 +340,7 @@ impl<'a> Shared<'a> {
     fn lead(&mut self, leader: Box<Leader>) {
         leader.attend(self.clock, LISTENER);
         self.leader = Some(leader);
+        self.forwarding = self.together.as_ref().and_then(|it| Forwarding::to(&it.proxies));
         self.next_join = Duration::MAX;
     }
 
@@ -403,7 +409,7 @@ impl<'a> Shared<'a> {
 
     fn arm(&mut self, wanted: &Wanted) {
         let Some(watch) = &mut self.watch else { return };
-        if self.crowd.has_following() {
+        if self.crowd.has_following() || self.forwarding.is_some() {
             watch.arm_all();
         }
         watch.arm(&wanted.topics());
@@ -418,9 +424,27 @@ impl<'a> Shared<'a> {
         let horizon = self.store.horizon();
         if let Some(watch) = &mut self.watch {
             let changes = watch.catch_up();
-            self.crowd.touch_changed(&changes);
+            self.notice(&changes);
         }
         Some(horizon)
+    }
+
+    /// Returns whether the store is to be read for somebody here.
+    fn notice(&mut self, changes: &Changes) -> bool {
+        if let Some(forwarding) = &mut self.forwarding {
+            forwarding.note(changes);
+        }
+        self.crowd.touch_changed(changes)
+    }
+
+    /// Tells proxies of what others than publishers have changed.
+    fn forward(&mut self) {
+        let Some(forwarding) = self.forwarding.as_mut().filter(|it| it.is_due()) else { return };
+        // The connection to a server may be in use for the watch.
+        if let Some(watch) = &mut self.watch {
+            watch.arm(&[]);
+        }
+        forwarding.forward(self.store, self.clock.now(), self.report);
     }
 
     fn serve_one(&mut self, id: Id, look: Result<&Look, &Error>) {
@@ -711,7 +735,7 @@ impl<'a> Shared<'a> {
             Wake::Terminated => self.stop(),
             Wake::Changed => {
                 let changes = self.watch.as_mut().map(|watch| watch.changes());
-                self.is_in_vain = changes.is_some_and(|changes| self.crowd.touch_changed(&changes));
+                self.is_in_vain = changes.is_some_and(|changes| self.notice(&changes));
             }
             Wake::Ready { id: LISTENER, .. } => {
                 if let Some(leader) = &mut self.leader {

@@ -50,6 +50,12 @@ impl Address {
         Self::Tcp { host: host.to_owned(), port, ips }
     }
 
+    /// Whether it is a name that has not been looked up.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        matches!(self, Self::Tcp { ips, .. } if ips.is_empty())
+    }
+
     /// Looks up the name.
     ///
     /// # Errors

@@ -197,6 +197,13 @@ pub trait Store {
         None
     }
 
+    /// The last event of a topic, if it is known that no publisher of ours made it, but another
+    /// program: then nobody has told the proxies.
+    fn untold(&self, topic: &Topic) -> Option<Cursor> {
+        let _ = topic;
+        None
+    }
+
     /// The sessions that the store keeps.
     ///
     /// # Errors

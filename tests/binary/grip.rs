@@ -1,11 +1,12 @@
 //! The wire to a proxy that holds connections: instructions, links and hints. docs/grip.md has
 //! every byte of it.
 
-use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::thread;
 
-use crate::support::binary::{Answer, Call, Store};
+use crate::support::binary::{Answer, Call, Store, Waiter};
+use crate::support::control::{OK, serve, url};
+use crate::support::dir::create_by_kernel;
 use crate::support::tokens::{HS256, Keys, claims, now};
 
 const GRIP: &str = include_str!("../../docs/grip.md");
@@ -333,27 +334,6 @@ fn long_beginning_is_not_held() {
     assert_eq!(instructions(&answer), "");
 }
 
-/// Reads one request, and answers it unless the answer is empty.
-fn serve(listener: &TcpListener, answer: &str) -> String {
-    let (mut stream, _) = listener.accept().unwrap();
-    let mut bytes = Vec::new();
-    loop {
-        let mut part = [0; 4_096];
-        let read = stream.read(&mut part).unwrap();
-        bytes.extend_from_slice(&part[..read]);
-        let text = String::from_utf8_lossy(&bytes);
-        let length = text.split_once("Content-Length: ").and_then(|(_, rest)| rest.lines().next());
-        let length: Option<usize> = length.and_then(|length| length.parse().ok());
-        let body = text.split_once("\r\n\r\n").map_or(0, |(_, body)| body.len());
-        if read == 0 || length.is_some_and(|length| body >= length) {
-            stream.write_all(answer.as_bytes()).unwrap();
-            return text.into_owned();
-        }
-    }
-}
-
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
-
 #[test]
 fn publish_tells_each_proxy() {
     let store = Store::new();
@@ -379,7 +359,7 @@ fn publish_tells_each_proxy() {
 fn each_way_to_publish_tells_the_proxy() {
     let store = Store::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
+    let url = url(&listener);
     let call = |query: &str| store.query(query).variable("NOVCOMET_GRIP", &url);
     let batch = crate::support::binary::batch(r#"[{"publish":"a"},{"publish":"b"}]"#);
     let keys = Keys::new();
@@ -440,6 +420,68 @@ fn proxy_that_fails_is_logged() {
     }
     let kept = store.query("subscribed[a]=earliest").answer().body;
     assert_eq!(kept.matches("\"data\":\"x\"").count(), 3, "{kept}");
+}
+
+/// A subscriber that waits in a crowd, through a server with this proxy.
+fn led(store: &Store, topic: &str, proxies: &str) -> Waiter {
+    let call = store.query(&format!("subscribed[{topic}]=0")).variable("NOVCOMET_GRIP", proxies);
+    call.variable("GATEWAY_INTERFACE", "CGI/1.1").waiting()
+}
+
+/// The first subscriber that waits leads, and hears of every file. A publisher without a proxy
+/// gives its event a time of its own, so nobody is told of that.
+#[test]
+fn leader_forwards_touches_only() {
+    let store = Store::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = url(&listener);
+    let leader = led(&store, "x", &url);
+    for number in 0..100 {
+        store.query("publish=b&data=x").answer();
+        store.query("publish=c").answer();
+        let name = format!("a{number}");
+        create_by_kernel(&store.file(&name));
+        let told = serve(&listener, OK);
+        let told = told.split_once("\r\n\r\n").unwrap().1;
+        assert_eq!(told.matches("\"channel\"").count(), 2, "{told}");
+        assert!(told.contains(&format!("\"channel\":\"novcomet-{name}\"")), "{told}");
+        let (_, cursor) = store.query(&format!("subscribed[{name}]=1.5")).answer().cursor(&name);
+        assert_eq!(told.matches(&format!("\"id\":\"{cursor}\"")).count(), 2, "{told}");
+    }
+    leader.await_sleep();
+}
+
+/// Its own answer ends, too.
+#[test]
+fn leader_forwards_the_touch_that_ends_its_wait() {
+    let store = Store::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = url(&listener);
+    let leader = led(&store, "a", &url);
+    create_by_kernel(&store.file("a"));
+    assert!(serve(&listener, OK).contains("novcomet-a"));
+    assert_eq!(leader.answer().cursor("a").0, '1');
+}
+
+/// The crowd is held up once, and then the proxy is left alone for a while.
+#[test]
+fn leader_reports_a_proxy_that_fails() {
+    let store = Store::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let deaf = listener.local_addr().unwrap();
+    let url = format!("http://{deaf} http://unknown.invalid");
+    let (leader, other) = (led(&store, "end", &url), led(&store, "end", &url));
+    create_by_kernel(&store.file("a"));
+    let _silent = listener.accept().unwrap();
+    create_by_kernel(&store.file("b"));
+    create_by_kernel(&store.file("c"));
+    store.query("publish=end").answer();
+    let log = leader.answer().log;
+    assert_eq!(log.lines().count(), 1, "{log}");
+    assert!(log.contains(&deaf.to_string()) && log.contains("was not told"), "{log}");
+    assert_eq!(other.answer().log, "");
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err(), "it was told again");
 }
 
 /// What a client on another machine may not know, it does not learn through a proxy on this one.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::support::dir::create_by_kernel;
 use crate::support::pushpin::Pushpin;
 use crate::support::server::{Exchange, Kind, Server, Stream, stories};
 use crate::support::tokens::Keys;
@@ -14,6 +15,7 @@ use crate::support::wait::eventually;
 
 stories! {
     each_kind_of_subscriber_is_told
+    touch_is_told_while_somebody_waits_here
     streams_get_their_own_messages
     crowd_of_streams_is_told_of_one_publish
     crowd_of_polls_is_told_of_one_publish
@@ -79,6 +81,25 @@ fn each_kind_of_subscriber_is_told(kind: Kind) {
         assert_eq!(data.find(|data| !data.is_empty()).as_deref(), Some("one & only"));
     }
     eventually("no one waits in a process", || server.waiters() == 0);
+    assert_eq!(server.complaints(), [""; 0]);
+}
+
+/// The server's leader tells the proxy, which holds longer than this test waits.
+fn touch_is_told_while_somebody_waits_here(kind: Kind) {
+    let (server, pushpin) = behind_pushpin(kind, &[("NOVCOMET_TRIES", "3600")]);
+    let _leader = server.send("GET /comet.cgi?subscribed[own]=");
+    server.await_waiters(1);
+    let names: Vec<_> = (0..20).map(|number| format!("touched-{number}")).collect();
+    let poll = |name: &String| send(&pushpin, &format!("/comet.cgi?subscribed[{name}]="));
+    let polls: Vec<_> = names.iter().map(poll).collect();
+    eventually("all are held", || pushpin.held() == names.len());
+    let mut told = 0;
+    for (name, poll) in names.iter().zip(polls) {
+        create_by_kernel(&server.event_file(name));
+        told += usize::from(has(poll, r#"{"s":1,"#));
+    }
+    // Pushpin may cut one when it asks again.
+    assert!(told * 10 > names.len() * 8, "only {told} were told");
     assert_eq!(server.complaints(), [""; 0]);
 }
 

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::ops::Deref;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -97,6 +97,17 @@ pub fn touch(path: &Path) {
 /// Runs touch(1): the process that writes the file is another one.
 pub fn touch_by_shell(path: &Path) {
     assert!(Command::new("touch").arg(path).status().unwrap().success());
+}
+
+/// Creates an empty file in one step, which touch(1) does in two. One in a thousand of the kernel's
+/// times looks like a publisher's, and is not taken.
+pub fn create_by_kernel(path: &Path) {
+    let is_like_ours = || fs::metadata(path).is_ok_and(|it| it.mtime_nsec() % 1_000 == 0);
+    File::create_new(path).unwrap();
+    while is_like_ours() {
+        fs::remove_file(path).unwrap();
+        File::create_new(path).unwrap();
+    }
 }
 
 /// Sets the time of access and of modification.

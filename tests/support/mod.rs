@@ -5,6 +5,7 @@
 
 pub mod authority;
 pub mod binary;
+pub mod control;
 pub mod dir;
 pub mod exposition;
 pub mod host;

@@ -260,6 +260,16 @@ impl Store for RedisStore {
         Ok(fields.chunks_exact(2).filter_map(|pair| seen(&pair[0], &pair[1])).collect())
     }
 
+    /// A publisher notes its event in the set of topics.
+    fn untold(&self, topic: &Topic) -> Option<Cursor> {
+        let last = Store::read(self, topic, Since::Now, 1).ok()?.standing;
+        let [key, _] = self.order_keys();
+        let command = Command::new("ZSCORE").with(key.as_slice()).with(topic.as_str());
+        let noted = text(self.ask_for_order(&command).ok()?);
+        let noted = noted.and_then(|score| score.parse().ok()).unwrap_or(0);
+        (noted < last.micros()).then_some(last)
+    }
+
     fn try_out(&self) -> Result<(), Error> {
         let key = self.own_key("\u{1}trial");
         let command = Command::new("EVAL").with(TRIAL).with("1").with(key.as_slice());
