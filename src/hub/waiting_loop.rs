@@ -171,7 +171,7 @@ impl<'a> Shared<'a> {
         self.next_look = self.clock.now() + self.interval;
         self.own.id = self.insert(own);
         self.join_at_first();
-        while !self.is_over() {
+        loop {
             self.serve();
             self.clear();
             self.forward();
@@ -199,8 +199,7 @@ impl<'a> Shared<'a> {
         self.last
     }
 
-    fn end(mut self) -> Ended {
-        self.forward();
+    fn end(self) -> Ended {
         let ended = self.own.ended.map(|(_, ended)| ended);
         let nothing = Ended { answer: Vec::new(), is_refused: false, watch: None };
         Ended { watch: self.watch, ..ended.unwrap_or(nothing) }

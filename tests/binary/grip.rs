@@ -1,7 +1,9 @@
 //! The wire to a proxy that holds connections: instructions, links and hints. docs/grip.md has
 //! every byte of it.
 
+use std::fs::{self, Permissions};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::thread;
 
 use crate::support::binary::{Answer, Call, Store, Waiter};
@@ -447,6 +449,8 @@ fn leader_forwards_touches_only() {
         assert!(told.contains(&format!("\"channel\":\"novcomet-{name}\"")), "{told}");
         let (_, cursor) = store.query(&format!("subscribed[{name}]=1.5")).answer().cursor(&name);
         assert_eq!(told.matches(&format!("\"id\":\"{cursor}\"")).count(), 2, "{told}");
+        // This is a change, and no event.
+        fs::set_permissions(store.file(&name), Permissions::from_mode(0o600)).unwrap();
     }
     leader.await_sleep();
 }

@@ -176,13 +176,13 @@ impl Store for FileStore {
         EventFile::open(entry, OFlags::RDONLY).ok()??.first_after(after)
     }
 
-    /// A publisher at work has the kernel's time, too, until it sets its own.
+    /// While a publisher is at work, the file has the kernel's time, too. No reading is at that
+    /// time then.
     fn untold(&self, topic: &Topic) -> Option<Cursor> {
         let path = self.path.join(file_name(topic));
         let found = DirEntry { directory: CWD, name: &path, path: &path }.stat().ok()??;
-        let is_touched = |reading: &Reading| {
-            reading.pending.is_none() && reading.standing == found.time && !found.is_publisher_time
-        };
+        let is_touched =
+            |reading: &Reading| reading.standing == found.time && !found.is_publisher_time;
         Store::read(self, topic, Since::Now, 1)
             .ok()
             .filter(is_touched)
