@@ -15,8 +15,9 @@ BACKUP_PACKAGES = rsync
 # The environment of what tests/requirements.txt lists.
 PYTHON_PACKAGES = python3-venv
 SERVERS = lighttpd memcached nginx haproxy $(GRIP_PACKAGES)
-# Pushpin, and its parts where they are packages of their own (Debian 12).
-GRIP_PACKAGES := pushpin $(shell apt-cache show condure 2>/dev/null | sed -n 's/^Package: condure$$/condure zurl/p' | head -1)
+# Pushpin, which Debian 13 has not, and its parts where they are packages of their own (Debian 12).
+GRIP_PACKAGES := $(shell apt-cache depends pushpin 2>/dev/null | \
+    sed -n 's/^pushpin$$/&/p; s/^[ |]*Depends: \(condure\|zurl\)$$/\1/p')
 # It has promtool, the check of our figures. Unpacked it takes 96 MB.
 PROMETHEUS = prometheus
 SERVER_LIBRARIES = libnettle8 libpcre2-8-0 libxxhash0 libevent-2.1-7 libsasl2-2 libssl3 $(OTHER_LIBRARIES)

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::support::dir::create_by_kernel;
+use crate::support::host::not_run;
 use crate::support::pushpin::Pushpin;
 use crate::support::server::{Exchange, Kind, Server, Stream, stories};
 use crate::support::tokens::Keys;
@@ -28,8 +29,12 @@ fn size(name: &str, default: usize) -> usize {
     env::var(name).ok().and_then(|size| size.parse().ok()).unwrap_or(default)
 }
 
-/// A server, and a proxy in front of it.
-fn behind_pushpin(kind: Kind, options: &[(&str, &str)]) -> (Server, Pushpin) {
+/// A server, and a proxy in front of it, if there is one.
+fn behind_pushpin(kind: Kind, options: &[(&str, &str)]) -> Option<(Server, Pushpin)> {
+    if !Pushpin::is_there() {
+        not_run("a story behind a proxy", "Pushpin");
+        return None;
+    }
     let mut pushpin = Pushpin::new();
     let setup = Server::setup(kind)
         .option("NOVCOMET_GRIP", &pushpin.control())
@@ -38,7 +43,7 @@ fn behind_pushpin(kind: Kind, options: &[(&str, &str)]) -> (Server, Pushpin) {
     let setup = options.iter().fold(setup, |setup, (name, value)| setup.option(name, value));
     let server = setup.start();
     pushpin.start(server.port());
-    (server, pushpin)
+    Some((server, pushpin))
 }
 
 fn send(pushpin: &Pushpin, target: &str) -> Exchange {
@@ -54,7 +59,7 @@ fn each_kind_of_subscriber_is_told(kind: Kind) {
         ("NOVCOMET_MERCURE_ANONYMOUS", "on".into()),
     ];
     let options = options.each_ref().map(|(name, value)| (*name, value.as_str()));
-    let (server, pushpin) = behind_pushpin(kind, &options);
+    let Some((server, pushpin)) = behind_pushpin(kind, &options) else { return };
     let token = keys.token(r#"{"subscribe":["private"]}"#);
     let bearer = format!("Authorization: Bearer {token}");
     let poll = send(&pushpin, "/comet.cgi?subscribed[news]=");
@@ -86,7 +91,8 @@ fn each_kind_of_subscriber_is_told(kind: Kind) {
 
 /// The server's leader tells the proxy, which holds longer than this test waits.
 fn touch_is_told_while_somebody_waits_here(kind: Kind) {
-    let (server, pushpin) = behind_pushpin(kind, &[("NOVCOMET_TRIES", "3600")]);
+    let options = [("NOVCOMET_TRIES", "3600")];
+    let Some((server, pushpin)) = behind_pushpin(kind, &options) else { return };
     let _leader = server.send("GET /comet.cgi?subscribed[own]=");
     server.await_waiters(1);
     let names: Vec<_> = (0..20).map(|number| format!("touched-{number}")).collect();
@@ -110,7 +116,7 @@ fn streams_get_their_own_messages(kind: Kind) {
     keys.give_to_the_server("hs");
     let options = [("NOVCOMET_TOKEN_KEY", keys.path("hs")), ("NOVCOMET_PRIVATE", "own/*".into())];
     let options = options.each_ref().map(|(name, value)| (*name, value.as_str()));
-    let (server, pushpin) = behind_pushpin(kind, &options);
+    let Some((server, pushpin)) = behind_pushpin(kind, &options) else { return };
     let open = |name: &str| {
         let token = keys.token(&format!(r#"{{"subscribe":["own/{name}"]}}"#));
         let request = format!("GET /comet.cgi?subscribed[all]=&subscribed[own/{name}]=&stream=1");
@@ -158,7 +164,7 @@ fn has(answer: Exchange, text: &str) -> bool {
 
 fn crowd_of_streams_is_told_of_one_publish(kind: Kind) {
     let crowd = size("GRIP_CROWD", 500);
-    let (server, pushpin) = behind_pushpin(kind, &[]);
+    let Some((server, pushpin)) = behind_pushpin(kind, &[]) else { return };
     let streams = open_crowd(&pushpin, "/comet.cgi?subscribed[all]=&stream=1", crowd);
     server.publish("all", "now");
     let mut told = 0;
@@ -175,7 +181,7 @@ fn crowd_of_streams_is_told_of_one_publish(kind: Kind) {
 fn crowd_of_polls_is_told_of_one_publish(kind: Kind) {
     const CROWD: usize = 250;
     // A poll that Pushpin refuses comes back, and so does one that has missed the event.
-    let (server, pushpin) = behind_pushpin(kind, &[("NOVCOMET_TRIES", "3")]);
+    let Some((server, pushpin)) = behind_pushpin(kind, &[("NOVCOMET_TRIES", "3")]) else { return };
     let polls = open_crowd(&pushpin, "/comet.cgi?subscribed[all]=", CROWD);
     server.publish("all", "now");
     let mut told = 0;
@@ -225,7 +231,7 @@ fn follow(port: u16, topic: &str, last: &str) -> Vec<(String, Instant)> {
 /// The proxy ends amid publishes, and comes back; then the web server restarts.
 fn restarts_lose_nothing(kind: Kind) {
     const MESSAGES: usize = 60;
-    let (server, mut pushpin) = behind_pushpin(kind, &[]);
+    let Some((server, mut pushpin)) = behind_pushpin(kind, &[]) else { return };
     let port = pushpin.port;
     let publish = |number: usize| server.publish("t", &number.to_string());
     let all = thread::scope(|scope| {
@@ -253,7 +259,7 @@ fn gap(round: usize) -> Duration {
 fn polls_lose_nothing_between_look_and_hold(kind: Kind) {
     const CLIENTS: usize = 4;
     let rounds = size("GRIP_ROUNDS", 150);
-    let (server, pushpin) = behind_pushpin(kind, &[]);
+    let Some((server, pushpin)) = behind_pushpin(kind, &[]) else { return };
     let poll = || {
         let (mut cursor, mut messages) = ("earliest".to_owned(), Vec::new());
         while messages.len() < rounds {
@@ -289,7 +295,7 @@ fn streams_lose_nothing_between_look_and_hold(kind: Kind) {
     const CLIENTS: usize = 4;
     const LATE: Duration = Duration::from_secs(60);
     let rounds = size("GRIP_ROUNDS", 150);
-    let (server, pushpin) = behind_pushpin(kind, &[]);
+    let Some((server, pushpin)) = behind_pushpin(kind, &[]) else { return };
     let last = (rounds - 1).to_string();
     thread::scope(|scope| {
         let client = || scope.spawn(|| follow(pushpin.port, "t", &last));

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -34,6 +34,11 @@ pub struct Pushpin {
 }
 
 impl Pushpin {
+    /// Whether it can start. Debian 13 has no Pushpin.
+    pub fn is_there() -> bool {
+        found("pushpin").is_some()
+    }
+
     /// Chooses ports and a secret. It is not running.
     pub fn new() -> Self {
         let root = TempDir::new();
@@ -63,7 +68,7 @@ impl Pushpin {
         let config = |file: &str| format!("--config={}", self.root.join(file).display());
         let mut pushpin = Command::new(program("pushpin"));
         let path = std::env::var("PATH").unwrap_or_default();
-        let own = packages().join("usr/bin");
+        let own = prefix().join("bin");
         pushpin.arg(config("pushpin.conf")).env("PATH", format!("{}:{path}", own.display()));
         let start = |command: &mut Command| {
             command
@@ -74,8 +79,8 @@ impl Pushpin {
                 .unwrap()
         };
         self.running = vec![start(&mut pushpin)];
-        if let Some(zurl) = found("zurl") {
-            let mut zurl = Command::new(zurl);
+        if !is_of_one_package() {
+            let mut zurl = Command::new(program("zurl"));
             self.running.push(start(zurl.arg(config("zurl.conf"))));
         }
         eventually("Pushpin holds a request", || self.holds());
@@ -90,16 +95,15 @@ impl Pushpin {
     }
 
     fn configure(&self, file: &str, text: &str) {
-        // Debian 13 has Pushpin 1.40, of fewer parts.
-        let (services, zurl) = match found("zurl") {
-            Some(_) => ("condure,pushpin-proxy,pushpin-handler", ZURL),
-            None => ("connmgr,proxy,handler", ""),
+        let (services, zurl) = match is_of_one_package() {
+            true => ("connmgr,proxy,handler", ""),
+            false => ("condure,pushpin-proxy,pushpin-handler", ZURL),
         };
         let text = text
             .replace("@SERVICES@", services)
             .replace("@ZURL@", zurl)
             .replace("@ROOT@", self.root.to_str().unwrap())
-            .replace("@PACKAGES@", packages().to_str().unwrap())
+            .replace("@PREFIX@", prefix().to_str().unwrap())
             .replace("@PORT@", &self.port.to_string())
             .replace("@CONTROL@", &self.control.to_string())
             .replace("@KEY@", &self.secret);
@@ -145,7 +149,13 @@ impl Drop for Pushpin {
     }
 }
 
-/// Where tests/unpack has put it.
-fn packages() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/target/packages"))
+/// Its files are beside it, wherever it was unpacked.
+fn prefix() -> PathBuf {
+    program("pushpin").ancestors().nth(2).unwrap().to_owned()
+}
+
+/// Pushpin 1.40 and later have all their parts. Those before, as in Debian 12, connect by
+/// condure and zurl.
+fn is_of_one_package() -> bool {
+    found("pushpin-connmgr").is_some()
 }
