@@ -2,6 +2,8 @@
 //! larger.
 
 use std::env;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,6 +25,7 @@ stories! {
     restarts_lose_nothing
     polls_lose_nothing_between_look_and_hold
     streams_lose_nothing_between_look_and_hold
+    no_connection_of_a_proxy_is_kept
 }
 
 fn size(name: &str, default: usize) -> usize {
@@ -315,6 +318,18 @@ fn streams_lose_nothing_between_look_and_hold(kind: Kind) {
             assert!(late < Some(LATE), "{late:?}");
         }
     });
+}
+
+/// Pushpin asks again by connections that are open. Apache closes them when it is busy, and the
+/// request is lost.
+fn no_connection_of_a_proxy_is_kept(kind: Kind) {
+    let server = Server::start(kind);
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port())).unwrap();
+    let request = "GET /comet.cgi?subscribed[t]=&wait=0 HTTP/1.1\r\nHost: localhost\r\n";
+    write!(stream, "{request}Grip-Sig: any\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");
 }
 
 fn numbers(range: impl Iterator<Item = usize>) -> impl Iterator<Item = String> {
