@@ -129,15 +129,15 @@ bare-long: packages-bare  ## the same, with "make test" on each of them
 
 # What tests/load/exact.rs promises, with 100,000 messages to 100 subscribers; 10,000
 # clients that give up, and 10,000 that wait; 3,000 rounds of faults in a small crowd at
-# random, and one at each system call; 5,000 clients behind Pushpin, and 1,000 rounds of
-# its race; then load and faults for SOAK_SECONDS. All but the last take as long as they
+# random, and one at each system call; 5,000 streams and 5,000 polls behind Pushpin, and
+# 1,000 rounds of its race; then load and faults for SOAK_SECONDS. All but the last take as long as they
 # take.
 SOAK_SECONDS = 600
 soak: packages-test       ## runs the tests of load and faults at full size, the last for SOAK_SECONDS=600
 	EXACT_MESSAGES=100000 EXACT_SUBSCRIBERS=50 FAULTS_ABORTED=10000 FAULTS_HELD=10000 \
 	    TOGETHER_ROUNDS=3000 TOGETHER_CALLS=10000 TOGETHER_CROWD=5000 \
-	    GRIP_CROWD=5000 GRIP_ROUNDS=1000 SOAK_SECONDS=$(SOAK_SECONDS) \
-	    exec tests/run sh -ec '$(STATIC) cargo test $(CARGO_TESTS) --test servers -- servers::grip::; \
+	    GRIP_CROWD=5000 GRIP_POLLS=5000 GRIP_ROUNDS=1000 SOAK_SECONDS=$(SOAK_SECONDS) \
+	    exec tests/run sh -ec '$(STATIC) cargo test $(CARGO_TESTS) --test servers -- servers::grip:: --test-threads=1; \
 	    $(STATIC) cargo test $(CARGO_TESTS) --test load -- --skip load::crowd::'
 
 # The properties that `make test` tries on made cases, by libFuzzer. What it

@@ -1,5 +1,5 @@
-//! Behind a real Pushpin, which holds the connections. `GRIP_CROWD` and `GRIP_ROUNDS` make it
-//! larger.
+//! Behind a real Pushpin, which holds the connections. `GRIP_CROWD`, `GRIP_POLLS` and
+//! `GRIP_ROUNDS` make it larger.
 
 use std::env;
 use std::io::{Read, Write};
@@ -146,11 +146,25 @@ fn streams_get_their_own_messages(kind: Kind) {
     }
 }
 
-/// Opens as many requests for `query` as Pushpin holds without refusing one: about a hundred at a
-/// time are too many.
-fn open_crowd(pushpin: &Pushpin, query: &str, crowd: usize) -> Vec<Exchange> {
+/// Opens a crowd of polls that Pushpin holds. It refuses some if about a hundred come at a time,
+/// and these come back.
+fn open_crowd_of_polls(pushpin: &Pushpin, crowd: usize) -> Vec<Exchange> {
+    let open = || send(pushpin, "/comet.cgi?subscribed[all]=");
+    let mut polls: Vec<Exchange> = Vec::new();
+    for number in (25..crowd).step_by(25).chain([crowd]) {
+        polls.resize_with(number, open);
+        eventually("these are held", || {
+            polls.iter_mut().filter(|poll| poll.has_begun()).for_each(|poll| *poll = open());
+            pushpin.held() >= number
+        });
+    }
+    polls
+}
+
+/// The same of streams.
+fn open_crowd_of_streams(pushpin: &Pushpin, crowd: usize) -> Vec<Exchange> {
     let open = |number| {
-        let sent = send(pushpin, query);
+        let sent = send(pushpin, "/comet.cgi?subscribed[all]=&stream=1");
         if number % 25 == 0 || number == crowd {
             eventually("these are held", || pushpin.held() == number);
         }
@@ -168,7 +182,7 @@ fn has(answer: Exchange, text: &str) -> bool {
 fn crowd_of_streams_is_told_of_one_publish(kind: Kind) {
     let crowd = size("GRIP_CROWD", 500);
     let Some((server, pushpin)) = behind_pushpin(kind, &[]) else { return };
-    let streams = open_crowd(&pushpin, "/comet.cgi?subscribed[all]=&stream=1", crowd);
+    let streams = open_crowd_of_streams(&pushpin, crowd);
     server.publish("all", "now");
     let mut told = 0;
     for stream in streams {
@@ -182,10 +196,13 @@ fn crowd_of_streams_is_told_of_one_publish(kind: Kind) {
 }
 
 fn crowd_of_polls_is_told_of_one_publish(kind: Kind) {
-    const CROWD: usize = 250;
-    // A poll that Pushpin refuses comes back, and so does one that has missed the event.
-    let Some((server, pushpin)) = behind_pushpin(kind, &[("NOVCOMET_TRIES", "3")]) else { return };
-    let polls = open_crowd(&pushpin, "/comet.cgi?subscribed[all]=", CROWD);
+    let crowd = size("GRIP_POLLS", 250);
+    // A poll that Pushpin refuses comes back, and so does one that has missed the event. Until then
+    // it is held for as long as it takes to open the crowd, at 40 a second.
+    let tries = (crowd / 80).to_string();
+    let options = [("NOVCOMET_TRIES", tries.as_str())];
+    let Some((server, pushpin)) = behind_pushpin(kind, &options) else { return };
+    let polls = open_crowd_of_polls(&pushpin, crowd);
     server.publish("all", "now");
     let mut told = 0;
     for poll in polls {
@@ -198,7 +215,7 @@ fn crowd_of_polls_is_told_of_one_publish(kind: Kind) {
             is_told = reply.is_some_and(|reply| reply.body.contains(news));
         }
     }
-    assert!(told * 2 > CROWD, "only {told} were told");
+    assert!(told * 2 > crowd, "only {told} were told");
     assert_eq!(server.complaints(), [""; 0]);
 }
 

@@ -64,6 +64,14 @@ impl Exchange {
         Some(Reply::parse(&bytes))
     }
 
+    /// Whether the answer has begun, or the connection has ended.
+    pub fn has_begun(&self) -> bool {
+        self.0.set_nonblocking(true).unwrap();
+        let peeked = self.0.peek(&mut [0]);
+        self.0.set_nonblocking(false).unwrap();
+        !peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// Waits for the whole answer.
     pub fn reply(mut self) -> Reply {
         let mut bytes = Vec::new();
