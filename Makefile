@@ -184,7 +184,7 @@ ENGLISH = README.md DESIGN.md CONTRIBUTING.md CHANGELOG.md docs/*.md docs/comet.
 lint:                     ## checks format, style, the public surface, and the English of documents and comments
 	cargo fmt --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked -- -D warnings
 	cargo clippy --locked --all-targets --features tls -- -D warnings
 	tests/surface tests/surface.txt
 	tests/english $(ENGLISH) $$(find src tests benches examples -name node_modules -prune -o -name "*.rs" -print)
