@@ -5,4 +5,4 @@ mod channel;
 mod proxies;
 
 pub use channel::{Channel, last_ids};
-pub use proxies::Proxies;
+pub use proxies::{LIMIT, Proxies};

@@ -17,7 +17,7 @@ use crate::net::stream::{DeadlineStream, Transport, invalid_reply, quoted, read_
 use crate::net::tls::Tls;
 
 /// The longest time that proxies take of a publish, all together.
-const LIMIT: Duration = Duration::from_millis(250);
+pub const LIMIT: Duration = Duration::from_millis(250);
 
 /// The most bytes of an answer that are read. Its first line counts.
 const MAX_ANSWER: u64 = 65_536;
@@ -73,11 +73,19 @@ impl Proxies {
     /// # Errors
     /// The first proxy that does not take it within its share of [`LIMIT`].
     pub fn tell(&self, events: &[Event]) -> Result<(), Error> {
+        self.tell_within(events, LIMIT)
+    }
+
+    /// The same with another limit of the time that they take together.
+    ///
+    /// # Errors
+    /// The first proxy that does not take it within its share of the limit.
+    pub fn tell_within(&self, events: &[Event], limit: Duration) -> Result<(), Error> {
         if self.0.is_empty() || events.is_empty() {
             return Ok(());
         }
         let body = hints(events).to_string();
-        let end = Instant::now() + LIMIT;
+        let end = Instant::now() + limit;
         let mut told = Ok(());
         for (number, control) in self.0.iter().enumerate() {
             let others = u32::try_from(self.0.len() - number).unwrap_or(u32::MAX);

@@ -209,6 +209,7 @@ impl<'a> Shared<'a> {
     fn is_over(&mut self) -> bool {
         let Some((since, _)) = self.own.ended else { return false };
         if self.crowd.len() == 0 {
+            self.forward_last();
             return true;
         }
         if self.own.closes.is_none() {
@@ -218,6 +219,7 @@ impl<'a> Shared<'a> {
             }
             if self.leader.as_mut().is_some_and(|it| it.hand_over(&self.crowd, self.clock)) {
                 figures::add(Counter::Handovers, 1);
+                self.forward_last();
                 return true;
             }
             let patience = if self.own.is_terminated { HASTE } else { STRETCH };
@@ -438,12 +440,31 @@ impl<'a> Shared<'a> {
 
     /// Tells proxies of what others than publishers have changed.
     fn forward(&mut self) {
-        let Some(forwarding) = self.forwarding.as_mut().filter(|it| it.is_due()) else { return };
+        let now = self.clock.now();
+        let is_served = !self.crowd.is_dirty() || self.own.ended.is_some();
+        if !is_served || self.forwarding_due() > now {
+            return;
+        }
+        let Some(forwarding) = &mut self.forwarding else { return };
         // The connection to a server may be in use for the watch.
         if let Some(watch) = &mut self.watch {
             watch.arm(&[]);
         }
-        forwarding.forward(self.store, self.clock.now(), self.report);
+        forwarding.forward(self.store, now, self.report);
+    }
+
+    /// The same at the end: the next leader does not hear of what was changed before.
+    fn forward_last(&mut self) {
+        if let (Some(forwarding), Some(watch)) = (&mut self.forwarding, &mut self.watch) {
+            forwarding.note(&watch.catch_up());
+            self.forward();
+        }
+    }
+
+    /// When a proxy is to be told; never after SIGTERM, because a server that stops waits.
+    fn forwarding_due(&self) -> Duration {
+        let forwarding = self.forwarding.as_ref().filter(|_| !self.own.is_terminated);
+        forwarding.map_or(Duration::MAX, Forwarding::due)
     }
 
     fn serve_one(&mut self, id: Id, look: Result<&Look, &Error>) {
@@ -522,7 +543,8 @@ impl<'a> Shared<'a> {
     /// written, so that the other streams of the process end before them.
     fn finish(&mut self, id: Id, bytes: Vec<u8>) {
         let now = self.clock.now();
-        let is_last = id == self.own.id && self.own.has_streams && self.crowd.len() == 1;
+        let is_alone = self.crowd.len() == 1 && self.forwarding_due() > now;
+        let is_last = id == self.own.id && self.own.has_streams && is_alone;
         let Some(waiter) = self.crowd.get(id) else { return };
         if is_last && !waiter.is_unsent() {
             return self.remove(id, bytes);
@@ -726,7 +748,9 @@ impl<'a> Shared<'a> {
         };
         let roll_call = if self.has_others() { self.next_roll_call } else { Duration::MAX };
         let sharing = if self.shares() { self.next_sharing } else { Duration::MAX };
-        due.min(end).min(self.next_look).min(self.next_join).min(roll_call).min(sharing)
+        let forwarding = self.forwarding_due();
+        let next = due.min(end).min(forwarding).min(self.next_look);
+        next.min(self.next_join).min(roll_call).min(sharing)
     }
 
     fn woken(&mut self, wake: Wake) {

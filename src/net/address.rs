@@ -1,6 +1,7 @@
 //! The address of a server.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::deadline::wait_readable;
 
 /// A server's address, as the administrator wrote it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     /// Over TCP.
     Tcp {
@@ -83,6 +84,16 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_millis(250);
 
 fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')
+}
+
+/// Where it was looked up, the address is the same.
+impl Hash for Address {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Self::Tcp { host, port, .. } => (host, port).hash(state),
+            Self::Unix(path) => path.hash(state),
+        }
+    }
 }
 
 impl fmt::Display for Address {

@@ -197,11 +197,14 @@ pub trait Store {
         None
     }
 
-    /// The last event of a topic, if it is known that no publisher of ours made it, but another
-    /// program: then nobody has told the proxies.
-    fn untold(&self, topic: &Topic) -> Option<Cursor> {
+    /// The last event of a topic, if it looks like that of another program: then no publisher
+    /// has told the proxies.
+    ///
+    /// # Errors
+    /// 503 if the store cannot be used.
+    fn untold(&self, topic: &Topic) -> Result<Option<Cursor>, Error> {
         let _ = topic;
-        None
+        Ok(None)
     }
 
     /// The sessions that the store keeps.

@@ -2,6 +2,7 @@
 //! every byte of it.
 
 use std::fs::{self, Permissions};
+use std::io::Read;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::thread;
@@ -455,16 +456,28 @@ fn leader_forwards_touches_only() {
     leader.await_sleep();
 }
 
-/// Its own answer ends, too.
+/// Its client has the answer before the proxy is told. On a busy machine, the proxy may be too late
+/// once.
 #[test]
 fn leader_forwards_the_touch_that_ends_its_wait() {
-    let store = Store::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = url(&listener);
-    let leader = led(&store, "a", &url);
-    create_by_kernel(&store.file("a"));
-    assert!(serve(&listener, OK).contains("novcomet-a"));
-    assert_eq!(leader.answer().cursor("a").0, '1');
+    let is_told_later = |_| {
+        let store = Store::new();
+        let mut leader = led(&store, "a", &url(&listener)).take();
+        create_by_kernel(&store.file("a"));
+        let mut answer = String::new();
+        let mut stdout = leader.stdout.take().unwrap();
+        while !answer.ends_with("}}") {
+            let mut part = [0; 4_096];
+            let read = stdout.read(&mut part).unwrap();
+            answer += std::str::from_utf8(&part[..read]).unwrap();
+            assert!(read > 0, "{answer}");
+        }
+        assert!(answer.contains(r#"{"s":1,"k":{"a":"#), "{answer}");
+        assert!(serve(&listener, OK).contains("novcomet-a"));
+        leader.wait_with_output().unwrap().stderr.is_empty()
+    };
+    assert!((0..5).any(is_told_later));
 }
 
 /// The crowd is held up once, and then the proxy is left alone for a while.

@@ -176,17 +176,14 @@ impl Store for FileStore {
         EventFile::open(entry, OFlags::RDONLY).ok()??.first_after(after)
     }
 
-    /// While a publisher is at work, the file has the kernel's time, too. No reading is at that
-    /// time then.
-    fn untold(&self, topic: &Topic) -> Option<Cursor> {
+    /// The file has the kernel's time while a publisher is at work, too. No reading is at that
+    /// time then. A file that cannot be read has no event.
+    fn untold(&self, topic: &Topic) -> Result<Option<Cursor>, Error> {
         let path = self.path.join(file_name(topic));
-        let found = DirEntry { directory: CWD, name: &path, path: &path }.stat().ok()??;
-        let is_touched =
-            |reading: &Reading| reading.standing == found.time && !found.is_publisher_time;
-        Store::read(self, topic, Since::Now, 1)
-            .ok()
-            .filter(is_touched)
-            .map(|reading| reading.standing)
+        let found = DirEntry { directory: CWD, name: &path, path: &path }.stat().ok().flatten();
+        let Some(found) = found.filter(|found| !found.is_publisher_time) else { return Ok(None) };
+        let reading = Store::read(self, topic, Since::Now, 1).ok();
+        Ok(reading.map(|reading| reading.standing).filter(|standing| *standing == found.time))
     }
 
     fn sessions(&self) -> Result<&dyn Sessions, Error> {

@@ -62,8 +62,13 @@ impl Known {
 
     /// There are events in these topics, or they have been removed. No survey has sessions.
     pub fn change<'t>(&self, topics: impl IntoIterator<Item = &'t Topic>) {
+        let mut index = self.0.borrow_mut();
+        // A listing finds them.
+        if index.listed.is_none() {
+            return;
+        }
         let public = topics.into_iter().filter(|topic| topic.session().is_none());
-        self.0.borrow_mut().changed.extend(public.cloned());
+        index.changed.extend(public.cloned());
     }
 
     /// Changes have been missed.

@@ -36,6 +36,7 @@ const READ: &str = concat!(include_str!("common.lua"), include_str!("read.lua"))
 const ORDER: &str = include_str!("order.lua");
 const TRIAL: &str = include_str!("trial.lua");
 const STOCK: &str = include_str!("stock.lua");
+const UNTOLD: &str = concat!(include_str!("common.lua"), include_str!("untold.lua"));
 const PUBLISH: &str = concat!(include_str!("common.lua"), include_str!("publish.lua"));
 
 /// The largest number that the scripts receive. Lua's numbers are exact up to 2^53.
@@ -260,14 +261,18 @@ impl Store for RedisStore {
         Ok(fields.chunks_exact(2).filter_map(|pair| seen(&pair[0], &pair[1])).collect())
     }
 
-    /// A publisher notes its event in the set of topics.
-    fn untold(&self, topic: &Topic) -> Option<Cursor> {
-        let last = Store::read(self, topic, Since::Now, 1).ok()?.standing;
-        let [key, _] = self.order_keys();
-        let command = Command::new("ZSCORE").with(key.as_slice()).with(topic.as_str());
-        let noted = text(self.ask_for_order(&command).ok()?);
-        let noted = noted.and_then(|score| score.parse().ok()).unwrap_or(0);
-        (noted < last.micros()).then_some(last)
+    /// The publishers of a cluster note nothing.
+    fn untold(&self, topic: &Topic) -> Result<Option<Cursor>, Error> {
+        let ([order, _], key) = (self.order_keys(), self.key(topic));
+        let command = Command::new("EVAL_RO").with(UNTOLD).with("2").with(key.as_slice());
+        let command = command.with(order.as_slice()).with(topic.as_str());
+        let mut cluster = self.cluster.borrow_mut();
+        cluster.begin();
+        match cluster.ask(&key, &command, true) {
+            Err(error) if error.to_string().starts_with("CROSSSLOT") => Ok(None),
+            _ if cluster.is_sharded() => Ok(None),
+            found => found.map(|reply| cursor(&reply)).map_err(self.failed()),
+        }
     }
 
     fn try_out(&self) -> Result<(), Error> {
